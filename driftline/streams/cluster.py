@@ -1,0 +1,28 @@
+"""What logic may know of the cluster: topic ids, partition counts, when this installation went live.
+
+Read once by the wiring (`runner` from Kafka, `replay` from the file) and passed in, so that no task asks a broker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Facts about the cluster.
+
+    Attributes
+    ----------
+    cluster_id : Kafka's cluster id, or ``"file"`` in a replay.
+    topic_ids : topic name to topic id (changes when a topic is recreated); part of every event id.
+    partitions : topic name to its number of partitions, sources and our own alike.
+    live_since_ms : wall time of the first start in `--time wall`; records before it are marked historical.
+        0 in `--time data`, where nothing is.
+    """
+
+    cluster_id: str
+    topic_ids: Mapping[str, str]
+    partitions: Mapping[str, int]
+    live_since_ms: int = 0

@@ -1,0 +1,212 @@
+"""Observation batches: the columnar records of `driftline.observations`, as Arrow IPC.
+
+One record is one micro-batch of one model from one task. Everything that is not a column stands as JSON in the
+Arrow schema's metadata under ``driftline``. Three kinds:
+
+- ``predictions``: rows of one source partition, in offset order, with features, scores and service fields;
+- ``outcomes``: predictions that came of age, with the label known by then, in prediction order;
+- ``tick``: no rows; `tick_ms` says how far time has come on `sources[0]`.
+
+Missing numbers are NaN, missing texts are null; a value of the wrong type is missing *and* listed in `invalid`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pyarrow as pa
+
+Kind = Literal["predictions", "outcomes", "tick"]
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+
+WIRE_VERSION: Final = 1
+LABELLED: Final = 0
+IMPLICIT: Final = 1
+UNLABELLED: Final = 2
+
+_META_KEY: Final = b"driftline"
+
+
+class ObservationError(ValueError):
+    """A record that is not an observation batch this version can read; never dead-lettered, always a stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """A text column: `codes[i]` indexes `values`, -1 is missing."""
+
+    codes: npt.NDArray[np.int32]
+    values: list[str]
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+
+@dataclass(slots=True)
+class Observations:
+    """One batch; arrays have one entry a row.
+
+    Attributes
+    ----------
+    sources : (topic, partition) pairs that `source` indexes.
+    time_ms, record_ms : event time (or record time where it is implausible) and the broker's time.
+    numeric : shape (n, len(numeric_names)); NaN = missing; infinities as sent.
+    invalid : (row, feature) pairs, shape (k, 2); feature indexes numeric_names + categorical_names.
+    score : probability or regression output; NaN = missing. confidence, entropy: multi-class only.
+    label, delay_ms, label_state : outcomes only.
+    """
+
+    kind: Kind
+    model: str
+    task: str
+    seq: int
+    sources: list[tuple[str, int]]
+    tick_ms: int | None = None
+    age_ms: int | None = None
+    offset: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
+    source: npt.NDArray[np.uint16] = field(default_factory=lambda: np.empty(0, np.uint16))
+    time_ms: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
+    record_ms: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
+    version: Coded | None = None
+    numeric_names: list[str] = field(default_factory=list)
+    numeric: Float64 | None = None
+    categorical: dict[str, Coded] = field(default_factory=dict)
+    invalid: npt.NDArray[np.int32] | None = None
+    segments: dict[str, Coded] = field(default_factory=dict)
+    score: Float64 | None = None
+    confidence: Float64 | None = None
+    entropy: Float64 | None = None
+    class_: Coded | None = None
+    latency_ms: Float64 | None = None
+    error: npt.NDArray[np.int8] | None = None
+    weight: Float64 | None = None
+    label: Float64 | None = None
+    label_class: Coded | None = None
+    label_probability: Float64 | None = None
+    delay_ms: Float64 | None = None
+    label_state: npt.NDArray[np.int8] | None = None
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+
+_TEXT: Final = ("version", "class_", "label_class")
+_REQUIRED: Final = (("offset", np.int64), ("source", np.uint16), ("time_ms", np.int64), ("record_ms", np.int64))
+_OPTIONAL: Final = (
+    ("score", np.float64),
+    ("confidence", np.float64),
+    ("entropy", np.float64),
+    ("latency_ms", np.float64),
+    ("error", np.int8),
+    ("weight", np.float64),
+    ("label", np.float64),
+    ("label_probability", np.float64),
+    ("delay_ms", np.float64),
+    ("label_state", np.int8),
+)
+
+
+def encode(batch: Observations) -> bytes:
+    """The Arrow IPC stream of a batch; equal batches give equal bytes."""
+    names: list[str] = []
+    arrays: list[pa.Array] = []
+
+    def add(name: str, array: pa.Array) -> None:
+        names.append(name)
+        arrays.append(array)
+
+    for name, _ in _REQUIRED:
+        add(name, pa.array(getattr(batch, name)))
+    for name, _ in _OPTIONAL:
+        if (column := getattr(batch, name)) is not None:
+            add(name, pa.array(column))
+    if batch.numeric is not None:
+        flat = pa.array(np.ascontiguousarray(batch.numeric).reshape(-1))
+        add("numeric", pa.FixedSizeListArray.from_arrays(flat, batch.numeric.shape[1]))
+    for name in _TEXT:
+        if (text := getattr(batch, name)) is not None:
+            add(name, _dictionary(text))
+    for prefix, texts in (("categorical:", batch.categorical), ("segment:", batch.segments)):
+        for name, text in texts.items():
+            add(prefix + name, _dictionary(text))
+    meta: dict[str, Any] = {
+        "v": WIRE_VERSION,
+        "kind": batch.kind,
+        "model": batch.model,
+        "task": batch.task,
+        "seq": batch.seq,
+        "sources": batch.sources,
+        "tick_ms": batch.tick_ms,
+        "age_ms": batch.age_ms,
+        "numeric": batch.numeric_names,
+    }
+    if batch.invalid is not None and len(batch.invalid):
+        meta["invalid"] = batch.invalid.tolist()
+    schema = pa.schema([pa.field(n, a.type) for n, a in zip(names, arrays, strict=True)], metadata={_META_KEY: orjson.dumps(meta)})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as writer:
+        writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
+    return sink.getvalue().to_pybytes()
+
+
+def decode(value: bytes) -> Observations:
+    """The batch in an Arrow IPC stream.
+
+    Raises
+    ------
+    ObservationError : not such a stream, or one of a newer wire version.
+    """
+    try:
+        with pa.ipc.open_stream(value) as reader:
+            meta = orjson.loads((reader.schema.metadata or {})[_META_KEY])
+            if meta["v"] != WIRE_VERSION:
+                raise ObservationError(f"observation wire version {meta['v']}: this worker reads version {WIRE_VERSION}; upgrade it first")
+            batch = reader.read_next_batch()
+    except (pa.ArrowException, KeyError, TypeError, orjson.JSONDecodeError) as error:
+        raise ObservationError(f"not an observation batch: {error}") from error
+    out = Observations(
+        kind=meta["kind"],
+        model=meta["model"],
+        task=meta["task"],
+        seq=meta["seq"],
+        sources=[(topic, partition) for topic, partition in meta["sources"]],
+        tick_ms=meta["tick_ms"],
+        age_ms=meta["age_ms"],
+        numeric_names=meta["numeric"],
+    )
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if name == "numeric":
+            out.numeric = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), column.type.list_size)
+        elif name.startswith("categorical:"):
+            out.categorical[name.removeprefix("categorical:")] = _coded(column)
+        elif name.startswith("segment:"):
+            out.segments[name.removeprefix("segment:")] = _coded(column)
+        elif name in _TEXT:
+            setattr(out, name, _coded(column))
+        else:
+            setattr(out, name, column.to_numpy(zero_copy_only=False))
+    if "invalid" in meta:
+        out.invalid = np.array(meta["invalid"], np.int32).reshape(-1, 2)
+    return out
+
+
+def code(texts: Sequence[str | None]) -> Coded:
+    """The text column of a list; values in order of first appearance, so equal lists give equal columns."""
+    array = pa.array(texts, pa.string()).dictionary_encode()
+    return _coded(array)
+
+
+def _dictionary(text: Coded) -> pa.DictionaryArray:
+    codes = pa.array(text.codes, pa.int32(), mask=text.codes < 0)
+    return pa.DictionaryArray.from_arrays(codes, pa.array(text.values, pa.string()))
+
+
+def _coded(array: pa.DictionaryArray) -> Coded:
+    codes = array.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    return Coded(np.asarray(codes, np.int32), array.dictionary.to_pylist())
