@@ -1,0 +1,263 @@
+"""What a panel watches, what it is fed and what it says: plain values, shared by every module of this package.
+
+Words: a *column* is one watched quantity of a row (a feature, a score, a loss); a *series* is a column seen in one way
+(its distribution and mean, or a 0/1 flag derived from it) with the detectors that watch it; a *scope* is all rows, or
+the rows of one segment value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+Int32 = npt.NDArray[np.int32]
+UInt16 = npt.NDArray[np.uint16]
+UInt8 = npt.NDArray[np.uint8]
+Bool = npt.NDArray[np.bool_]
+Kind = Literal["numeric", "categorical", "binary"]
+Direction = Literal["up", "down", "both"]
+Severity = Literal["info", "warning", "critical"]
+EffectKind = Literal["psi", "mean", "rate"]
+
+MAX_BINS: Final = 60
+"""Codes 0..59 are quantile bins or categories by rank; 2/60 of the mass is the finest atom that gets a bin of its own."""
+BELOW: Final = 62
+OTHER: Final = 62
+ABOVE: Final = 63
+UNSEEN: Final = 63
+MISSING: Final = 64
+INVALID: Final = 65
+NOT_APPLICABLE: Final = 66
+N_CODES: Final = 67
+OTHER_SEGMENT: Final = "other"
+"""The scope of segment values that were not admitted, unseen ones included."""
+SEVERITIES: Final[tuple[Severity, ...]] = ("info", "warning", "critical")
+
+
+class DetectorsError(ValueError):
+    """Root of this package's errors."""
+
+
+class SpecError(DetectorsError):
+    """A panel specification that cannot be watched; names the column or series."""
+
+
+class BaselineError(DetectorsError):
+    """A baseline that is damaged, edited, of a newer version, or cannot be built."""
+
+
+class StateError(DetectorsError):
+    """A checkpoint that is damaged, of a newer version, or of another specification."""
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnDetector:
+    """A detector by name: ``psi``, ``adwin``, ``page_hinkley``, ``rate`` or ``river.<class of river.drift>``.
+
+    `input`: ``score`` feeds the standardised score of the value's bin, ``raw`` the value itself.
+    """
+
+    name: str
+    input: str = "score"
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One way to look at a column.
+
+    Attributes
+    ----------
+    flag : None = distribution and mean; ``missing``, ``invalid``, ``out_of_range``, ``unseen``, ``constant``,
+        ``one`` (a binary column's share of ones), ``tail:Q`` (above the baseline's Q quantile; Q must stand in the
+        column's `tails`), ``value:V`` (category V): a 0/1 series of the column's codes.
+    window : rows of a scope that the level is measured over; at most the panel's ring.
+    run_length : mean values between false alarms, per detector.
+    warning, critical : effect sizes; mean in baseline standard deviations, PSI, rates relative to the baseline's.
+    """
+
+    name: str
+    flag: str | None
+    detectors: tuple[ColumnDetector, ...]
+    window: int
+    run_length: float = 1e8
+    direction: Direction = "both"
+    warning: float = 0.1
+    critical: float = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One watched quantity; `tails` are quantiles that get a bin edge of their own (numeric only)."""
+
+    name: str
+    kind: Kind
+    series: tuple[Series, ...] = ()
+    tails: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PanelSpec:
+    """What a panel watches.
+
+    Attributes
+    ----------
+    columns : or None: every numeric and categorical column of the learning rows, in order of name.
+    column_factory : makes the Column of a discovered (name, kind); needed when `columns` is None.
+    segments : key -> most values with a scope of their own; the rest, and values never seen, share ``other``.
+    window : rows kept per scope; no series' window may be longer.
+    learn_rows : rows a baseline is learned from when none is given.
+    sensitive : columns and segment keys whose values appear only as keyed hashes, made with `hash_key`.
+    """
+
+    columns: tuple[Column, ...] | None
+    column_factory: Callable[[str, Kind], Column] | None = None
+    segments: Mapping[str, int] = field(default_factory=dict)
+    window: int = 5_000
+    learn_rows: int = 5_000
+    sensitive: frozenset[str] = frozenset()
+    hash_key: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class PanelRows:
+    """Rows in stream order.
+
+    Attributes
+    ----------
+    numeric : shape (n, len(numeric_names)); NaN = missing; binary columns stand here as 0 and 1.
+    categorical : name -> (codes into values, -1 = missing; values).
+    invalid : shape (m, 2), (row, index into numeric_names + list(categorical)): present, but of the wrong type.
+    not_applicable : column -> mask; such a row does not count for the column at all.
+    segments : key -> (codes, values); -1 (no value) and keys that are absent go to ``other``.
+    source, offset, time_ms : where each row came from; `source` is the caller's own numbering.
+    """
+
+    n: int
+    numeric: Float64
+    numeric_names: Sequence[str]
+    categorical: Mapping[str, tuple[Int32, list[str]]]
+    source: UInt16
+    offset: Int64
+    time_ms: Int64
+    invalid: Int32 | None = None
+    not_applicable: Mapping[str, Bool] = field(default_factory=dict)
+    segments: Mapping[str, tuple[Int32, list[str]]] = field(default_factory=dict)
+
+    def slice(self, start: int, stop: int) -> PanelRows:
+        """Rows `start` to `stop`; views, no copies."""
+        part = np.s_[start:stop]
+        invalid = self.invalid
+        if invalid is not None:
+            inside = (invalid[:, 0] >= start) & (invalid[:, 0] < stop)
+            invalid = (invalid[inside] - np.array([start, 0])).astype(np.int32)
+        return PanelRows(
+            n=len(self.offset[part]),
+            numeric=self.numeric[part],
+            numeric_names=self.numeric_names,
+            categorical={name: (codes[part], values) for name, (codes, values) in self.categorical.items()},
+            source=self.source[part],
+            offset=self.offset[part],
+            time_ms=self.time_ms[part],
+            invalid=invalid,
+            not_applicable={name: mask[part] for name, mask in self.not_applicable.items()},
+            segments={key: (codes[part], values) for key, (codes, values) in self.segments.items()},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """A row's position. `exact`: this very row; otherwise the last indexed row at or before it."""
+
+    source: int
+    offset: int
+    time_ms: int
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BinEvidence:
+    """One bin's share in the baseline and in the window, and its part of PSI (or of the rate's change)."""
+
+    bin: str
+    expected: float
+    observed: float
+    contribution: float
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """What a panel says at a row.
+
+    Attributes
+    ----------
+    kind : ``open`` an episode began; ``evidence`` another detector, or a higher severity (`detector` is then
+        ``severity``); ``recovery`` it ended, `reason` says why; ``baseline`` learning ended (scope 0, column -1).
+    row : index in the rows of this call.
+    column : index into `Panel.columns`.
+    statistic, threshold : the detector's; at a recovery the level and its band.
+    value, baseline_value : the level over `n` values (since the change, at most `window` rows), and the baseline's.
+    effect_size : PSI, mean in baseline standard deviations, or relative change of a rate.
+    since : where the change began, when the detector can tell.
+    episode : the row that opened the episode, exactly.
+    """
+
+    kind: Literal["open", "evidence", "recovery", "baseline"]
+    row: int
+    scope: int
+    column: int
+    series: str
+    detector: str
+    statistic: float | None
+    threshold: float | None
+    value: float | None
+    baseline_value: float | None
+    effect_kind: EffectKind | None
+    effect_size: float | None
+    direction: Literal["up", "down"] | None
+    severity: Severity
+    n: int
+    window: int
+    since: Anchor | None
+    episode: Anchor
+    bins: tuple[BinEvidence, ...] = ()
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A series now, for snapshots; None where the series has no such quantity or too few values.
+
+    `mean` is the window's mean of the standardised score (the baseline's is 0 by construction); `statistic` and
+    `threshold` are those of the detector nearest to its threshold.
+    """
+
+    series: str
+    n: int
+    mean: float | None
+    baseline_mean: float | None
+    psi: float | None
+    psi_threshold: float | None
+    rate: float | None
+    baseline_rate: float | None
+    statistic: float | None
+    threshold: float | None
+    open: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RingState:
+    """The newest rows of one ring of fixed-size records; the same fields as `streams.task.RingWrite`."""
+
+    name: str
+    record_bytes: int
+    window: int
+    head: int
+    rows: bytes
+    full: bool = False
