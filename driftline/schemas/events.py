@@ -135,7 +135,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
-    """The current state of one alert; key = fingerprint, readers ignore a `seq` not above the last."""
+    """The current state of one alert; key = fingerprint, readers ignore a `seq` not above the last of the same episode."""
 
     fingerprint: str
     episode: str
@@ -159,16 +159,16 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Transition(msgspec.Struct, frozen=True, kw_only=True):
-    """One step in an alert's life; append-only."""
+    """One step in an alert's life, or (condition null) a note beside it: a new version, a new baseline; append-only."""
 
     fingerprint: str
     episode: str
     seq: int
     model: str
-    change: Literal["opened", "severity", "evidence", "resolved"]
+    change: Literal["opened", "severity", "evidence", "resolved", "version_seen", "baseline"]
     from_severity: Severity | None
     severity: Severity
-    condition: Literal["firing", "resolved"]
+    condition: Literal["firing", "resolved"] | None
     reason: str | None
     time_ms: int
     drift_event: str

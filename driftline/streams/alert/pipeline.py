@@ -1,0 +1,268 @@
+"""What an alert is: a visible list of stages from a drift event to an alert record and a transition.
+
+    decode -> fingerprint -> dedup -> episode -> severity -> record
+
+A stage takes the work so far and returns it with its own part filled in, or a `Dropped` that says why nothing
+changes. Nothing here reads a clock, Kafka or Redis: the state of an alert comes in, the next one goes out.
+Routing, silences and receivers are further stages between `severity` and `record`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import msgspec
+import orjson
+
+from driftline.schemas.events import Alert, DriftEvent, Severity, Transition
+from driftline.streams.alert.describe import evidence_of, summary_of
+from driftline.streams.alert.state import CLOSED_MAX, SEEN_MAX, AlertState, Member, Source
+
+Lookup = Callable[[str], AlertState | None]
+Change = Literal["opened", "severity", "evidence", "resolved"]
+
+RANK: Mapping[Severity, int] = {"info": 0, "warning": 1, "critical": 2}
+_FINGERPRINT_CHARS = 32
+_DECODER = msgspec.json.Decoder(DriftEvent)
+
+
+class PoisonEventError(ValueError):
+    """The record is not a drift event; it belongs in the dead-letter topic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Nothing changes; `reason` is a counter's label: duplicate, closed_episode, no_alert."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What one drift event changes: at most one alert and one transition."""
+
+    fingerprint: str
+    state: AlertState | None = None
+    alert: Alert | None = None
+    transition: Transition | None = None
+    dropped: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A drift event on its way through the stages."""
+
+    event: DriftEvent
+    source: Source
+    before: AlertState | None = None
+    fingerprint: str = ""
+    change: Change = "evidence"
+    members: tuple[Member, ...] = ()
+    closed: tuple[str, ...] = ()
+    severity: Severity = "info"
+    max_severity: Severity = "info"
+    owners: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def open_before(self) -> AlertState | None:
+        """The state while its alert is firing; a resolved alert makes room for a new one."""
+        if self.before is not None and self.before.alert.condition == "firing":
+            return self.before
+        return None
+
+
+Stage = Callable[[Work], Work | Dropped]
+
+
+def decode(value: bytes | None) -> DriftEvent:
+    """A drift event from its JSON.
+
+    Raises
+    ------
+    PoisonEventError : not JSON, or not the contract; the message names the failing path.
+    """
+    if not value:
+        raise PoisonEventError("expected a drift event, got an empty record")
+    try:
+        return _DECODER.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise PoisonEventError(f"expected a drift event: {error}") from error
+
+
+def fingerprint_of(event: DriftEvent) -> str:
+    """32 hex of what the alert is about; never severity, value, window or version, or a resolve would miss its alert."""
+    identity = {
+        "environment": event.environment,
+        "model": event.model,
+        "monitor": event.monitor,
+        "series": event.series,
+        "segment": event.segment,
+    }
+    return hashlib.sha256(orjson.dumps(identity, option=orjson.OPT_SORT_KEYS)).hexdigest()[:_FINGERPRINT_CHARS]
+
+
+def dedup(work: Work) -> Work | Dropped:
+    """Drop what this alert has taken already: by offset after a restart, by id when the producer repeated itself."""
+    before = work.before
+    if before is not None and (work.source.offset <= before.offset or work.event.id in before.seen):
+        return Dropped("duplicate")
+    return work
+
+
+def episode(work: Work) -> Work | Dropped:
+    """Open an alert, join the open one, or resolve it when nothing is open under it any more."""
+    event, current = work.event, work.open_before
+    if work.before is not None and event.episode in work.before.closed:
+        return Dropped("closed_episode")
+    members = current.members if current is not None else ()
+    known = [member for member in members if member.episode == event.episode]
+    others = tuple(member for member in members if member.episode != event.episode)
+    closed = work.before.closed if work.before is not None else ()
+    if event.kind == "recovery":
+        if not known:
+            return Dropped("no_alert")
+        closed = (*closed, event.episode)[-CLOSED_MAX:]
+        return replace(work, change="evidence" if others else "resolved", members=others, closed=closed)
+    # evidence without its opening (cut away by retention) opens too: better a late start than a silent episode
+    since_ms = known[0].since_ms if known else event.time_ms
+    if event.since is not None:
+        since_ms = min(since_ms, event.since.time_ms)
+    member = Member(episode=event.episode, version=event.version, severity=_severity(event), since_ms=since_ms)
+    return replace(work, change="evidence" if current else "opened", members=(*others, member), closed=closed)
+
+
+def severity(work: Work) -> Work | Dropped:
+    """The loudest open episode; an alert that resolves keeps its last one. The maximum is kept apart."""
+    current = work.open_before
+    if work.members:
+        loudest = max((member.severity for member in work.members), key=RANK.__getitem__)
+    else:
+        assert current is not None, "only an open alert resolves"
+        loudest = current.alert.severity
+    highest = loudest if current is None else max(loudest, current.alert.max_severity, key=RANK.__getitem__)
+    change = work.change
+    if change == "evidence" and current is not None and loudest != current.alert.severity:
+        change = "severity"
+    return replace(work, severity=loudest, max_severity=highest, change=change)
+
+
+STAGES: tuple[Stage, ...] = (dedup, episode, severity)
+"""Between fingerprint (which finds the state) and record (which writes it)."""
+
+
+class AlertPipeline:
+    """The stages in order, for one environment's configuration.
+
+    Parameters
+    ----------
+    owners : model name to owner, for those that have one.
+    """
+
+    def __init__(self, *, owners: Mapping[str, str] | None = None, stages: tuple[Stage, ...] = STAGES) -> None:
+        self._owners = dict(owners or {})
+        self._stages = stages
+
+    def process(self, event: DriftEvent, source: Source, lookup: Lookup) -> Decision:
+        """What `event` changes; the same event again changes nothing.
+
+        Parameters
+        ----------
+        lookup : the state of an alert by fingerprint, as the store has it now.
+        """
+        if event.kind in ("version_seen", "baseline"):
+            return _note(event)
+        fingerprint = fingerprint_of(event)
+        work: Work | Dropped = Work(
+            event=event, source=source, before=lookup(fingerprint), fingerprint=fingerprint, owners=self._owners
+        )
+        for stage in self._stages:
+            assert isinstance(work, Work)
+            work = stage(work)
+            if isinstance(work, Dropped):
+                return Decision(fingerprint, dropped=work.reason)
+        assert isinstance(work, Work)
+        return record(work)
+
+
+def record(work: Work) -> Decision:
+    """The alert's next state, its record and its transition."""
+    event, current = work.event, work.open_before
+    resolved = work.change == "resolved"
+    starts_at_ms = min([member.since_ms for member in work.members] or [event.time_ms])
+    if current is not None:
+        starts_at_ms = min(starts_at_ms, current.alert.starts_at_ms)
+    alert = Alert(
+        fingerprint=work.fingerprint,
+        episode=current.alert.episode if current else event.episode,
+        seq=current.alert.seq + 1 if current else 1,
+        environment=event.environment,
+        model=event.model,
+        monitor=event.monitor,
+        series=event.series,
+        segment=event.segment,
+        condition="resolved" if resolved else "firing",
+        severity=work.severity,
+        max_severity=work.max_severity,
+        starts_at_ms=starts_at_ms,
+        detected_at_ms=current.alert.detected_at_ms if current else event.time_ms,
+        ends_at_ms=event.time_ms if resolved else None,
+        observed_at_ms=event.record_time_ms,
+        owner=work.owners.get(event.model),
+        summary=summary_of(event, resolved=resolved),
+        evidence=evidence_of(event, work.members, current.alert.evidence if current else None),
+        historical=_historical(event, current),
+    )
+    seen = (*(work.before.seen if work.before else ()), event.id)[-SEEN_MAX:]
+    state = AlertState(alert=alert, members=work.members, closed=work.closed, seen=seen, offset=work.source.offset)
+    return Decision(work.fingerprint, state=state, alert=alert, transition=_transition(work, alert))
+
+
+def _transition(work: Work, alert: Alert) -> Transition:
+    current = work.open_before
+    return Transition(
+        fingerprint=alert.fingerprint,
+        episode=alert.episode,
+        seq=alert.seq,
+        model=alert.model,
+        change=work.change,
+        from_severity=current.alert.severity if current else None,
+        severity=alert.severity,
+        condition=alert.condition,
+        reason=work.event.reason,
+        time_ms=work.event.time_ms,
+        drift_event=work.event.id,
+    )
+
+
+def _note(event: DriftEvent) -> Decision:
+    """A new version or a new baseline: a line in the history, no alert. Its own id is its episode."""
+    fingerprint = fingerprint_of(event)
+    transition = Transition(
+        fingerprint=fingerprint,
+        episode=event.id,
+        seq=1,
+        model=event.model,
+        change="version_seen" if event.kind == "version_seen" else "baseline",
+        from_severity=None,
+        severity="info",
+        condition=None,
+        reason=event.reason or event.version,
+        time_ms=event.time_ms,
+        drift_event=event.id,
+    )
+    return Decision(fingerprint, transition=transition)
+
+
+def _severity(event: DriftEvent) -> Severity:
+    # a provisional baseline has not seen a whole day yet: nobody is woken by it (SEMANTICS 5)
+    return "info" if event.provisional else event.severity
+
+
+def _historical(event: DriftEvent, current: AlertState | None) -> bool:
+    """An alert stays historical until live evidence joins it; a live recovery alone wakes nobody."""
+    if current is None:
+        return event.historical
+    return current.alert.historical and (event.historical or event.kind == "recovery")

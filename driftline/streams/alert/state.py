@@ -1,0 +1,59 @@
+"""What is kept of one alert between drift events; stored as JSON, so that any language can read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from driftline.schemas.events import Alert, Severity
+
+SEEN_MAX = 128
+"""Drift event ids remembered of one alert: a producer's repeat comes within a batch, not after a hundred events."""
+CLOSED_MAX = 16
+
+
+class Member(msgspec.Struct, frozen=True, kw_only=True):
+    """One open episode of the detectors.
+
+    The fingerprint has no version, so two versions of a model may be open under one alert at the same time:
+    the alert resolves when the last of them does.
+    """
+
+    episode: str
+    version: str | None
+    severity: Severity
+    since_ms: int
+
+
+class AlertState(msgspec.Struct, frozen=True, kw_only=True):
+    """An alert, what is open under it, and what it has seen."""
+
+    alert: Alert
+    members: tuple[Member, ...] = ()
+    closed: tuple[str, ...] = ()
+    seen: tuple[str, ...] = ()
+    offset: int = -1
+    """Offset of the last drift event that changed it, in the drift topic's partition of its model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a drift event was read: our own drift topic."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+_DECODER = msgspec.json.Decoder(AlertState)
+_ENCODER = msgspec.json.Encoder()
+
+
+def encode_state(state: AlertState) -> bytes:
+    return _ENCODER.encode(state)
+
+
+def decode_state(raw: bytes) -> AlertState:
+    """Raises msgspec.DecodeError when `raw` is not a state this version wrote."""
+    return _DECODER.decode(raw)
