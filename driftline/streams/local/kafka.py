@@ -1,0 +1,191 @@
+"""A real Apache Kafka: one KRaft node on loopback ports, as a child process."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from driftline.streams.local.jars import LOGGING, find_java, kafka_jars
+from driftline.streams.local.process import LOOPBACK, LocalServiceError, ServiceProcess, free_port, port_taken
+
+_ONE_NODE: Mapping[str, str] = {
+    "process.roles": "broker,controller",
+    "node.id": "1",
+    "controller.listener.names": "CONTROLLER",
+    "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+    "offsets.topic.replication.factor": "1",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    # A group of one machine is complete at once; the default waits 3 s for more members.
+    "group.initial.rebalance.delay.ms": "0",
+    # A misspelt topic is an error, as in production.
+    "auto.create.topics.enable": "false",
+    # One file set each instead of 50: a start in seconds.
+    "offsets.topic.num.partitions": "1",
+    "transaction.state.log.num.partitions": "1",
+    "group.min.session.timeout.ms": "1000",
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
+    # Index files are preallocated sparse; hundreds of small topics need no 10 MiB each.
+    "log.index.size.max.bytes": "1048576",
+    "message.max.bytes": str(8 << 20),
+    "replica.fetch.max.bytes": str(8 << 20),
+}
+
+
+class LocalKafka:
+    """A broker to start, stop, kill and restart; as a context manager it cleans up after itself.
+
+    Parameters
+    ----------
+    directory : data, configuration and log; kept when given, a temporary one (removed on exit) otherwise.
+    port, controller_port : loopback ports; 0 takes free ones, which stay the same over restarts.
+    properties : more or other broker properties.
+    heap : of the JVM, as in ``-Xmx``.
+    detached : lives on when this process ends.
+    timeout_seconds : how long a start may take.
+    """
+
+    def __init__(
+        self,
+        directory: Path | None = None,
+        *,
+        port: int = 0,
+        controller_port: int = 0,
+        properties: Mapping[str, str] | None = None,
+        heap: str = "512m",
+        detached: bool = False,
+        timeout_seconds: float = 90,
+    ) -> None:
+        self._temporary = directory is None
+        self.directory = Path(tempfile.mkdtemp(prefix="driftline-kafka-")) if directory is None else directory.resolve()
+        self.port = port or free_port()
+        self._controller_port = controller_port or free_port()
+        self._properties = dict(properties or {})
+        self._heap = heap
+        self._timeout_seconds = timeout_seconds
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._process = ServiceProcess(self.directory / "kafka.log", detached=detached)
+
+    @property
+    def bootstrap(self) -> str:
+        """The address for clients, ``127.0.0.1:<port>``."""
+        return f"{LOOPBACK}:{self.port}"
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid
+
+    @property
+    def log(self) -> Path:
+        return self._process.log
+
+    def start(self) -> LocalKafka:
+        """Format the data directory if it is new, start the broker and wait until it answers.
+
+        Raises
+        ------
+        LocalServiceError : Java or jars are missing, the port is taken, or the broker did not answer in time.
+        """
+        if self._process.alive:
+            return self
+        if port_taken(self.port):
+            raise LocalServiceError(f"port {self.port} is taken by another process; Kafka was not started")
+        java, classpath = find_java(), f"{kafka_jars()}/*"
+        configuration = self.directory / "server.properties"
+        configuration.write_text(self._server_properties())
+        if not (self.directory / "data" / "meta.properties").exists():
+            self._format(java, classpath, configuration)
+        logging = f"-Dlog4j2.configurationFile={LOGGING}"
+        heap = [f"-Xmx{self._heap}", f"-Xms{self._heap}", "-Djava.awt.headless=true"]
+        self._process.start([java, *heap, logging, "-cp", classpath, "kafka.Kafka", str(configuration)], cwd=self.directory)
+        self._wait_until_it_answers()
+        return self
+
+    def stop(self) -> None:
+        """Shut down in order; the data stays."""
+        self._process.stop()
+
+    def kill(self) -> None:
+        """Kill as a crash would; the data stays."""
+        self._process.kill()
+
+    def restart(self) -> None:
+        """Stop in order and start again on the same port and data."""
+        self.stop()
+        self.start()
+
+    def __enter__(self) -> LocalKafka:
+        try:
+            return self.start()
+        except BaseException:
+            self._clean()
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._clean()
+
+    def _clean(self) -> None:
+        if self._temporary:
+            self.kill()   # nobody will read the data again
+            shutil.rmtree(self.directory, ignore_errors=True)
+        else:
+            self.stop()
+
+    def _server_properties(self) -> str:
+        values = {
+            **_ONE_NODE,
+            "listeners": f"PLAINTEXT://{LOOPBACK}:{self.port},CONTROLLER://{LOOPBACK}:{self._controller_port}",
+            "controller.quorum.voters": f"1@{LOOPBACK}:{self._controller_port}",
+            "log.dirs": str(self.directory / "data"),
+            **self._properties,
+        }
+        return "".join(f"{key}={value}\n" for key, value in values.items())
+
+    def _format(self, java: str, classpath: str, configuration: Path) -> None:
+        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+        if cluster_id.startswith("-"):
+            cluster_id = "A" + cluster_id[1:]   # the tool would read it as an option
+        tool = [java, "-Xmx128m", f"-Dlog4j2.configurationFile={LOGGING}", "-cp", classpath, "kafka.tools.StorageTool"]
+        command = [*tool, "format", "-t", cluster_id, "-c", str(configuration)]
+        done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ), check=False)
+        if done.returncode != 0:
+            raise LocalServiceError(f"Kafka's data directory could not be formatted:\n{(done.stdout + done.stderr)[-1500:]}")
+
+    def _wait_until_it_answers(self) -> None:
+        deadline = time.monotonic() + self._timeout_seconds
+        while not kafka_answers(self.bootstrap, timeout_seconds=1):
+            if not self._process.alive:
+                raise LocalServiceError(f"Kafka ended while starting; the end of {self.log}:\n{self._process.tail()}")
+            if time.monotonic() > deadline:
+                tail = self._process.tail()
+                self.kill()
+                raise LocalServiceError(f"Kafka did not answer within {self._timeout_seconds:g} s; the end of {self.log}:\n{tail}")
+            time.sleep(0.1)
+
+
+def kafka_answers(bootstrap: str, *, timeout_seconds: float = 5) -> bool:
+    """Whether a broker at the address tells its metadata in time."""
+    # Without both, librdkafka writes "connection refused" to the terminal for as long as we wait.
+    quiet = {"log_level": 0, "error_cb": _ignore}
+    client = AdminClient({"bootstrap.servers": bootstrap, **quiet})
+    try:
+        return bool(client.list_topics(timeout=timeout_seconds).brokers)
+    except KafkaException:
+        return False
+
+
+def _ignore(_error: object) -> None:
+    pass
