@@ -179,8 +179,7 @@ class LocalKafka:
 def kafka_answers(bootstrap: str, *, timeout_seconds: float = 5) -> bool:
     """Whether a broker at the address tells its metadata in time."""
     # Without both, librdkafka writes "connection refused" to the terminal for as long as we wait.
-    quiet = {"log_level": 0, "error_cb": _ignore}
-    client = AdminClient({"bootstrap.servers": bootstrap, **quiet})
+    client = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0, "error_cb": _ignore})
     try:
         return bool(client.list_topics(timeout=timeout_seconds).brokers)
     except KafkaException:
