@@ -142,7 +142,11 @@ class Task(Protocol):
         """Let time pass (about once a second when live, once with `FINAL_MS` at the end of the input)."""
 
     def positions(self) -> Mapping[PartitionId, int]:
-        """The next offset to read of every partition seen: what is committed. May trail what was handed in."""
+        """The next offset to read of every partition seen: what is committed. May trail what was handed in.
+
+        Right after `open` it names the partitions that must be read from elsewhere than their committed offset
+        (a join that rebuilds a lost label cache); the runner seeks there, and to the committed offset otherwise.
+        """
 
     def paused(self) -> frozenset[PartitionId]:
         """Partitions to pause until a later call no longer names them (a full buffer of rows not yet due)."""
