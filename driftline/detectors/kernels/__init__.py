@@ -1,0 +1,9 @@
+"""Compiled detectors for many series at once; see `bank` for what all banks share."""
+
+from driftline.detectors.kernels.adwin import AdwinBank
+from driftline.detectors.kernels.bank import ALARM
+from driftline.detectors.kernels.page_hinkley import PageHinkleyBank
+from driftline.detectors.kernels.psi import PsiBank
+from driftline.detectors.kernels.rate import RateBank
+
+__all__ = ["ALARM", "AdwinBank", "PageHinkleyBank", "PsiBank", "RateBank"]

@@ -1,0 +1,363 @@
+"""ADWIN for many series: alarms at river's positions, to the last value.
+
+Bifet and Gavalda (2007), "Learning from time-changing data with adaptive windowing", SIAM SDM, section 3, as
+river 0.26 computes it: rows of at most `max_buckets` buckets of 2^row values, the variance of the whole window
+in the cut, one check every `clock` values, and everything thrown away on the value after an alarm. Sums,
+variance and width equal river's to the last bit; the cut takes the portable logarithm, which may differ from
+the C library's in the last place.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from driftline.detectors.kernels.bank import (
+    Alarms,
+    Float64Array,
+    Int32Array,
+    UInt8Array,
+    all_active,
+    checked_rows,
+    drain,
+    pack,
+    per_series,
+    unpack,
+)
+from driftline.detectors.kernels.jit import compiled, portable_log
+
+TOTAL, VARIANCE, WIDTH = 0, 1, 2
+"""Columns of `moments`: sum, sum of squared deviations, number of values of the window."""
+
+_MAGIC = b"DADW"
+_VERSION = 1
+_FIRST_ROWS = 8
+
+
+@compiled
+def _clear(q: int, moments: Float64Array, sizes: UInt8Array, depth: Int32Array, ticks: Int32Array, fired: UInt8Array) -> None:
+    moments[q, TOTAL] = 0.0
+    moments[q, VARIANCE] = 0.0
+    moments[q, WIDTH] = 0.0
+    sizes[q, 0] = 0
+    depth[q] = 1
+    ticks[q] = 0
+    fired[q] = 0
+
+
+@compiled
+def _insert(
+    q: int,
+    x: float,
+    moments: Float64Array,
+    sizes: UInt8Array,
+    depth: Int32Array,
+    totals: Float64Array,
+    variances: Float64Array,
+    max_buckets: int,
+) -> None:
+    """Add a value as a bucket of one, then merge the two oldest buckets of every overfull row."""
+    before = moments[q, WIDTH]
+    width = before + 1.0
+    total = moments[q, TOTAL]
+    if before > 0.0:
+        deviation = x - total / before
+        moments[q, VARIANCE] += before * deviation * deviation / width
+    moments[q, WIDTH] = width
+    moments[q, TOTAL] = total + x
+    size = sizes[q, 0]
+    totals[q, 0, size] = x
+    variances[q, 0, size] = 0.0
+    sizes[q, 0] = size + 1
+    row = 0
+    half = 0.5
+    scale = 1.0
+    while sizes[q, row] > max_buckets:
+        # `scale` is 1/2^row: multiplying by it rounds exactly as dividing by the bucket's length does
+        gap = totals[q, row, 0] * scale - totals[q, row, 1] * scale
+        above = row + 1
+        if above == depth[q]:
+            depth[q] = above + 1
+            sizes[q, above] = 0
+        size = sizes[q, above]
+        totals[q, above, size] = totals[q, row, 0] + totals[q, row, 1]
+        variances[q, above, size] = variances[q, row, 0] + variances[q, row, 1] + half * gap * gap
+        sizes[q, above] = size + 1
+        kept = sizes[q, row] - 2
+        for k in range(kept):
+            totals[q, row, k] = totals[q, row, k + 2]
+            variances[q, row, k] = variances[q, row, k + 2]
+        sizes[q, row] = kept
+        row = above
+        half *= 2.0
+        scale *= 0.5
+
+
+@compiled
+def _drop_oldest(
+    q: int, moments: Float64Array, sizes: UInt8Array, depth: Int32Array, totals: Float64Array, variances: Float64Array
+) -> None:
+    row = depth[q] - 1
+    length = math.ldexp(1.0, row)
+    total = totals[q, row, 0]
+    width = moments[q, WIDTH] - length
+    moments[q, WIDTH] = width
+    moments[q, TOTAL] -= total
+    gap = total / length - moments[q, TOTAL] / width
+    moments[q, VARIANCE] -= variances[q, row, 0] + length * width * gap * gap / (length + width)
+    kept = sizes[q, row] - 1
+    for k in range(kept):
+        totals[q, row, k] = totals[q, row, k + 1]
+        variances[q, row, k] = variances[q, row, k + 1]
+    sizes[q, row] = kept
+    if kept == 0:
+        depth[q] = row
+
+
+@compiled
+def _first_cut(
+    q: int, moments: Float64Array, sizes: UInt8Array, depth: Int32Array, totals: Float64Array, delta: float, shortest: float
+) -> tuple[float, float]:
+    """Mean after minus mean before, and the bound, at the oldest cut that passes it; (0, -1) if none does."""
+    width = moments[q, WIDTH]
+    confidence = portable_log(2.0 * portable_log(width) / delta)
+    spread = moments[q, VARIANCE] / width
+    linear = 2.0 / 3.0 * confidence
+    n0 = 0.0
+    n1 = width
+    u0 = 0.0
+    u1 = moments[q, TOTAL]
+    for row in range(depth[q] - 1, -1, -1):
+        length = math.ldexp(1.0, row)
+        count = int(sizes[q, row])
+        if row == 0:
+            count -= 1
+        for k in range(count):
+            n0 += length
+            n1 -= length
+            u0 += totals[q, row, k]
+            u1 -= totals[q, row, k]
+            if n1 >= shortest and n0 >= shortest:
+                gap = u0 / n0 - u1 / n1
+                recip = 1.0 / (n0 - shortest + 1.0) + 1.0 / (n1 - shortest + 1.0)
+                square = 2.0 * recip * spread * confidence
+                # rounding can leave a negative variance at huge offsets: NaN in river, never above it
+                if square >= 0.0:
+                    bound = math.sqrt(square) + linear * recip
+                    if abs(gap) > bound:
+                        return -gap, bound
+    return 0.0, -1.0
+
+
+@compiled
+def adwin_push(
+    q: int,
+    x: float,
+    moments: Float64Array,
+    sizes: UInt8Array,
+    depth: Int32Array,
+    ticks: Int32Array,
+    fired: UInt8Array,
+    totals: Float64Array,
+    variances: Float64Array,
+    delta: float,
+    clock: int,
+    max_buckets: int,
+    shortest: float,
+    grace: float,
+) -> tuple[float, float]:
+    """One value of one series; (gap of means, bound) of the strongest cut, bound -1 without an alarm."""
+    if fired[q]:
+        _clear(q, moments, sizes, depth, ticks, fired)
+    _insert(q, x, moments, sizes, depth, totals, variances, max_buckets)
+    ticks[q] += 1
+    best_gap = 0.0
+    best_bound = -1.0
+    if ticks[q] == clock:
+        ticks[q] = 0
+        if moments[q, WIDTH] > grace:
+            gap, bound = _first_cut(q, moments, sizes, depth, totals, delta, shortest)
+            while bound >= 0.0:
+                if best_bound < 0.0 or abs(gap) * best_bound > abs(best_gap) * bound:
+                    best_gap = gap
+                    best_bound = bound
+                _drop_oldest(q, moments, sizes, depth, totals, variances)
+                gap, bound = _first_cut(q, moments, sizes, depth, totals, delta, shortest)
+            if best_bound >= 0.0:
+                fired[q] = 1
+    return best_gap, best_bound
+
+
+@compiled
+def _update(
+    values, scopes, active, moments, sizes, depth, ticks, fired, totals, variances, delta, clock, max_buckets, shortest, grace, out, row, slot
+):  # type: ignore[no-untyped-def]  # arrays only; the bank below is the typed face
+    n_columns = values.shape[1]
+    written = 0
+    for i in range(row, values.shape[0]):
+        for j in range(slot, scopes.shape[1]):
+            scope = scopes[i, j]
+            if scope < 0:
+                continue
+            if written + n_columns > out.shape[0]:
+                return written, i, j
+            for c in range(n_columns):
+                x = values[i, c]
+                if not active[scope, c] or not np.isfinite(x):
+                    continue
+                q = scope * n_columns + c
+                gap, bound = adwin_push(
+                    q, x, moments, sizes, depth, ticks, fired, totals, variances, delta[scope, c], clock, max_buckets, shortest, grace
+                )
+                if bound >= 0.0:
+                    alarm = out[written]
+                    alarm["row"] = i
+                    alarm["scope"] = scope
+                    alarm["column"] = c
+                    alarm["statistic"] = abs(gap)
+                    alarm["threshold"] = bound
+                    alarm["direction"] = 1 if gap > 0.0 else -1
+                    alarm["back"] = int(moments[q, WIDTH])
+                    written += 1
+        slot = 0
+    return written, values.shape[0], 0
+
+
+class AdwinBank:
+    """One ADWIN for each (scope, column).
+
+    Parameters
+    ----------
+    delta : confidence of a cut, (n_scopes, n_columns) or broadcast to it; not a false-alarm rate, see
+        `calibration.adwin_delta`
+    clock : values between checks
+    max_buckets : buckets of one size, >= 2
+    min_window_length : values both sides of a cut must have
+    grace_period : no check up to this width
+    active : (n_scopes, n_columns), 0 = this series has no ADWIN
+    """
+
+    def __init__(
+        self,
+        n_scopes: int,
+        n_columns: int,
+        *,
+        delta: ArrayLike,
+        clock: int = 32,
+        max_buckets: int = 5,
+        min_window_length: int = 5,
+        grace_period: int = 10,
+        active: ArrayLike | None = None,
+    ) -> None:
+        if not 2 <= max_buckets <= 250 or clock < 1:
+            raise ValueError(f"expected max_buckets from 2 to 250 and clock >= 1, got {max_buckets} and {clock}")
+        self.n_scopes, self.n_columns = n_scopes, n_columns
+        self.delta = per_series(delta, n_scopes, n_columns)
+        if not np.all(self.delta > 0):
+            raise ValueError("expected delta > 0")
+        self.active = all_active(n_scopes, n_columns, active)
+        self.clock, self.max_buckets = clock, max_buckets
+        self.min_window_length, self.grace_period = min_window_length, grace_period
+        series = n_scopes * n_columns
+        self.moments = np.zeros((series, 3))
+        self.depth = np.ones(series, np.int32)
+        self.ticks = np.zeros(series, np.int32)
+        self.fired = np.zeros(series, np.uint8)
+        self.sizes = np.zeros((series, _FIRST_ROWS), np.uint8)
+        self.totals = np.zeros((series, _FIRST_ROWS, max_buckets + 1))
+        self.variances = np.zeros((series, _FIRST_ROWS, max_buckets + 1))
+        self._widest = 0
+
+    def update(self, values: Float64Array, scopes: Int32Array) -> Alarms:
+        """Add a batch of rows (n, C) to their scopes (n, S); NaN and infinities are skipped."""
+        values, scopes = checked_rows(values, scopes, np.float64, self.n_columns, self.n_scopes)
+        self._reserve(values.shape[0] * scopes.shape[1])
+
+        def step(out: Alarms, row: int, slot: int) -> tuple[int, int, int]:
+            stopped: tuple[int, int, int] = _update(
+                values, scopes, self.active, self.moments, self.sizes, self.depth, self.ticks, self.fired,
+                self.totals, self.variances, self.delta, self.clock, self.max_buckets,
+                float(self.min_window_length), float(self.grace_period), out, row, slot,
+            )  # fmt: skip
+            return stopped
+
+        return drain(step, values.shape[0], self.n_columns)
+
+    def _reserve(self, more: int) -> None:
+        """Rows for windows that grow by `more` values: the last row holds a bucket of 2^row values at least."""
+        self._widest += more
+        rows = self.sizes.shape[1]
+        if self._widest.bit_length() <= rows:
+            return
+        self._widest = int(self.moments[:, WIDTH].max(initial=0.0)) + more
+        missing = self._widest.bit_length() - rows
+        if missing > 0:
+            missing = max(missing, 2)
+            self.sizes = np.pad(self.sizes, ((0, 0), (0, missing)))
+            self.totals = np.pad(self.totals, ((0, 0), (0, missing), (0, 0)))
+            self.variances = np.pad(self.variances, ((0, 0), (0, missing), (0, 0)))
+
+    def reset(self, scope: int, column: int | None = None) -> None:
+        """Forget the window of one series, or of all series of a scope."""
+        first = scope * self.n_columns + (column or 0)
+        for q in range(first, first + (self.n_columns if column is None else 1)):
+            _clear(q, self.moments, self.sizes, self.depth, self.ticks, self.fired)
+
+    def width(self) -> Float64Array:
+        """Values in each window (n_scopes, n_columns)."""
+        return self.moments[:, WIDTH].reshape(self.n_scopes, self.n_columns).copy()
+
+    def mean(self) -> Float64Array:
+        """Mean of each window (n_scopes, n_columns); 0 while it is empty."""
+        width = self.moments[:, WIDTH]
+        mean = np.divide(self.moments[:, TOTAL], width, out=np.zeros_like(width), where=width > 0)
+        return mean.reshape(self.n_scopes, self.n_columns)
+
+    def _used(self, scope: int) -> tuple[slice, UInt8Array, UInt8Array]:
+        series = slice(scope * self.n_columns, (scope + 1) * self.n_columns)
+        rows = np.arange(self.sizes.shape[1]) < self.depth[series, None]
+        used = rows[:, :, None] & (np.arange(self.max_buckets + 1) < self.sizes[series, :, None])
+        return series, rows, used
+
+    def export(self, scope: int) -> bytes:
+        """The state of one scope; only buckets in use, and no variances of single values."""
+        series, rows, used = self._used(scope)
+        variances = self.variances[series][:, 1:][used[:, 1:]]
+        return pack(
+            _MAGIC,
+            _VERSION,
+            self.n_columns,
+            [
+                self.depth[series].astype(np.uint8),
+                self.fired[series],
+                self.ticks[series],
+                self.moments[series],
+                self.sizes[series][rows],
+                self.totals[series][used],
+                variances,
+            ],
+        )
+
+    def restore(self, scope: int, blob: bytes) -> None:
+        """Continue one scope from `export`, as if it had never stopped."""
+        depth, fired, ticks, moments, sizes, totals, variances = unpack(
+            blob, _MAGIC, _VERSION, self.n_columns, ["u1", "u1", "<i4", "<f8", "u1", "<f8", "<f8"]
+        )
+        self._reserve(int(moments[WIDTH::3].max(initial=0.0)))
+        self._widest = max(self._widest, int(self.moments[:, WIDTH].max(initial=0.0)))
+        series = slice(scope * self.n_columns, (scope + 1) * self.n_columns)
+        self.depth[series], self.fired[series], self.ticks[series] = depth, fired, ticks
+        self.moments[series] = moments.reshape(-1, 3)
+        rows = np.arange(self.sizes.shape[1]) < self.depth[series, None]
+        packed = np.zeros_like(self.sizes[series])
+        packed[rows] = sizes
+        self.sizes[series] = packed
+        _, _, used = self._used(scope)
+        filled = np.zeros_like(self.totals[series])
+        filled[used] = totals
+        self.totals[series] = filled
+        filled = np.zeros_like(filled)
+        filled[:, 1:][used[:, 1:]] = variances
+        self.variances[series] = filled
