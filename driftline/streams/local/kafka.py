@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -179,7 +180,8 @@ class LocalKafka:
 def kafka_answers(bootstrap: str, *, timeout_seconds: float = 5) -> bool:
     """Whether a broker at the address tells its metadata in time."""
     # Without both, librdkafka writes "connection refused" to the terminal for as long as we wait.
-    client = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0, "error_cb": _ignore})
+    quiet: dict[str, Any] = {"log_level": 0, "error_cb": _ignore}
+    client = AdminClient({"bootstrap.servers": bootstrap, **quiet})
     try:
         return bool(client.list_topics(timeout=timeout_seconds).brokers)
     except KafkaException:
