@@ -1,0 +1,223 @@
+"""Run the demo: embedded broker and Redis, the real workers, a simulated stream, and a witness of the topics."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.resources
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from driftline.demo.simulator import FraudStream, Message
+from driftline.demo.verdict import Found, Verdict, truth_records
+from driftline.schemas.topics import DRIFT, SNAPSHOTS, TOPICS, TRANSITIONS
+from driftline.streams.local.embedded import EmbeddedBroker
+from driftline.streams.local.redis import LocalRedis
+from driftline.streams.picture import Band, render_html
+
+PREDICTIONS: Final = "demo.predictions"
+LABELS: Final = "demo.labels"
+TRUTH: Final = "demo.truth"
+PREFIX: Final = "driftline"
+ROWS_AHEAD_MAX: Final = 4_000
+"""The embedded broker keeps 5 MiB a partition and drops the oldest silently: 4,000 rows are 1.6 MB."""
+QUIET_SECONDS: Final = 2.0
+STALL_SECONDS: Final = 60.0
+
+
+class DemoError(RuntimeError):
+    """The demo could not be run to its end; the message says what a person should look at."""
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """`rate` None = as fast as the workers follow."""
+
+    seed: int = 1
+    rows: int = 52_000
+    rate: float = 1_300.0
+    paced: bool = True
+    changed: bool = True
+    directory: Path = Path("driftline-demo")
+
+
+@dataclass(frozen=True, slots=True)
+class DemoResult:
+    """What was found; `picture` and `config` are files a person can open."""
+
+    verdict: Verdict
+    options: DemoOptions
+    picture: Path
+    config: Path
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        head = {"seed": self.options.seed, "predictions": self.options.rows, "seconds": round(self.seconds, 1)}
+        return {**head, **self.verdict.as_json(), "picture": str(self.picture), "config": str(self.config)}
+
+
+def run_demo(options: DemoOptions, say: Callable[[str], None]) -> DemoResult:
+    """Run it and return what the topics said.
+
+    Parameters
+    ----------
+    say : told one line at a time, live.
+
+    Raises
+    ------
+    DemoError : a worker ended or nothing moved for a minute.
+    """
+    began = time.monotonic()
+    options.directory.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        broker = stack.enter_context(EmbeddedBroker())
+        redis = stack.enter_context(LocalRedis())
+        for topic in [PREDICTIONS, LABELS, TRUTH, *(t.full_name(PREFIX) for t in TOPICS)]:
+            broker.create_topic(topic, 1)
+        config = options.directory / "demo.yml"
+        template = importlib.resources.files("driftline.demo").joinpath("demo.yml").read_text()
+        config.write_text(template.replace("BOOTSTRAP", broker.bootstrap).replace("REDIS", redis.url))
+        workers = stack.enter_context(_workers(config, options.directory / "workers.log"))
+        say(f"broker {broker.bootstrap} and Redis are up; workers are starting (log: {options.directory / 'workers.log'})")
+        witness = _Witness(broker.bootstrap, say)
+        stack.callback(witness.close)
+        _publish(options, broker.bootstrap, witness, workers)
+        _settle(options, witness, workers)
+    picture = options.directory / "demo.html"
+    picture.write_text(_picture(witness.verdict, options))
+    return DemoResult(witness.verdict, options, picture, config, time.monotonic() - began)
+
+
+@contextlib.contextmanager
+def _workers(config: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "driftline", "run", str(config), "--time", "data", "--start", "earliest"]
+    with log.open("wb") as sink:
+        process = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT)
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+class _Witness:
+    """Reads the output topics as any subscriber would, and keeps the verdict."""
+
+    def __init__(self, bootstrap: str, say: Callable[[str], None]) -> None:
+        self.verdict = Verdict()
+        self.last_record = time.monotonic()
+        self._say = say
+        self._began = time.monotonic()
+        self._consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "demo-witness", "enable.auto.commit": False})
+        topics = [DRIFT.full_name(PREFIX), TRANSITIONS.full_name(PREFIX), SNAPSHOTS.full_name(PREFIX), TRUTH]
+        self._consumer.assign([TopicPartition(topic, 0, 0) for topic in topics])
+
+    def read(self, timeout: float) -> None:
+        """Take what has come within `timeout` seconds."""
+        message = self._consumer.poll(timeout)
+        messages = [] if message is None else [message, *self._consumer.consume(500, 0)]
+        for message in messages:
+            if message.error() is None:
+                self.last_record = time.monotonic()
+                self._take(message.topic(), orjson.loads(message.value()))
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def _take(self, topic: str, record: dict[str, Any]) -> None:
+        verdict = self.verdict
+        if topic == TRUTH:
+            self._line(f"injecting: {verdict.truth(record).change.text}")
+        elif topic == SNAPSHOTS.full_name(PREFIX):
+            verdict.snapshot(record)
+        elif topic == DRIFT.full_name(PREFIX):
+            found = verdict.drift(record)
+            if found is not None:
+                self._line(_detected(found))
+            elif record["kind"] == "baseline":
+                self._line(record["reason"])
+        else:
+            found = verdict.transition(record)
+            if found is not None and record["change"] in ("opened", "resolved"):
+                reason = f": {record['reason']}" if record["reason"] else ""
+                alarms = f"false alarms so far: {len(verdict.accused)}"
+                self._line(f"alert {record['change']} ({record['severity']}) for {found.change.name}{reason}; {alarms}")
+
+    def _line(self, text: str) -> None:
+        self._say(f"[{time.monotonic() - self._began:5.1f} s, {self.verdict.rows_seen:6,} predictions] {text}")
+
+
+def _publish(options: DemoOptions, bootstrap: str, witness: _Witness, workers: subprocess.Popen[bytes]) -> None:
+    """Send the stream at its rate, never further ahead of the workers than the embedded broker keeps."""
+    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 5, "partitioner": "murmur2_random"})
+    start_ms = int(time.time() * 1000)
+    stream = FraudStream(seed=options.seed, rows=options.rows, rate=options.rate, start_ms=start_ms, changed=options.changed)
+    truth = truth_records(stream.changes, start_ms, options.rate)
+    sent = 0
+    began: float | None = None
+    for chunk in stream.messages():
+        while sent - witness.verdict.rows_seen > ROWS_AHEAD_MAX:
+            _watch(witness, workers)
+        began = began if began is not None or witness.verdict.rows_seen == 0 else time.monotonic() - sent / options.rate
+        while options.paced and began is not None and time.monotonic() - began < sent / options.rate:
+            _watch(witness, workers, timeout=0.02)
+        predictions = sum(not message.label for message in chunk)
+        while truth and truth[0][0] < sent + predictions:
+            producer.produce(TRUTH, orjson.dumps(truth.pop(0)[1]))
+        _send(producer, chunk)
+        sent += predictions
+        witness.read(0)
+    producer.flush(30)
+
+
+def _send(producer: Producer, chunk: list[Message]) -> None:
+    for message in chunk:
+        topic = LABELS if message.label else PREDICTIONS
+        producer.produce(topic, message.value, key=message.key, timestamp=message.time_ms)
+    producer.poll(0)
+
+
+def _settle(options: DemoOptions, witness: _Witness, workers: subprocess.Popen[bytes]) -> None:
+    """Wait until the workers have seen the whole stream and the topics are quiet."""
+    while witness.verdict.rows_seen < options.rows // 200 * 200 or time.monotonic() - witness.last_record < QUIET_SECONDS:
+        _watch(witness, workers)
+
+
+def _watch(witness: _Witness, workers: subprocess.Popen[bytes], timeout: float = 0.2) -> None:
+    witness.read(timeout)
+    if workers.poll() is not None:
+        raise DemoError(f"a worker ended with exit code {workers.returncode}; see workers.log in the demo's directory")
+    if time.monotonic() - witness.last_record > STALL_SECONDS:
+        raise DemoError(f"nothing moved for {STALL_SECONDS:.0f} s; see workers.log in the demo's directory")
+
+
+def _detected(found: Found) -> str:
+    event = found.event or {}
+    where = "" if not event["segment"] else " in " + ", ".join(event["segment"].values())
+    effect = "" if event["effect"] is None else f", effect {event['effect']['size']:.2f} ({event['effect']['kind']})"
+    return (
+        f"DETECTED {found.change.name}: {event['series']}{where} by {event['detector']} "
+        f"after {found.delay_events()} events ({found.delay_seconds():.2f} s of the stream){effect}"
+    )
+
+
+def _picture(verdict: Verdict, options: DemoOptions) -> str:
+    bands = [
+        Band(found.time_ms, found.time_ms + int((found.change.stop - found.change.start) * 1000 / options.rate), found.change.text)
+        for found in verdict.found
+    ]
+    accused = f"Series wrongly accused: {len(verdict.accused)}."
+    notes = [f"Seed {options.seed}, {options.rows:,} predictions. Grey: an injected change. {accused}"]
+    return render_html("Driftline demo: a simulated fraud stream", verdict.snapshots, verdict.events, bands, notes)

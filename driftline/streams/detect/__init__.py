@@ -1,0 +1,1 @@
+"""Detect: observations in, drift events and snapshots out."""

@@ -1,0 +1,250 @@
+"""One model in a detect task: its panels, its stream health, and the order in which they see a batch.
+
+Every output is placed by the row that caused it, so the topic's order does not depend on how ingest cut the
+stream into batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import astuple, dataclass, field
+from typing import Any, Final
+from urllib.parse import quote, unquote
+
+import numpy as np
+
+from driftline.detectors.baseline import Baseline
+from driftline.detectors.panel import Panel
+from driftline.detectors.spec import PanelRows, RingState, Signal
+from driftline.schemas.events import Position
+from driftline.streams.detect.health import HealthSignal, StreamHealth
+from driftline.streams.detect.plan import ModelPlan
+from driftline.streams.detect.publish import EventWriter, PanelName, RowContext, anchor_position
+from driftline.streams.detect.rows import feature_rows, outcome_rows, score_rows, take
+from driftline.streams.observation import Observations
+from driftline.streams.task import Output
+
+NO_VERSION: Final = ""
+"""Events without a version share the panels of this one."""
+
+Placed = tuple[int, Output]
+"""A row of the batch and what it caused."""
+
+
+@dataclass(slots=True)
+class WatchedPanel:
+    """A panel with what the stream side remembers of it.
+
+    Attributes
+    ----------
+    seen : rows so far, learning included; snapshots fall on its multiples.
+    first_ms : event time of the first row, for the provisional time of a learned baseline.
+    learned_here : the baseline came from these rows, not from a file.
+    """
+
+    name: PanelName
+    panel: Panel
+    seen: int = 0
+    first_ms: int = -1
+    learned_here: bool = True
+
+
+@dataclass(slots=True)
+class WatchedModel:
+    """All panels of a model in one task.
+
+    Parameters
+    ----------
+    sources : the task's table of source partitions, shared by all models; rows index it.
+    baselines : from a file, by panel kind.
+    """
+
+    plan: ModelPlan
+    writer: EventWriter
+    sources: list[tuple[str, int]]
+    baselines: Mapping[str, Baseline]
+    panels: dict[PanelName, WatchedPanel] = field(default_factory=dict)
+    health: StreamHealth = field(init=False)
+    last_row: RowContext | None = None
+    health_opened: dict[str, Position] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.health = StreamHealth(self.plan.model.freshness)
+
+    def predictions(self, batch: Observations) -> list[Output]:
+        """Update the feature and score panels with a batch of predictions."""
+        segments = list(self.plan.model.segments)
+        placed = list(self._stream(batch))
+        placed += self._feed(PanelName("features"), batch, None, feature_rows(batch, segments))
+        for version, rows in _by_version(batch):
+            part = batch if rows is None else take(batch, rows)
+            placed += self._feed(PanelName("scores", version), batch, rows, score_rows(part, self.plan.model, segments))
+        return _in_row_order(placed)
+
+    def outcomes(self, batch: Observations) -> list[Output]:
+        """Update the outcome panels with a batch of joined predictions."""
+        segments = list(self.plan.model.segments)
+        placed: list[Placed] = []
+        for version, rows in _by_version(batch):
+            part = batch if rows is None else take(batch, rows)
+            name = PanelName("outcomes", version, batch.age_ms)
+            placed += self._feed(name, batch, rows, outcome_rows(part, self.plan.model, segments))
+        return _in_row_order(placed)
+
+    def tick(self, tick_ms: int) -> list[Output]:
+        """Let time pass without rows."""
+        if self.last_row is None:
+            return []
+        return [output for signal in self.health.tick(tick_ms) for output in self._health_output(signal, self.last_row)]
+
+    def export_meta(self) -> dict[str, Any]:
+        """What a restart needs beside the panels' own blobs, as JSON."""
+        row = self.last_row
+        return {
+            "panels": [[panel_path(p.name), *astuple(p.name), p.seen, p.first_ms, p.learned_here] for p in self.panels.values()],
+            "health": self.health.export(),
+            "last_row": None if row is None else [*_position_list(row.position), row.time_ms, row.record_ms],
+            "health_opened": {series: _position_list(position) for series, position in self.health_opened.items()},
+        }
+
+    def restore(self, meta: Mapping[str, Any], blobs_of: Callable[[str], tuple[dict[str, bytes], dict[str, RingState]]]) -> None:
+        """Go on from `export_meta` and the panels' blobs."""
+        for path, kind, version, age_ms, seen, first_ms, learned_here in meta["panels"]:
+            name = PanelName(kind, version, age_ms)
+            blobs, rings = blobs_of(path)
+            panel = Panel.restore(self.plan.panel(kind), blobs, rings)
+            self.panels[name] = WatchedPanel(name, panel, seen, first_ms, learned_here)
+        self.health = StreamHealth.restore(self.plan.model.freshness, meta["health"])
+        if meta["last_row"] is not None:
+            topic, partition, offset, time_ms, record_ms = meta["last_row"]
+            self.last_row = RowContext(Position(topic, partition, offset), time_ms, record_ms)
+        self.health_opened = {series: Position(*position) for series, position in meta["health_opened"].items()}
+
+    def _feed(self, name: PanelName, batch: Observations, index: np.ndarray[Any, Any] | None, rows: PanelRows) -> list[Placed]:
+        """Hand rows to one panel, stopping at every snapshot boundary; `index` maps them to rows of the batch."""
+        placed: list[Placed] = []
+        watched = self.panels.get(name)
+        if watched is None:
+            watched = self._open(name, rows)
+            if name.kind == "scores" and name.version:
+                row = 0 if index is None else int(index[0])
+                reason = f'first event of version "{name.version}"'
+                note = self.writer.note(self.plan, name, self._row(batch, row), kind="version_seen", baseline=None, n=1, reason=reason)
+                placed.append((row, note))
+        every = self.plan.model.snapshot_every
+        start = 0
+        while start < rows.n:
+            stop = min(rows.n, start + every - watched.seen % every)
+            for signal in watched.panel.update(rows.slice(start, stop)):
+                row = start + signal.row if index is None else int(index[start + signal.row])
+                placed.append((row, self._signal_output(watched, signal, self._row(batch, row))))
+            watched.seen += stop - start
+            if watched.seen % every == 0:
+                row = stop - 1 if index is None else int(index[stop - 1])
+                placed += [(row, output) for output in self._snapshots(watched, self._row(batch, row))]
+            start = stop
+        return placed
+
+    def _open(self, name: PanelName, rows: PanelRows) -> WatchedPanel:
+        baseline = self.baselines.get(name.kind) if not self._seen_version(name) else None
+        panel = Panel(self.plan.panel(name.kind), baseline)
+        watched = WatchedPanel(name, panel, first_ms=int(rows.time_ms[0]), learned_here=baseline is None)
+        self.panels[name] = watched
+        return watched
+
+    def _seen_version(self, name: PanelName) -> bool:
+        """Whether an earlier version has this panel: the file's baseline belongs to the first version seen."""
+        return any(other.kind == name.kind and other.age_ms == name.age_ms for other in self.panels)
+
+    def _signal_output(self, watched: WatchedPanel, signal: Signal, row: RowContext) -> Output:
+        baseline = watched.panel.baseline
+        baseline_id = baseline.id if baseline is not None else None
+        if signal.kind == "baseline":
+            reason = f"baseline of panel {watched.name.kind} learned from {self.plan.model.baseline.learn} rows"
+            return self.writer.note(self.plan, watched.name, row, kind="baseline", baseline=baseline_id, n=signal.n, reason=reason)
+        settle = self.plan.model.baseline.settle
+        return self.writer.signal(
+            self.plan,
+            watched.name,
+            signal,
+            row,
+            segment=_segment(watched.panel, signal.scope),
+            opened=anchor_position(signal.episode, self.sources),
+            since=None if signal.since is None else anchor_position(signal.since, self.sources),
+            baseline=baseline_id,
+            provisional=watched.learned_here and row.time_ms - watched.first_ms < settle,
+        )
+
+    def _snapshots(self, watched: WatchedPanel, row: RowContext) -> Iterator[Output]:
+        panel = watched.panel
+        baseline = panel.baseline
+        state = "learning" if baseline is None else "watching"
+        for scope in range(1 if baseline is None else len(panel.scope_names)):
+            yield self.writer.snapshot(
+                self.plan,
+                watched.name,
+                row,
+                [] if baseline is None else panel.levels(scope),
+                segment=None if baseline is None else _segment(panel, scope),
+                state=state,
+                rows=watched.seen,
+                baseline=None if baseline is None else baseline.id,
+            )
+
+    def _stream(self, batch: Observations) -> Iterator[Placed]:
+        before = self.last_row
+        for index, signal in self.health.rows(batch.record_ms):
+            row = self._row(batch, index)
+            for output in self._health_output(signal, row if signal.series == "stream:volume" or before is None else before):
+                yield index, output
+        self.last_row = self._row(batch, len(batch) - 1)
+
+    def _health_output(self, signal: HealthSignal, row: RowContext) -> Iterator[Output]:
+        if signal.opened:
+            self.health_opened[signal.series] = row.position
+        opened = self.health_opened.get(signal.series, row.position)
+        output = self.writer.health(self.plan, signal, row, opened)
+        if output is not None:
+            yield output
+
+    def _row(self, batch: Observations, row: int) -> RowContext:
+        topic, partition = self.sources[int(batch.source[row])]
+        return RowContext(Position(topic, partition, int(batch.offset[row])), int(batch.time_ms[row]), int(batch.record_ms[row]))
+
+
+def panel_path(name: PanelName) -> str:
+    """The panel's part of a blob's name; reversible and free of separators."""
+    return "~".join([name.kind, quote(name.version or "", safe=""), str(name.age_ms or "")])
+
+
+def model_path(model: str) -> str:
+    return quote(model, safe="")
+
+
+def model_of_path(path: str) -> str:
+    return unquote(path)
+
+
+def _by_version(batch: Observations) -> Iterator[tuple[str, np.ndarray[Any, Any] | None]]:
+    """(version, rows) in order of first row; rows None = the whole batch."""
+    text = batch.version
+    if text is None:
+        yield NO_VERSION, None
+        return
+    codes, firsts = np.unique(text.codes, return_index=True)
+    for code in codes[np.argsort(firsts)].tolist():
+        version = text.values[code] if code >= 0 else NO_VERSION
+        yield version, None if len(codes) == 1 else np.flatnonzero(text.codes == code)
+
+
+def _in_row_order(placed: Iterable[Placed]) -> list[Output]:
+    return [output for _, output in sorted(placed, key=lambda item: item[0])]
+
+
+def _segment(panel: Panel, scope: int) -> dict[str, str] | None:
+    named = panel.scope_names[scope]
+    return None if named is None else {named[0]: named[1]}
+
+
+def _position_list(position: Position) -> list[Any]:
+    return [position.topic, position.partition, position.offset]

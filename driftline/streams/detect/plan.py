@@ -1,0 +1,157 @@
+"""Which series a model has and who watches them: from the configuration to the panels' columns.
+
+A panel is a set of columns with one baseline: ``features`` (across versions), ``scores`` (per version) and
+``outcomes`` (per version and label age). The first monitor whose globs match a series owns it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Final, Literal
+
+from driftline.detectors.spec import Column, ColumnDetector, Direction, Kind, PanelSpec, Series
+from driftline.schemas.config import DEFAULT_MONITORS, Model, Monitor
+
+PanelKind = Literal["features", "scores", "outcomes"]
+
+_UP_SERIES: Final = (
+    "quality:*",
+    "service:*",
+    "outcome:log_loss",
+    "outcome:absolute_error",
+    "outcome:miss",
+    "outcome:false_alarm",
+    "outcome:wrong",
+    "stream:label_delay",
+    "stream:invalid",
+)
+_DOWN_SERIES: Final = ("stream:labelled",)
+LATENCY_TAILS: Final = (0.95, 0.99)
+CLASSES_WATCHED: Final = 20
+"""Most classes with a share series of their own; the class column itself covers the rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPlan:
+    """What is watched of one model.
+
+    Attributes
+    ----------
+    monitors : in the file's order; disabled ones stay in the list so that their series go unwatched, not to others.
+    """
+
+    name: str
+    model: Model
+    monitors: tuple[Monitor, ...]
+
+    @classmethod
+    def of(cls, name: str, model: Model) -> ModelPlan:
+        return cls(name, model, tuple(model.monitors) if model.monitors is not None else DEFAULT_MONITORS)
+
+    def monitor_of(self, series: str) -> Monitor | None:
+        """The monitor that owns a series, or None when nobody watches it."""
+        for monitor in self.monitors:
+            if any(fnmatchcase(series, glob) for glob in monitor.series):
+                return monitor if monitor.enabled else None
+        return None
+
+    def panel(self, kind: PanelKind) -> PanelSpec:
+        """The columns of one panel; feature names that are not configured are learned with the baseline."""
+        model = self.model
+        if kind == "features":
+            declared = model.features
+            columns = None if declared is None else (*(self.feature(n, f.kind) for n, f in declared.items()), self._invalid_rows())
+        else:
+            columns = tuple(self._score_columns() if kind == "scores" else self._outcome_columns())
+        return PanelSpec(
+            columns=columns,
+            column_factory=self.learned if kind == "features" else None,
+            segments={key: segment.max for key, segment in model.segments.items()},
+            window=max([model.window, *(m.window or 0 for m in self.monitors)]),
+            learn_rows=model.baseline.learn,
+        )
+
+    def learned(self, name: str, kind: Kind) -> Column:
+        """The column of a feature that the configuration does not name."""
+        return self._invalid_rows() if name == "stream:invalid" else self.feature(name, kind)
+
+    def feature(self, name: str, kind: Kind) -> Column:
+        """One feature's distribution and mean, and the rates of what is wrong with it."""
+        last = "unseen" if kind == "categorical" else "out_of_range"
+        flags = ("missing", "invalid", last, "constant")
+        series = [self.series(f"feature:{name}", None), *(self.series(f"quality:{name}:{flag}", flag) for flag in flags)]
+        return Column(name=name, kind=kind, series=_watched(series))
+
+    def series(self, name: str, flag: str | None) -> Series | None:
+        """A series with the detectors of its monitor; None when it is not watched."""
+        monitor = self.monitor_of(name)
+        if monitor is None:
+            return None
+        detectors = tuple(
+            ColumnDetector(name=d.name, input=d.input, params=d.params) for d in monitor.detectors if _fits(d.name, flag)
+        )
+        return Series(
+            name=name,
+            flag=flag,
+            detectors=detectors,
+            window=monitor.window or self.model.window,
+            run_length=monitor.run_length,
+            direction=monitor.direction or _default_direction(name),
+            warning=monitor.severity.warning,
+            critical=monitor.severity.critical,
+        )
+
+    def _invalid_rows(self) -> Column:
+        return Column(name="stream:invalid", kind="binary", series=_watched([self.series("stream:invalid", "one")]))
+
+    def _score_columns(self) -> list[Column]:
+        numeric = ["score"] if self.model.task != "multiclass" else ["confidence", "entropy"]
+        columns = [Column(name=n, kind="numeric", series=_watched([self.series(n, None)])) for n in numeric]
+        if self.model.task != "regression":
+            shares = [self.series(f"class_share:{c}", f"value:{c}") for c in self._classes()]
+            columns.append(Column(name="class", kind="categorical", series=_watched([self.series("class", None), *shares])))
+        if self.model.task == "binary" and self.model.decision is not None:
+            columns.append(self._binary("decision"))
+        latency = [self.series("service:latency", None)]
+        latency += [self.series(f"service:latency_p{round(tail * 100)}", f"tail:{tail}") for tail in LATENCY_TAILS]
+        columns.append(Column(name="service:latency", kind="numeric", series=_watched(latency), tails=LATENCY_TAILS))
+        columns.append(self._binary("service:error"))
+        return columns
+
+    def _outcome_columns(self) -> list[Column]:
+        task = self.model.task
+        numeric = {
+            "binary": ["outcome:log_loss", "outcome:residual"],
+            "multiclass": ["outcome:log_loss"],
+            "regression": ["outcome:error", "outcome:absolute_error"],
+        }[task]
+        binary = {"binary": ["outcome:miss", "outcome:false_alarm"], "multiclass": ["outcome:wrong"], "regression": []}[task]
+        columns = [Column(name=n, kind="numeric", series=_watched([self.series(n, None)])) for n in [*numeric, "stream:label_delay"]]
+        columns += [self._binary(n) for n in [*binary, "stream:labelled"]]
+        if task == "multiclass":
+            shares = [self.series(f"outcome:class:{c}", f"value:{c}") for c in self._classes()]
+            columns.append(Column(name="outcome:class", kind="categorical", series=_watched([self.series("outcome:class", None), *shares])))
+        return columns
+
+    def _binary(self, name: str) -> Column:
+        return Column(name=name, kind="binary", series=_watched([self.series(name, "one")]))
+
+    def _classes(self) -> Sequence[str]:
+        return (getattr(self.model, "classes", None) or [])[:CLASSES_WATCHED]
+
+
+def _watched(series: Sequence[Series | None]) -> tuple[Series, ...]:
+    return tuple(s for s in series if s is not None)
+
+
+def _fits(detector: str, flag: str | None) -> bool:
+    """Whether a detector applies: `rate` to 0/1 series, distribution and mean detectors to the rest, river's to both."""
+    return detector.startswith("river.") or (detector == "rate") == (flag is not None)
+
+
+def _default_direction(series: str) -> Direction:
+    if any(fnmatchcase(series, glob) for glob in _UP_SERIES):
+        return "up"
+    return "down" if series in _DOWN_SERIES else "both"

@@ -1,0 +1,175 @@
+"""From a panel's signal to the drift event, and from its levels to the snapshot, as records to publish."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from driftline.detectors.spec import Anchor, Level, Signal
+from driftline.schemas.config import Config
+from driftline.schemas.contracts import cloud_event_headers, encode_event
+from driftline.schemas.events import BinShare, DriftEvent, Effect, Position, SeriesLevel, Severity, Since, Snapshot
+from driftline.schemas.topics import DRIFT, SNAPSHOTS
+from driftline.streams.cluster import Cluster
+from driftline.streams.detect.health import HealthSignal
+from driftline.streams.detect.plan import ModelPlan, PanelKind
+from driftline.streams.identity import event_id
+from driftline.streams.partitioner import partition_for
+from driftline.streams.task import Output
+
+STREAM_WINDOW: Final = 0
+"""Stream series have no window of rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class PanelName:
+    """Which panel of a model: version and age are None where the kind has none."""
+
+    kind: PanelKind
+    version: str | None = None
+    age_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RowContext:
+    """The source row a signal speaks of."""
+
+    position: Position
+    time_ms: int
+    record_ms: int
+
+
+class EventWriter:
+    """Makes the records of one worker; holds only what ids and headers need."""
+
+    def __init__(self, config: Config, cluster: Cluster) -> None:
+        self._config = config
+        self._cluster = cluster
+        self._drift = DRIFT.full_name(config.topics.prefix)
+        self._snapshots = SNAPSHOTS.full_name(config.topics.prefix)
+
+    def signal(
+        self, plan: ModelPlan, panel: PanelName, signal: Signal, row: RowContext, *, segment: dict[str, str] | None, opened: Position,
+        since: Position | None, baseline: str | None, provisional: bool,
+    ) -> Output:  # fmt: skip
+        """The drift event of a panel's signal; a provisional baseline holds its severity at info."""
+        monitor = plan.monitor_of(signal.series)
+        about = (plan.name, panel.kind, panel.version, panel.age_ms, signal.series, _segment_key(segment))
+        severity: Severity = "info" if provisional else signal.severity  # type: ignore[assignment]
+        event = DriftEvent(
+            id=event_id(self._config.environment, self._cluster, row.position, *about, signal.detector, signal.kind),
+            kind="drift" if signal.kind == "open" else signal.kind,  # type: ignore[arg-type]
+            environment=self._config.environment,
+            model=plan.name,
+            version=panel.version,
+            monitor=monitor.id if monitor else "baseline",
+            series=signal.series,
+            segment=segment,
+            episode=event_id(self._config.environment, self._cluster, opened, *about, "episode"),
+            detector=signal.detector,
+            statistic=_finite(signal.statistic),
+            threshold=_finite(signal.threshold),
+            value=_finite(signal.value),
+            baseline_value=_finite(signal.baseline_value),
+            effect=None if _finite(signal.effect_size) is None else Effect(signal.effect_kind, signal.effect_size),  # type: ignore[arg-type]
+            direction=signal.direction,  # type: ignore[arg-type]
+            severity=severity,
+            n=signal.n,
+            window=signal.window,
+            baseline=baseline,
+            position=row.position,
+            since=None if since is None or signal.since is None else Since(since, signal.since.time_ms),
+            time_ms=row.time_ms,
+            record_time_ms=row.record_ms,
+            bins=[BinShare(b.bin, b.expected, b.observed, b.contribution) for b in signal.bins],
+            reason=signal.reason,
+            historical=row.record_ms < self._cluster.live_since_ms,
+            provisional=provisional,
+        )
+        return self._drift_output(event)
+
+    def note(self, plan: ModelPlan, panel: PanelName, row: RowContext, *, kind: str, baseline: str | None, n: int, reason: str) -> Output:
+        """An info event about a panel, not about a series: a version was seen, a baseline was learned."""
+        about = (plan.name, panel.kind, panel.version, panel.age_ms, kind)
+        identity = event_id(self._config.environment, self._cluster, row.position, *about)
+        event = DriftEvent(
+            id=identity, kind=kind, environment=self._config.environment, model=plan.name, version=panel.version,  # type: ignore[arg-type]
+            monitor="baseline" if kind == "baseline" else "version", series=f"panel:{panel.kind}", segment=None, episode=identity,
+            detector="", statistic=None, threshold=None, value=None, baseline_value=None, effect=None, direction=None, severity="info",
+            n=n, window=0, baseline=baseline, position=row.position, since=None, time_ms=row.time_ms, record_time_ms=row.record_ms,
+            bins=[], reason=reason, historical=row.record_ms < self._cluster.live_since_ms,
+        )  # fmt: skip
+        return self._drift_output(event)
+
+    def health(self, plan: ModelPlan, signal: HealthSignal, row: RowContext, opened: Position) -> Output | None:
+        """The drift event of a stream series; None when no monitor owns the series."""
+        monitor = plan.monitor_of(signal.series)
+        if monitor is None:
+            return None
+        about = (plan.name, signal.series)
+        event = DriftEvent(
+            id=event_id(self._config.environment, self._cluster, row.position, *about, signal.opened, signal.time_ms),
+            kind="drift" if signal.opened else "recovery", environment=self._config.environment, model=plan.name, version=None,
+            monitor=monitor.id, series=signal.series, segment=None,
+            episode=event_id(self._config.environment, self._cluster, opened, *about, "episode"), detector=signal.series.split(":")[1],
+            statistic=_finite(signal.value), threshold=_finite(signal.threshold), value=_finite(signal.value),
+            baseline_value=_finite(signal.reference),
+            effect=Effect("silence" if signal.series == "stream:freshness" else "rate", signal.value),
+            direction=signal.direction, severity="critical" if signal.opened else "info", n=signal.n, window=STREAM_WINDOW,  # type: ignore[arg-type]
+            baseline=None, position=row.position, since=Since(row.position, row.time_ms) if signal.opened else None,
+            time_ms=signal.time_ms, record_time_ms=signal.time_ms, bins=[],
+            reason=None if signal.opened else "the stream is back within its limits",
+            historical=signal.time_ms < self._cluster.live_since_ms,
+        )  # fmt: skip
+        return self._drift_output(event)
+
+    def snapshot(
+        self, plan: ModelPlan, panel: PanelName, row: RowContext, levels: list[Level], *, segment: dict[str, str] | None, state: str,
+        rows: int, baseline: str | None,
+    ) -> Output:  # fmt: skip
+        """The snapshot of one scope of a panel."""
+        snapshot = Snapshot(
+            environment=self._config.environment, model=plan.name, version=panel.version, panel=panel.kind, segment=segment,
+            state=state, rows=rows, learn_rows=plan.model.baseline.learn, baseline=baseline, position=row.position, time_ms=row.time_ms,  # type: ignore[arg-type]
+            series=[_level(level) for level in levels],
+        )  # fmt: skip
+        key = "/".join([plan.name, panel.kind, panel.version or "", str(panel.age_ms or ""), _segment_key(segment)])
+        partition = self._partition(plan.name, self._snapshots)
+        return Output(topic=self._snapshots, key=key.encode(), value=encode_event(snapshot), partition=partition)
+
+    def _drift_output(self, event: DriftEvent) -> Output:
+        subject = "/".join([event.model, event.series, _segment_key(event.segment)])
+        source = f"driftline/{event.environment}/detect"
+        return Output(
+            topic=self._drift,
+            key=event.model.encode(),
+            value=encode_event(event),
+            headers=tuple(cloud_event_headers(event, id=event.id, source=source, subject=subject, time_ms=event.time_ms)),
+            partition=self._partition(event.model, self._drift),
+        )
+
+    def _partition(self, model: str, topic: str) -> int:
+        return partition_for(model, self._cluster.partitions.get(topic, 1))
+
+
+def anchor_position(anchor: Anchor, sources: list[tuple[str, int]]) -> Position:
+    """The source record of an anchor; `sources` is the task's table."""
+    topic, partition = sources[anchor.source]
+    return Position(topic, partition, anchor.offset)
+
+
+def _level(level: Level) -> SeriesLevel:
+    return SeriesLevel(
+        series=level.series, n=level.n, mean=_finite(level.mean), baseline_mean=_finite(level.baseline_mean), psi=_finite(level.psi),
+        psi_threshold=_finite(level.psi_threshold), rate=_finite(level.rate), baseline_rate=_finite(level.baseline_rate),
+        statistic=_finite(level.statistic), threshold=_finite(level.threshold), open=level.open,
+    )  # fmt: skip
+
+
+def _finite(value: float | None) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def _segment_key(segment: dict[str, str] | None) -> str:
+    return "" if segment is None else ",".join(f"{key}={value}" for key, value in sorted(segment.items()))

@@ -1,0 +1,192 @@
+"""The detect processor: one task an observations partition, all models of that partition in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import orjson
+
+from driftline.detectors.baseline import Baseline
+from driftline.detectors.spec import RingState
+from driftline.schemas.config import Config
+from driftline.schemas.topics import OBSERVATIONS
+from driftline.streams.cluster import Cluster
+from driftline.streams.detect.model import WatchedModel, model_path, panel_path
+from driftline.streams.detect.plan import ModelPlan
+from driftline.streams.detect.publish import EventWriter
+from driftline.streams.errors import SequenceError, StateError
+from driftline.streams.observation import Observations, decode
+from driftline.streams.task import FINAL_MS, Idle, Output, PartitionId, Record, RestoredState, RingWrite, StateDelta
+
+STATE_VERSION: Final = 1
+_TASK_BLOB: Final = "task"
+
+
+class DetectProcessor:
+    """Opens a task for every observations partition.
+
+    Parameters
+    ----------
+    baselines : model to panel kind to baseline, for models whose configuration names a file.
+    """
+
+    name = "detect"
+
+    def __init__(self, config: Config, cluster: Cluster, baselines: Mapping[str, Mapping[str, Baseline]] | None = None) -> None:
+        self._config = config
+        self._cluster = cluster
+        self._baselines = baselines or {}
+        self._topic = OBSERVATIONS.full_name(config.topics.prefix)
+        self._plans = {name: ModelPlan.of(name, model) for name, model in config.models.items()}
+
+    def input_topics(self) -> Sequence[str]:
+        return [self._topic]
+
+    def task_name(self, partition: PartitionId) -> str:
+        return f"detect/{partition[1]}"
+
+    def task_inputs(self, task: str) -> frozenset[PartitionId]:
+        return frozenset({(self._topic, int(task.rsplit("/", 1)[1]))})
+
+    def open(self, task: str, state: RestoredState) -> DetectTask:
+        (partition,) = self.task_inputs(task)
+        writer = EventWriter(self._config, self._cluster)
+        strict = self._config.kafka.guarantee == "exactly_once"
+        return DetectTask(partition, self._plans, writer, self._baselines, state, strict=strict)
+
+
+class DetectTask:
+    """State: a table of sources, the last sequence number of every upstream task, and the models.
+
+    Raises
+    ------
+    SequenceError : an upstream task's batches have a gap or repeat one (PROTOCOL "sequence"); the worker stops.
+    """
+
+    def __init__(
+        self, partition: PartitionId, plans: Mapping[str, ModelPlan], writer: EventWriter, baselines: Mapping[str, Mapping[str, Baseline]],
+        state: RestoredState, *, strict: bool,
+    ) -> None:  # fmt: skip
+        self._partition = partition
+        self._plans = plans
+        self._writer = writer
+        self._baselines = baselines
+        self._strict = strict
+        self._next_offset: int | None = None
+        self._sources: list[tuple[str, int]] = []
+        self._source_index: dict[tuple[str, int], int] = {}
+        self._sequence: dict[str, int] = {}
+        self.models: dict[str, WatchedModel] = {}
+        self._dirty = False
+        if state.blobs:
+            self._restore(state)
+
+    def process(self, records: Mapping[PartitionId, Sequence[Record]]) -> list[Output]:
+        outputs: list[Output] = []
+        for record in records.get(self._partition, ()):
+            value = record.value()
+            self._next_offset = record.offset() + 1
+            if value is None:
+                continue
+            outputs += self._batch(decode(value))
+        return outputs
+
+    def tick(self, _idle: Idle) -> list[Output]:
+        """Nothing: time reaches detect as rows of the observations topic."""
+        return []
+
+    def positions(self) -> Mapping[PartitionId, int]:
+        return {} if self._next_offset is None else {self._partition: self._next_offset}
+
+    def paused(self) -> frozenset[PartitionId]:
+        return frozenset()
+
+    def checkpoint(self) -> StateDelta:
+        if not self._dirty:
+            return StateDelta()
+        self._dirty = False
+        blobs: dict[str, bytes | None] = {}
+        rings: list[RingWrite] = []
+        for name, model in self.models.items():
+            for watched in model.panels.values():
+                path = f"{model_path(name)}/{panel_path(watched.name)}/"
+                changed, written = watched.panel.export()
+                blobs.update({path + blob: value for blob, value in changed.items()})
+                rings += [RingWrite(path + r.name, r.record_bytes, r.window, r.head, r.rows, r.full) for r in written]
+        blobs[_TASK_BLOB] = orjson.dumps(
+            {
+                "v": STATE_VERSION,
+                "sources": self._sources,
+                "sequence": self._sequence,
+                "models": {name: model.export_meta() for name, model in self.models.items()},
+            }
+        )
+        return StateDelta(blobs, rings)
+
+    def committed(self) -> None:
+        """Nothing to remove."""
+
+    def _batch(self, batch: Observations) -> list[Output]:
+        self._dirty = True
+        self._check_sequence(batch)
+        model = self._model(batch.model)
+        if model is None:
+            return []
+        if batch.kind == "tick":
+            return [] if batch.tick_ms is None or batch.tick_ms >= FINAL_MS else model.tick(batch.tick_ms)
+        if not len(batch):
+            return []
+        batch.source = self._table(batch.sources)[batch.source]
+        return model.predictions(batch) if batch.kind == "predictions" else model.outcomes(batch)
+
+    def _check_sequence(self, batch: Observations) -> None:
+        last = self._sequence.get(batch.task, 0)
+        self._sequence[batch.task] = batch.seq
+        if self._strict and batch.seq != last + 1:
+            raise SequenceError(
+                f'"{batch.task}" sent batch {batch.seq} after {last} on {self._partition[0]}[{self._partition[1]}]: '
+                "observations were lost, repeated or written by two workers at once"
+            )
+
+    def _table(self, sources: list[tuple[str, int]]) -> np.ndarray[Any, np.dtype[np.uint16]]:
+        """The task's own numbers of a batch's sources; new ones are appended in order of appearance."""
+        for source in sources:
+            if source not in self._source_index:
+                self._source_index[source] = len(self._sources)
+                self._sources.append(source)
+        return np.array([self._source_index[source] for source in sources], np.uint16)
+
+    def _model(self, name: str) -> WatchedModel | None:
+        model = self.models.get(name)
+        if model is None and name in self._plans:
+            model = WatchedModel(self._plans[name], self._writer, self._sources, self._baselines.get(name, {}))
+            self.models[name] = model
+        return model
+
+    def _restore(self, state: RestoredState) -> None:
+        try:
+            meta = orjson.loads(state.blobs[_TASK_BLOB])
+            if meta["v"] != STATE_VERSION:
+                raise StateError(f"detect state version {meta['v']}: this worker reads version {STATE_VERSION}")
+            self._sources[:] = [(topic, partition) for topic, partition in meta["sources"]]
+            self._source_index.update({source: index for index, source in enumerate(self._sources)})
+            self._sequence.update(meta["sequence"])
+            for name, model_meta in meta["models"].items():
+                model = self._model(name)
+                if model is not None:
+                    model.restore(model_meta, lambda path, name=name: _under(state, f"{model_path(name)}/{path}/"))  # type: ignore[misc]
+        except (KeyError, TypeError, ValueError, orjson.JSONDecodeError) as error:
+            raise StateError(f"state of detect partition {self._partition[1]} cannot be read: {error}") from error
+
+
+def _under(state: RestoredState, path: str) -> tuple[dict[str, bytes], dict[str, RingState]]:
+    """The blobs and rings of one panel, under the panel's own names."""
+    blobs = {name.removeprefix(path): value for name, value in state.blobs.items() if name.startswith(path)}
+    rings = {
+        name.removeprefix(path): RingState(name.removeprefix(path), r.record_bytes, r.window, r.head, r.rows, True)
+        for name, r in state.rings.items()
+        if name.startswith(path)
+    }
+    return blobs, rings

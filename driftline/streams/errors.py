@@ -1,0 +1,84 @@
+"""What can go wrong between Kafka, Redis and a task; retry or stop is decided by type.
+
+    StreamError
+      FatalError            the worker stops with `exit_code`
+        SetupError          a topic, right or setting is missing; a person acts, exit code 2
+        StateError          state is missing, damaged or another's; going on would be silently wrong
+        OffsetError         records that were promised are gone (retention, truncation)
+        SequenceError       observation batches of a task are missing, repeated or torn between two workers
+        OutputError         a record of ours that Kafka will never take
+        OwnershipError      another process holds our task although Kafka says it is ours
+      RecoverableError      the transaction is aborted and memory is loaded again
+        AssignmentChanged   a rebalance came between two steps
+        WriteRefused        the state store found another owner, head or ring length than expected
+        UncertainError      the outcome of a call is not known: a new producer, committed offsets read again
+        AwayError           Kafka or Redis does not answer: wait, then recover
+"""
+
+from __future__ import annotations
+
+
+class StreamError(Exception):
+    """Root of the tree; `hint` says what to do, on a line of its own."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message if hint is None else f"{message}\n  hint: {hint}")
+        self.message = message
+        self.hint = hint
+
+
+class FatalError(StreamError):
+    """The worker stops."""
+
+
+class SetupError(FatalError):
+    """A topic, right or setting is missing."""
+
+    exit_code = 2
+
+
+class StateError(FatalError):
+    """State is missing, damaged or another's."""
+
+
+class OffsetError(FatalError):
+    """Records between the committed offset and the log are gone."""
+
+
+class SequenceError(FatalError):
+    """Observation batches of a task are missing, repeated or torn between two workers."""
+
+
+class OutputError(FatalError):
+    """A record of ours that Kafka will never take."""
+
+
+class OwnershipError(FatalError):
+    """Another process holds our task although Kafka says it is ours."""
+
+
+class RecoverableError(StreamError):
+    """The transaction is aborted and memory is loaded again."""
+
+
+class AssignmentChanged(RecoverableError):
+    """A rebalance came between two steps."""
+
+
+class WriteRefused(RecoverableError):
+    """The state store wrote nothing; `reason` is ``owner``, ``head`` or ``length``."""
+
+    def __init__(self, task: str, reason: str, detail: str) -> None:
+        super().__init__(f'task "{task}": state store refused to write: {detail}')
+        self.task = task
+        self.reason = reason
+
+
+class UncertainError(RecoverableError):
+    """The outcome of a call is not known."""
+
+
+class AwayError(RecoverableError):
+    """Kafka or Redis does not answer."""
