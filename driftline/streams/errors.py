@@ -1,18 +1,18 @@
 """What can go wrong between Kafka, Redis and a task; retry or stop is decided by type.
 
-    StreamError
-      FatalError            the worker stops with `exit_code`
-        SetupError          a topic, right or setting is missing; a person acts, exit code 2
-        StateError          state is missing, damaged or another's; going on would be silently wrong
-        OffsetError         records that were promised are gone (retention, truncation)
-        SequenceError       observation batches of a task are missing, repeated or torn between two workers
-        OutputError         a record of ours that Kafka will never take
-        OwnershipError      another process holds our task although Kafka says it is ours
-      RecoverableError      the transaction is aborted and memory is loaded again
-        AssignmentChanged   a rebalance came between two steps
-        WriteRefused        the state store found another owner, head or ring length than expected
-        UncertainError      the outcome of a call is not known: a new producer, committed offsets read again
-        AwayError           Kafka or Redis does not answer: wait, then recover
+StreamError
+  FatalError            the worker stops with `exit_code`
+    SetupError          a topic, right or setting is missing; a person acts, exit code 2
+    StateError          state is missing, damaged or another's; going on would be silently wrong
+    OffsetError         records that were promised are gone (retention, truncation)
+    SequenceError       observation batches of a task are missing, repeated or torn between two workers
+    OutputError         a record of ours that Kafka will never take
+    OwnershipError      another process holds our task although Kafka says it is ours
+  RecoverableError      the transaction is aborted and memory is loaded again
+    AssignmentChanged   a rebalance came between two steps
+    WriteRefused        the state store found another owner, head or ring length than expected
+    UncertainError      the outcome of a call is not known: a new producer, committed offsets read again
+    AwayError           Kafka or Redis does not answer: wait, then recover
 """
 
 from __future__ import annotations

@@ -1,0 +1,323 @@
+"""The checkpoints of one task: claim, load, write, forget. The meaning of the keys in the store."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from driftline.streams.cluster import Cluster
+from driftline.streams.errors import StateError
+from driftline.streams.state.manifest import (
+    MANIFEST_VERSION,
+    BlobEntry,
+    CommitReference,
+    Manifest,
+    RingEntry,
+    checksum,
+    decode_manifest,
+    encode_manifest,
+)
+from driftline.streams.state.rings import KEPT_CHECKPOINTS, plan_write, read_ring
+from driftline.streams.state.store import Copy, Store, Write
+from driftline.streams.task import PartitionId, RestoredRing, RestoredState, StateDelta
+
+Offsets = Mapping[PartitionId, int]
+
+_EMPTY: Final = RestoredState()
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What separates our keys from another installation's, and a checkpoint from a changed world.
+
+    Attributes
+    ----------
+    key_prefix, environment, group : from the configuration; staging and production may share a Redis.
+    state_version : version of the processor's blobs; another one is refused by name.
+    config_hash : for people; a changed configuration is no reason to refuse.
+    """
+
+    key_prefix: str
+    environment: str
+    group: str
+    cluster: Cluster
+    state_version: str = "1"
+    config_hash: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A checkpoint that passed every check."""
+
+    manifest: Manifest
+    state: RestoredState
+
+    @property
+    def offsets(self) -> dict[PartitionId, int]:
+        return {(topic, partition): offset for topic, partition, offset in self.manifest.offsets}
+
+
+@dataclass(slots=True)
+class _Pending:
+    manifest: Manifest
+    written_to: dict[str, int]
+    replaced: list[str]
+
+
+class Checkpoints:
+    """The checkpoints of one task, as its owner.
+
+    One life: `claim`, then `load` (or `begin` for a task without any), then `prepare` and `confirm` a commit. After
+    any abort the object is thrown away and a new one claims: only what the store holds is trusted.
+    """
+
+    def __init__(self, store: Store, scope: Scope, task: str, inputs: frozenset[PartitionId]) -> None:
+        cluster_id = scope.cluster.cluster_id or "unknown"
+        self._store = store
+        self._scope = scope
+        self._inputs = inputs
+        self.task = task
+        # One hash tag a task: a script may touch keys of one slot only.
+        self._root = f"{{{scope.key_prefix}:{scope.environment}:{cluster_id}:{scope.group}:{task}}}"
+        self.token = secrets.token_hex(8)
+        self.epoch = 0
+        self._head = ""
+        self._current: Manifest | None = None
+        self._written_to: dict[str, int] = {}
+        self._trash: list[str] = []
+        self._replaced: dict[str, list[str]] = {}
+        self._pending: _Pending | None = None
+
+    @property
+    def owner_key(self) -> str:
+        return f"{self._root}:owner"
+
+    @property
+    def head_key(self) -> str:
+        return f"{self._root}:head"
+
+    def head(self) -> str:
+        """The id of the newest checkpoint in the store, without claiming the task."""
+        return self._store.head(self.head_key)
+
+    def claim(self, epoch_floor: int = 0) -> str:
+        """Become the owner; the id of the newest checkpoint, committed or not."""
+        claim = self._store.claim(self.owner_key, self.head_key, self.token, epoch_floor)
+        self.epoch, self._head = claim.epoch, claim.head
+        return claim.head
+
+    def begin(self) -> RestoredState:
+        """The state of a task that never ran. What an uncommitted attempt left is removed with the first write."""
+        self._sweep([])
+        return _EMPTY
+
+    def load(self, reference: CommitReference) -> Loaded:
+        """The checkpoint that a committed offset names.
+
+        Raises
+        ------
+        StateError : missing, damaged, or of another world (cluster, topics, partitions, version).
+        """
+        data = self._store.read([self._manifest_key(reference.id)])[0]
+        if data is None:
+            raise StateError(f'task "{self.task}": checkpoint {reference.id} is gone from Redis')
+        if checksum(data) != reference.checksum:
+            raise StateError(f'task "{self.task}": the manifest of checkpoint {reference.id} is damaged')
+        return self._load(decode_manifest(data, self.task))
+
+    def load_older(self) -> list[Manifest]:
+        """Readable manifests of committed checkpoints before the head, newest first; for recovery with replay."""
+        found: list[Manifest] = []
+        ids = self._older_ids()
+        for data in self._store.read([self._manifest_key(i) for i in ids]):
+            if data is not None:
+                try:
+                    found.append(decode_manifest(data, self.task))
+                except StateError:
+                    continue
+        return sorted(found, key=lambda manifest: -manifest.sequence)
+
+    def load_manifest(self, manifest: Manifest) -> Loaded:
+        """The checkpoint of a manifest from `load_older`."""
+        return self._load(manifest)
+
+    def prepare(self, delta: StateDelta, offsets: Offsets, base: str = "") -> tuple[Write, CommitReference]:
+        """What to write for the next checkpoint, and the reference to commit with its offsets."""
+        current = self._current
+        sequence = 1 if current is None else current.sequence + 1
+        id_ = f"{sequence}-{self.epoch}-{self.token}"
+        write = Write(self.task, self.owner_key, self.token, self.head_key, self._head, id_)
+        replaced: list[str] = []
+        blobs = dict(current.blobs) if current is not None else {}
+        rings = dict(current.rings) if current is not None else {}
+        self._put_blobs(write, delta, blobs, replaced, id_)
+        written_to = self._put_rings(write, delta, rings, replaced, id_)
+        manifest = self._manifest(id_, sequence, offsets, blobs, rings)
+        data = encode_manifest(manifest)
+        write.values.append((self._manifest_key(id_), data))
+        # Recovery from a lost manifest needs the names of those before it: they stand in a key of their own.
+        write.values.append((f"{self._root}:kept", " ".join([id_, *manifest.kept]).encode()))
+        write.deletes.extend(self._trash)
+        self._pending = _Pending(manifest, written_to, replaced)
+        return write, CommitReference(MANIFEST_VERSION, id_, checksum(data), self.epoch, base)
+
+    def written(self) -> None:
+        """The store took the prepared write; it is the head now, committed or not."""
+        assert self._pending is not None
+        self._head = self._pending.manifest.id
+        self._trash = []
+
+    def confirm(self) -> None:
+        """The transaction that names the prepared checkpoint stands: what only older ones needed may go."""
+        pending, self._pending = self._pending, None
+        assert pending is not None
+        manifest = pending.manifest
+        self._current = manifest
+        self._written_to.update(pending.written_to)
+        self._replaced[manifest.id] = pending.replaced
+        known = [manifest.id, *manifest.kept]
+        for old in known[KEPT_CHECKPOINTS:]:
+            self._trash.append(self._manifest_key(old))
+        # What the oldest kept checkpoint replaced was last named by the one before it.
+        oldest_kept = known[KEPT_CHECKPOINTS - 1] if len(known) > KEPT_CHECKPOINTS else None
+        if oldest_kept is not None:
+            self._trash += self._replaced.pop(oldest_kept, [])
+
+    def full_state(self) -> dict[str, str]:
+        """Name to store key of every blob and ring of the current checkpoint; for base checkpoints."""
+        if self._current is None:
+            return {}
+        blobs = {f"b:{name}": self._key(entry.key) for name, entry in self._current.blobs.items()}
+        return blobs | {f"r:{name}": self._key(entry.key) for name, entry in self._current.rings.items()}
+
+    def _key(self, last: str) -> str:
+        return f"{self._root}:{last}"
+
+    def _manifest_key(self, id_: str) -> str:
+        return f"{self._root}:m:{id_}"
+
+    def _older_ids(self) -> list[str]:
+        listed = (self._store.read([f"{self._root}:kept"])[0] or b"").decode("utf-8", "replace").split()
+        # The first is the newest attempt, which may never have been committed.
+        return listed[1:]
+
+    def _manifest(self, id_: str, sequence: int, offsets: Offsets, blobs: dict[str, BlobEntry], rings: dict[str, RingEntry]) -> Manifest:
+        current, cluster = self._current, self._scope.cluster
+        kept = [] if current is None else [current.id, *current.kept][:KEPT_CHECKPOINTS]
+        topics = {topic for topic, _ in self._inputs}
+        return Manifest(
+            v=MANIFEST_VERSION,
+            task=self.task,
+            id=id_,
+            sequence=sequence,
+            epoch=self.epoch,
+            kept=kept,
+            cluster_id=cluster.cluster_id,
+            topic_ids={topic: cluster.topic_ids.get(topic, "") for topic in sorted(topics)},
+            partitions={topic: cluster.partitions.get(topic, 0) for topic in sorted(topics)},
+            state_version=self._scope.state_version,
+            config_hash=self._scope.config_hash,
+            offsets=[(topic, partition, offset) for (topic, partition), offset in sorted(offsets.items())],
+            blobs=blobs,
+            rings=rings,
+        )
+
+    def _put_blobs(self, write: Write, delta: StateDelta, blobs: dict[str, BlobEntry], replaced: list[str], id_: str) -> None:
+        for name, blob in delta.blobs.items():
+            old = blobs.pop(name, None)
+            if old is not None:
+                replaced.append(self._key(old.key))
+            if blob is not None:
+                blobs[name] = BlobEntry(f"b:{name}:{id_}", checksum(blob), len(blob))
+                write.values.append((self._key(f"b:{name}:{id_}"), blob))
+
+    def _put_rings(self, write: Write, delta: StateDelta, rings: dict[str, RingEntry], replaced: list[str], id_: str) -> dict[str, int]:
+        written_to: dict[str, int] = {}
+        for ring in delta.rings:
+            old = rings.get(ring.name)
+            reached = max(self._written_to.get(ring.name, 0), old.head if old is not None else 0)
+            plan = plan_write(ring, old, reached, f"r:{ring.name}:{id_}")
+            rings[ring.name] = plan.entry
+            moved = old is not None and plan.entry.key != old.key
+            written_to[ring.name] = plan.entry.head if old is None or moved else max(reached, plan.entry.head)
+            if moved and old is not None:
+                replaced.append(self._key(old.key))
+            if plan.length is not None:
+                write.lengths.append((self._key(plan.length[0]), plan.length[1]))
+            if plan.value is not None:
+                write.values.append((self._key(plan.value[0]), plan.value[1]))
+            if plan.copy is not None:
+                write.copies.append(_under(plan.copy, self._root))
+            write.ranges.extend((self._key(key), offset, part) for key, offset, part in plan.ranges)
+        return written_to
+
+    def _load(self, manifest: Manifest) -> Loaded:
+        self._check_world(manifest)
+        blob_names, ring_names = list(manifest.blobs), list(manifest.rings)
+        keys = [self._key(manifest.blobs[name].key) for name in blob_names] + [self._key(manifest.rings[name].key) for name in ring_names]
+        values = self._store.read(keys)
+        blobs: dict[str, bytes] = {}
+        for name, value in zip(blob_names, values, strict=False):
+            blobs[name] = self._checked_blob(name, manifest.blobs[name], value)
+        rings: dict[str, RestoredRing] = {}
+        for name, value in zip(ring_names, values[len(blob_names) :], strict=True):
+            try:
+                rings[name], self._written_to[name] = read_ring(name, manifest.rings[name], value)
+            except StateError as error:
+                raise StateError(f'task "{self.task}": checkpoint {manifest.id}: {error.message}') from error
+        self._current = manifest
+        self._sweep([manifest.id, *manifest.kept])
+        return Loaded(manifest, RestoredState(blobs, rings))
+
+    def _checked_blob(self, name: str, entry: BlobEntry, value: bytes | None) -> bytes:
+        if value is None or len(value) != entry.length or checksum(value) != entry.checksum:
+            what = "missing" if value is None else "damaged"
+            raise StateError(f'task "{self.task}": blob "{name}" of the checkpoint is {what}')
+        return value
+
+    def _check_world(self, manifest: Manifest) -> None:
+        """Refuse a checkpoint of another cluster, topic, partition count or state version, each by name."""
+        expected = self._manifest("", 0, {}, {}, {})
+        for what in ("cluster_id", "topic_ids", "partitions", "state_version"):
+            found, now = getattr(manifest, what), getattr(expected, what)
+            if found != now:
+                raise StateError(
+                    f'task "{self.task}": the checkpoint belongs to {what} {found!r}, the worker runs with {now!r}',
+                    hint="a topic was recreated or widened, or the version changed; start anew with --on-lost-state=rebuild-from-earliest",
+                )
+        if frozenset((topic, partition) for topic, partition, _ in manifest.offsets) != self._inputs:
+            raise StateError(f'task "{self.task}": the checkpoint holds offsets of other partitions than the task reads')
+
+    def _sweep(self, ids: list[str]) -> None:
+        """Find what no kept checkpoint names: the leftover of an aborted attempt, and what was due for removal.
+
+        Parameters
+        ----------
+        ids : committed checkpoints, newest first.
+        """
+        listed = list(dict.fromkeys([*ids, *([self._head] if self._head else [])]))
+        named = dict(zip(listed, map(self._named_keys, self._store.read([self._manifest_key(i) for i in listed])), strict=True))
+        kept = [i for i in ids[:KEPT_CHECKPOINTS] if i in named]
+        alive = set[str]().union(*(named[i] for i in kept))
+        for id_ in listed:
+            if id_ not in kept:
+                self._trash += [self._manifest_key(id_), *sorted(named[id_] - alive)]
+        for newer, older in itertools.pairwise(kept):
+            self._replaced[newer] = sorted(named[older] - named[newer])
+
+    def _named_keys(self, data: bytes | None) -> set[str]:
+        if data is None:
+            return set()
+        try:
+            manifest = decode_manifest(data, self.task)
+        except StateError:
+            return set()
+        last = [blob.key for blob in manifest.blobs.values()] + [ring.key for ring in manifest.rings.values()]
+        return {self._key(key) for key in last}
+
+
+def _under(copy: Copy, root: str) -> Copy:
+    return Copy(f"{root}:{copy.key}", f"{root}:{copy.source}", copy.head, copy.parts, copy.tail)

@@ -1,0 +1,160 @@
+"""The manifest of a checkpoint: what belongs together, with checksums. JSON, typed, never pickle.
+
+Whatever stands in Redis is read as hostile: it can make a worker stop with a clear error, never run code and
+never pass as another state.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+import xxhash
+
+from driftline.streams.errors import StateError
+
+MANIFEST_VERSION: Final = 1
+_HEAD_MAX: Final = 1 << 62
+_RECORD_BYTES_MAX: Final = 1 << 20
+_CAPACITY_MAX: Final = 1 << 28
+
+
+def checksum(data: bytes) -> str:
+    """16 hex digits of XXH3-64: finds damage and mix-ups; Redis itself is inside the trust boundary for forgery."""
+    return xxhash.xxh3_64_hexdigest(data)
+
+
+class BlobEntry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Where a blob stands; `key` is the last part of its Redis key."""
+
+    key: str
+    checksum: str
+    length: int
+
+
+class RingEntry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A sliding window in a value of its own.
+
+    Row `i` of the series stands at record `(i - base) mod capacity`; `head` is the number of rows so far.
+    """
+
+    key: str
+    record_bytes: int
+    window: int
+    capacity: int
+    base: int
+    head: int
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One checkpoint of one task.
+
+    Attributes
+    ----------
+    id : unique over all attempts of all owners: ``sequence-epoch-token``.
+    kept : ids of the committed checkpoints before this one, newest first; they stay until three newer ones are committed.
+    offsets : (topic, partition, next offset) of every input of the task.
+    topic_ids, partitions : of the task's input topics, to notice a recreated or a widened topic.
+    rows : records since the start of the task, for the base checkpoints.
+    """
+
+    v: int
+    task: str
+    id: str
+    sequence: int
+    epoch: int
+    kept: list[str]
+    cluster_id: str
+    topic_ids: dict[str, str]
+    partitions: dict[str, int]
+    state_version: str
+    config_hash: str
+    offsets: list[tuple[str, int, int]]
+    blobs: dict[str, BlobEntry]
+    rings: dict[str, RingEntry]
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Manifest)
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    return _encoder.encode(manifest)
+
+
+def decode_manifest(data: bytes, task: str) -> Manifest:
+    """The manifest in `data`.
+
+    Raises
+    ------
+    StateError : not a manifest of this task that this version can read; the message names what is wrong.
+    """
+    try:
+        manifest = _decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise StateError(f'task "{task}": the checkpoint manifest is damaged: {error}') from error
+    if manifest.v != MANIFEST_VERSION:
+        raise StateError(
+            f'task "{task}": checkpoint version {manifest.v}: this worker reads version {MANIFEST_VERSION}',
+            hint="upgrade this worker: a newer one has already run here",
+        )
+    if manifest.task != task:
+        raise StateError(f'task "{task}": the checkpoint is one of task "{manifest.task}"')
+    for name, ring in manifest.rings.items():
+        sound = (
+            0 < ring.record_bytes <= _RECORD_BYTES_MAX
+            and 0 < ring.window <= ring.capacity <= _CAPACITY_MAX
+            and 0 <= ring.base <= ring.head < _HEAD_MAX
+            and ring.head - ring.base >= min(ring.head, ring.window)
+        )
+        if not sound:
+            raise StateError(f'task "{task}": ring "{name}" of the checkpoint has impossible bounds: {ring}')
+    if any(blob.length < 0 for blob in manifest.blobs.values()) or any(offset < 0 for _, _, offset in manifest.offsets):
+        raise StateError(f'task "{task}": the checkpoint holds a negative length or offset')
+    return manifest
+
+
+class CommitReference(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What the metadata of a committed offset says: which checkpoint belongs to it. About 100 bytes of Kafka's 4,096.
+
+    Attributes
+    ----------
+    base : id of the newest base checkpoint in Kafka, empty before the first.
+    """
+
+    v: int
+    id: str
+    checksum: str
+    epoch: int
+    base: str = ""
+
+
+_reference_decoder = msgspec.json.Decoder(CommitReference)
+
+
+def encode_reference(reference: CommitReference) -> str:
+    return _encoder.encode(reference).decode()
+
+
+def decode_reference(metadata: str | None, task: str) -> CommitReference:
+    """The reference in an offset's metadata.
+
+    Raises
+    ------
+    StateError : somebody else committed the offset, such as a tool that resets offsets.
+    """
+    if not metadata:
+        raise StateError(
+            f'task "{task}": its committed offset names no checkpoint: the offsets were set by another program',
+            hint="reset state and offsets together: `driftline run --on-lost-state=rebuild-from-earliest`",
+        )
+    try:
+        reference = _reference_decoder.decode(metadata)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise StateError(f'task "{task}": the metadata of its committed offset is not ours: {metadata[:80]!r}') from error
+    if reference.v != MANIFEST_VERSION or not 0 <= reference.epoch < _HEAD_MAX:
+        raise StateError(
+            f'task "{task}": its committed offset names a checkpoint of version {reference.v}, this worker reads {MANIFEST_VERSION}',
+            hint="upgrade this worker: a newer one has already run here",
+        )
+    return reference

@@ -1,0 +1,151 @@
+"""The store in Redis: one Lua script for every write, no retries, no silent reconnect to another server."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any, Final
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from driftline.streams.errors import AwayError, SetupError
+from driftline.streams.state.store import Claim, Write, refusal
+
+_log = logging.getLogger(__name__)
+
+_SCRIPT: Final = resources.files("driftline.streams.state").joinpath("write.lua").read_text("utf-8")
+_SHA: Final = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
+
+# A checkpoint with many large blobs is read in pieces: one reply of hundreds of megabytes stalls Redis for all.
+_READ_KEYS: Final = 256
+
+
+class RedisStore:
+    """Checkpoints in Redis.
+
+    Parameters
+    ----------
+    url : as redis-py takes it; never logged, it may hold a password.
+    timeout_seconds : for one call. At most a third of the transaction timeout, so that the transaction can still be aborted.
+    """
+
+    def __init__(self, url: str, *, timeout_seconds: float = 5.0) -> None:
+        self._run_id: str | None = None
+        self._client: Any = redis.Redis.from_url(
+            url,
+            socket_timeout=timeout_seconds,
+            socket_connect_timeout=timeout_seconds,
+            # A repeated script may be applied late and out of order; the caller decides after reading the head again.
+            retry=Retry(NoBackoff(), 0),
+            retry_on_timeout=False,
+            retry_on_error=[],
+            max_connections=4,
+            redis_connect_func=self._connected,
+        )
+
+    def check(self) -> None:
+        with _redis_errors():
+            memory: dict[str, Any] = self._client.info("memory")
+        policy = memory.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction":
+            raise SetupError(
+                f'redis: maxmemory-policy is "{policy}", expected "noeviction": windows and checkpoints would vanish under load',
+                hint="CONFIG SET maxmemory-policy noeviction, or give Driftline a Redis of its own",
+            )
+
+    def claim(self, owner_key: str, head_key: str, token: str, epoch_floor: int) -> Claim:
+        _, epoch, head = self._run([owner_key, head_key], ["claim", token, epoch_floor])
+        return Claim(int(epoch), head.decode())
+
+    def head(self, head_key: str) -> str:
+        return (self.read([head_key])[0] or b"").decode()
+
+    def read(self, keys: Sequence[str]) -> list[bytes | None]:
+        found: list[bytes | None] = []
+        with _redis_errors():
+            for start in range(0, len(keys), _READ_KEYS):
+                found += self._client.mget(keys[start : start + _READ_KEYS])
+        return found
+
+    def write(self, writes: Sequence[Write]) -> None:
+        calls = [_script_call(write) for write in writes]
+        if len(calls) == 1:
+            replies = [self._run(*calls[0])]
+        else:
+            with _redis_errors():
+                pipeline = self._client.pipeline(transaction=False)
+                pipeline.script_load(_SCRIPT)
+                for keys, arguments in calls:
+                    pipeline.evalsha(_SHA, len(keys), *keys, *arguments)
+                replies = pipeline.execute()[1:]
+        for write, (status, found, _) in zip(writes, replies, strict=True):
+            if status != b"ok":
+                raise refusal(write, status.decode(), found.decode())
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _run(self, keys: list[str], arguments: list[Any]) -> list[bytes]:
+        with _redis_errors():
+            try:
+                reply: list[bytes] = self._client.evalsha(_SHA, len(keys), *keys, *arguments)
+            except redis.exceptions.NoScriptError:
+                reply = self._client.eval(_SCRIPT, len(keys), *keys, *arguments)
+        return reply
+
+    def _connected(self, connection: Any) -> None:
+        """Every new connection must lead to the same server process: one that restarted may have lost writes.
+
+        The error makes the worker abort and read everything again, which is when the loss shows.
+        """
+        connection.on_connect()
+        connection.send_command("INFO", "server")
+        lines = connection.read_response().decode().splitlines()
+        run_id = next((line.partition(":")[2] for line in lines if line.startswith("run_id:")), "")
+        known, self._run_id = self._run_id, run_id
+        if known is not None and known != run_id:
+            _log.warning("redis_restarted old_run_id=%s new_run_id=%s", known, run_id)
+            raise redis.exceptions.ConnectionError("the server restarted; its state must be read again")
+
+
+class _redis_errors:  # noqa: N801 - a context manager that reads as one
+    """Errors of the connection become `AwayError`; all others are faults and pass."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, redis.exceptions.ReadOnlyError)):
+            raise AwayError(f"redis: {error}") from error
+        if isinstance(error, redis.exceptions.OutOfMemoryError):
+            raise AwayError(f"redis: out of memory: {error}", hint="raise maxmemory; nothing is lost, the worker waits") from error
+
+
+def _script_call(write: Write) -> tuple[list[str], list[Any]]:
+    keys = [write.owner_key, write.head_key]
+    arguments: list[Any] = ["write", write.token, write.expected_head, write.new_head, len(write.lengths)]
+    for key, length in write.lengths:
+        keys.append(key)
+        arguments.append(length)
+    arguments.append(len(write.copies))
+    for copy in write.copies:
+        keys += (copy.key, copy.source)
+        arguments += (copy.head, len(copy.parts))
+        for start, end in copy.parts:
+            arguments += (start, end - 1)
+        arguments.append(copy.tail)
+    arguments.append(len(write.ranges))
+    for key, offset, part in write.ranges:
+        keys.append(key)
+        arguments += (offset, part)
+    arguments.append(len(write.values))
+    for key, value in write.values:
+        keys.append(key)
+        arguments.append(value)
+    arguments.append(len(write.deletes))
+    keys += write.deletes
+    return keys, arguments
