@@ -1,0 +1,183 @@
+"""What the commands ask of a cluster: connect with a clear error, read topic settings, read a topic to its end."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from driftline.cli.errors import Failure, Refusal
+
+if TYPE_CHECKING:
+    from confluent_kafka import Consumer, Message
+    from confluent_kafka.admin import AdminClient
+
+    from driftline.schemas.config import Kafka, SecretRef
+
+CONNECT_SECONDS = 10.0
+
+
+def client_properties(kafka: Kafka) -> dict[str, Any]:
+    """librdkafka properties of the configuration, secrets resolved."""
+    properties: dict[str, Any] = {"bootstrap.servers": kafka.bootstrap}
+    for name, value in kafka.properties.items():
+        properties[name] = value if isinstance(value, (str, int, float, bool)) else secret(value, name)
+    return properties
+
+
+def secret(ref: SecretRef, name: str) -> str:
+    """The value a reference names.
+
+    Raises
+    ------
+    Refusal : the variable is not set, or the file cannot be read.
+    """
+    if ref.env is not None:
+        if ref.env not in os.environ:
+            raise Refusal(f'{name}: the environment variable "{ref.env}" is not set')
+        return os.environ[ref.env]
+    try:
+        return Path(ref.file or "").read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise Refusal(f'{name}: cannot read the secret in "{ref.file}": {error.strerror}') from error
+
+
+def quiet(properties: dict[str, Any]) -> dict[str, Any]:
+    """The same, with the client's own log on stderr left to errors that a command does not report itself."""
+    return {**properties, "log_level": 2, "error_cb": lambda error: None}
+
+
+def admin(kafka: Kafka) -> AdminClient:
+    """An admin client of a cluster that answers.
+
+    Raises
+    ------
+    Failure : no broker answers.
+    """
+    from confluent_kafka import KafkaException
+    from confluent_kafka.admin import AdminClient
+
+    client = AdminClient(quiet(client_properties(kafka)))
+    try:
+        client.list_topics(timeout=CONNECT_SECONDS)
+    except KafkaException as error:
+        raise Failure(
+            f'kafka: no broker answers at "{kafka.bootstrap}" within {CONNECT_SECONDS:.0f} s ({error.args[0].name()})',
+            hint="is kafka.bootstrap right and the broker up? `make services` starts a local one",
+        ) from error
+    return client
+
+
+def partition_counts(client: AdminClient) -> dict[str, int]:
+    """Every topic and its number of partitions."""
+    metadata = client.list_topics(timeout=CONNECT_SECONDS)
+    return {name: len(topic.partitions) for name, topic in metadata.topics.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSettings:
+    """The settings of a topic that decide whether old records survive in it; -1 keeps for ever."""
+
+    retention_ms: int
+    create_time: bool
+    compacted: bool
+
+
+def topic_settings(client: AdminClient, topic: str) -> TopicSettings:
+    """Settings as the broker has them, defaults included."""
+    from confluent_kafka.admin import ConfigResource, ResourceType
+
+    resource = ConfigResource(ResourceType.TOPIC, topic)
+    settings = client.describe_configs([resource])[resource].result(CONNECT_SECONDS)
+    cleanup = settings["cleanup.policy"].value
+    retention_ms = int(settings["retention.ms"].value) if "delete" in cleanup else -1
+    return TopicSettings(retention_ms, settings["message.timestamp.type"].value == "CreateTime", "compact" in cleanup)
+
+
+def consumer(kafka: Kafka, **properties: Any) -> Consumer:
+    """A consumer outside every group of ours, read-committed; it commits nothing."""
+    from confluent_kafka import Consumer
+
+    base = quiet(client_properties(kafka))
+    base |= {
+        "group.id": f"{kafka.group_prefix}.cli",
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "isolation.level": "read_committed",
+        "enable.partition.eof": True,
+        "auto.offset.reset": "earliest",
+        "fetch.wait.max.ms": 50,
+    }
+    return Consumer(base | properties)
+
+
+def partitions_of(kafka: Kafka, topic: str) -> int:
+    """How many partitions a topic has.
+
+    Raises
+    ------
+    Refusal : there is no such topic.
+    """
+    counts = partition_counts(admin(kafka))
+    if topic not in counts:
+        near = ", ".join(f'"{name}"' for name in sorted(counts) if not name.startswith("__"))
+        raise Refusal(f'no topic "{topic}" at "{kafka.bootstrap}"; it has {near or "none"}')
+    return counts[topic]
+
+
+def read_topic(
+    kafka: Kafka,
+    topic: str,
+    *,
+    from_ms: int | None = None,
+    to_ms: int | None = None,
+    until_idle: float | None = 0.0,
+    offset: int | None = None,
+) -> Iterator[Message]:
+    """Records of a topic from a time (None = the end, 0 = the beginning) or an offset on.
+
+    Parameters
+    ----------
+    until_idle : stop when all partitions are at their end and no record came for this many seconds; None = never.
+    """
+    from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaException, TopicPartition
+
+    partitions = partitions_of(kafka, topic)
+    client = consumer(kafka)
+    try:
+        start = [TopicPartition(topic, p, offset if offset is not None else OFFSET_BEGINNING) for p in range(partitions)]
+        if offset is None and from_ms is None:
+            start = [TopicPartition(topic, p, OFFSET_END) for p in range(partitions)]
+        elif offset is None and from_ms:
+            start = client.offsets_for_times([TopicPartition(topic, p, from_ms) for p in range(partitions)], timeout=CONNECT_SECONDS)
+        client.assign(start)
+        at_end: set[int] = set()
+        last = time.monotonic()
+        while True:
+            message = client.poll(0.2)
+            if message is None:
+                if until_idle is not None and len(at_end) == partitions and time.monotonic() - last >= until_idle:
+                    return
+                continue
+            error = message.error()
+            if error is not None:
+                if error.code() == KafkaError._PARTITION_EOF:
+                    at_end.add(message.partition())
+                    if until_idle == 0.0 and len(at_end) == partitions:
+                        return
+                    continue
+                if error.retriable() or error.code() in (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN):
+                    continue
+                raise KafkaException(error)
+            last = time.monotonic()
+            if to_ms is not None and message.timestamp()[1] >= to_ms:
+                at_end.add(message.partition())
+                if len(at_end) == partitions and until_idle is not None:
+                    return
+                continue
+            yield message
+    finally:
+        client.close()
