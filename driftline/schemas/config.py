@@ -6,17 +6,22 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 Severity = Literal["info", "warning", "critical"]
 TimeUnit = Literal["auto", "iso", "s", "ms", "us"]
 FeatureKind = Literal["numeric", "categorical"]
 Direction = Literal["up", "down", "both"]
 
-_DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)\s*$")
+TOPIC_PATTERN = r"^[A-Za-z0-9._-]{1,249}$"
+"""Kafka's own rule for topic names."""
+
+_DURATION = re.compile(r"^\s*(\d{1,12}(?:\.\d{1,9})?)\s*(ms|s|m|h|d|w)\s*$", re.ASCII)
 _DURATION_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+_DURATION_MAX_MS = 100 * 365 * 86_400_000
 
 
 def parse_duration_ms(value: object) -> int:
@@ -26,23 +31,42 @@ def parse_duration_ms(value: object) -> int:
     ------
     ValueError : anything else; the message names the accepted forms.
     """
-    if isinstance(value, bool):
-        raise ValueError('expected a duration such as "10s", "5m", "24h" or "45d"')
-    if isinstance(value, int):
-        return value
     match = _DURATION.match(value) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError('expected a duration such as "10s", "5m", "24h" or "45d"')
-    return round(float(match[1]) * _DURATION_MS[match[2]])
+    if match is not None:
+        value = round(float(match[1]) * _DURATION_MS[match[2]])
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _DURATION_MAX_MS:
+        raise ValueError('a duration such as "10s", "5m", "24h" or "45d"')
+    return value
+
+
+def check_start(value: str) -> str:
+    """`value` itself when it says where to start reading.
+
+    Raises
+    ------
+    ValueError : neither ``now``, ``earliest``, a negative duration nor an ISO time with a zone.
+    """
+    if value in ("now", "earliest"):
+        return value
+    try:
+        if value.startswith("-"):
+            parse_duration_ms(value[1:])
+            return value
+        if datetime.fromisoformat(value.replace("Z", "+00:00")).tzinfo is not None:
+            return value
+    except ValueError:
+        pass
+    raise ValueError('"now", "earliest", "-24h" (any duration) or an ISO time with a zone such as "2026-01-31T00:00:00Z"')
 
 
 DurationMs = Annotated[int, BeforeValidator(parse_duration_ms)]
+TopicName = Annotated[str, Field(pattern=TOPIC_PATTERN)]
 
 
 class Section(BaseModel):
     """A part of the file; unknown keys are refused and nothing is coerced from text silently."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class SecretRef(Section):
@@ -77,7 +101,7 @@ class Redis(Section):
 class Topics(Section):
     """Names of our own topics; `prefix` starts every one of them."""
 
-    prefix: str = "driftline"
+    prefix: str = Field("driftline", pattern=r"^[A-Za-z0-9._-]{1,200}$")
     partitions: int = Field(4, ge=1, le=10_000, description="partitions of observations, waiting and labels")
     replication: int = Field(1, ge=1, description="replication factor of created topics")
 
@@ -104,7 +128,7 @@ class Fields(Section):
     error: str | None = Field("error", description="true or non-empty when the service failed")
     weight: str | None = Field("sample_weight", description="the producer's sampling weight")
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
 
 
 class LabelFields(Section):
@@ -118,14 +142,18 @@ class LabelFields(Section):
 
 
 class PredictionSource(Section):
-    topic: str
+    """A topic of predictions and how to read it."""
+
+    topic: TopicName
     fields: Fields = Field(default_factory=Fields)
     max_skew: DurationMs = Field(600_000, description="event time may lead record time by at most this")
     max_age: DurationMs = Field(30 * 86_400_000, description="event time may trail record time by at most this")
 
 
 class LabelSource(Section):
-    topic: str
+    """A topic of labels and how to read it."""
+
+    topic: TopicName
     fields: LabelFields = Field(default_factory=LabelFields)
 
 
@@ -145,10 +173,14 @@ class Segment(Section):
     sensitive: bool = False
 
 
+def _auto() -> list[int | Literal["auto"]]:
+    return ["auto"]
+
+
 class Labels(Section):
     """How labels join: at fixed ages, in prediction order."""
 
-    ages: list[DurationMs | Literal["auto"]] = Field(default_factory=lambda: ["auto"], min_length=1, max_length=4)
+    ages: list[DurationMs | Literal["auto"]] = Field(default_factory=_auto, min_length=1, max_length=4)
     absent: float | str | None = Field(None, description="the label of a prediction that none came for by its age")
     min_join: float = Field(0.5, ge=0, le=1, description="share of predictions with a label below which an event is raised")
 
@@ -158,6 +190,7 @@ class BaselineSource(Section):
 
     file: str | None = None
     learn: int = Field(5_000, ge=100, le=1_000_000, description="events to learn from when there is no file")
+    settle: DurationMs = Field(86_400_000, description="event time for which a learned baseline is provisional: severity at most info")
 
 
 class DetectorSpec(Section):
@@ -179,8 +212,8 @@ class Monitor(Section):
     """Which series are watched, by what, and how loud."""
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
-    series: list[str] = Field(description='globs over series names, e.g. "feature:*", "score", "outcome:log_loss"')
-    detectors: list[DetectorSpec] = Field(default_factory=list)
+    series: list[str] = Field(min_length=1, description='globs over series names, e.g. "feature:*", "score", "outcome:log_loss"')
+    detectors: list[DetectorSpec] = Field(default_factory=lambda: _detectors("psi", "adwin", "page_hinkley", "rate"), min_length=1)
     window: int | None = Field(None, ge=30, le=1_000_000, description="events; default: the model's window")
     run_length: float = Field(1e8, ge=100, description="mean events between false alarms, per series and detector")
     severity: Levels = Field(default_factory=Levels)
@@ -194,6 +227,7 @@ class Model(Section):
     owner: str | None = None
     task: Literal["binary", "multiclass", "regression"] = "binary"
     features: dict[str, Feature] | None = Field(None, description="null = learned from the first events")
+    classes: list[str] | None = Field(None, description="names of a probability vector's entries, in order; multiclass only")
     decision: float | None = Field(0.5, description="score from which the answer is yes; binary only")
     segments: dict[str, Segment] = Field(default_factory=dict)
     labels: Labels = Field(default_factory=Labels)
@@ -220,7 +254,7 @@ class Config(Section):
     kafka: Kafka = Field(default_factory=Kafka)
     redis: Redis = Field(default_factory=Redis)
     topics: Topics = Field(default_factory=Topics)
-    start: str = Field("-24h", description="now, earliest, -24h (any duration) or an ISO time")
+    start: Annotated[str, AfterValidator(check_start)] = Field("-24h", description="now, earliest, -24h (any duration) or an ISO time")
     unknown_models: Literal["skip", "dead_letter"] = "skip"
     predictions: list[PredictionSource] = Field(min_length=1)
     labels: list[LabelSource] = Field(default_factory=list)
@@ -236,7 +270,12 @@ DEFAULT_MONITORS: tuple[Monitor, ...] = (
     Monitor(id="feature_drift", series=["feature:*"], detectors=_detectors("psi", "adwin", "page_hinkley")),
     Monitor(id="data_quality", series=["quality:*"], detectors=_detectors("rate"), severity=Levels(warning=0.2, critical=1.0)),
     Monitor(id="score_drift", series=["score", "class", "confidence", "entropy"], detectors=_detectors("psi", "adwin", "page_hinkley")),
-    Monitor(id="decision_rate", series=["decision", "class_share:*"], detectors=_detectors("rate"), severity=Levels(warning=0.2, critical=0.5)),
+    Monitor(
+        id="decision_rate",
+        series=["decision", "class_share:*"],
+        detectors=_detectors("rate"),
+        severity=Levels(warning=0.2, critical=0.5),
+    ),
     Monitor(id="performance", series=["outcome:*"], detectors=_detectors("psi", "adwin", "page_hinkley", "rate")),
     Monitor(id="service", series=["service:*"], detectors=_detectors("adwin", "page_hinkley", "rate")),
     Monitor(id="stream", series=["stream:*"], detectors=_detectors("rate", "page_hinkley")),

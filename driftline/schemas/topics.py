@@ -34,7 +34,9 @@ LABELS = Topic("labels", "hash of the prediction id", "label rows (columns)", "i
 DRIFT = Topic("drift", "model", "drift event (CloudEvent, JSON)", "detect", None, "delete", 30 * DAY_MS)
 SNAPSHOTS = Topic("snapshots", "model/panel/segment", "snapshot (JSON)", "detect", None, "delete", 7 * DAY_MS)
 CHECKPOINTS = Topic("checkpoints", "task/blob", "base checkpoint (binary)", "join, detect", None, "compact", -1, 8 << 20)
-DEAD_LETTERS = Topic("dlq", "source topic-partition", "dead letter (source bytes and headers)", "all", 1, "delete", 14 * DAY_MS, (1 << 20) + (64 << 10))
+DEAD_LETTERS = Topic(
+    "dlq", "the source record's key", "dead letter (source bytes and headers)", "all", 1, "delete", 14 * DAY_MS, (1 << 20) + (64 << 10)
+)
 ALERTS = Topic("alerts", "fingerprint", "alert (CloudEvent, JSON)", "alert", None, "compact", -1)
 TRANSITIONS = Topic("transitions", "fingerprint", "alert transition (CloudEvent, JSON)", "alert", None, "delete", -1)
 
