@@ -6,7 +6,7 @@ import json
 import socket
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -18,8 +18,8 @@ from driftline.streams import metrics as table
 from driftline.streams.http import BEAT_SECONDS_MAX, COMMIT_SECONDS_MAX, Health, HttpServer
 from driftline.streams.metrics import Metrics
 
-parse_text: Callable[[str], Iterator[Family]] = _parse_text   # untyped in the library
-parse_openmetrics: Callable[[str], Iterator[Family]] = _parse_openmetrics
+parse_text: Callable[[str], Iterable[Family]] = _parse_text   # untyped in the library
+parse_openmetrics: Callable[[str], Iterable[Family]] = _parse_openmetrics
 
 
 class Clock:
