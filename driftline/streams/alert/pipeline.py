@@ -14,19 +14,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-import msgspec
 import orjson
 
+from driftline.schemas import contracts
 from driftline.schemas.events import Alert, DriftEvent, Severity, Transition
 from driftline.streams.alert.describe import evidence_of, summary_of
 from driftline.streams.alert.state import CLOSED_MAX, SEEN_MAX, AlertState, Member, Source
 
-Lookup = Callable[[str], AlertState | None]
 Change = Literal["opened", "severity", "evidence", "resolved"]
 
 RANK: Mapping[Severity, int] = {"info": 0, "warning": 1, "critical": 2}
 _FINGERPRINT_CHARS = 32
-_DECODER = msgspec.json.Decoder(DriftEvent)
 
 
 class PoisonEventError(ValueError):
@@ -77,19 +75,19 @@ class Work:
 Stage = Callable[[Work], Work | Dropped]
 
 
-def decode(value: bytes | None) -> DriftEvent:
-    """A drift event from its JSON.
+def decode(value: bytes | None, headers: contracts.Headers | None) -> DriftEvent:
+    """A drift event from a record's JSON and its CloudEvents headers.
 
     Raises
     ------
     PoisonEventError : not JSON, or not the contract; the message names the failing path.
     """
-    if not value:
-        raise PoisonEventError("expected a drift event, got an empty record")
     try:
-        return _DECODER.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise PoisonEventError(f"expected a drift event: {error}") from error
+        event = contracts.decode("drift", value, headers)
+    except contracts.ContractError as error:
+        raise PoisonEventError(str(error)) from error
+    assert isinstance(event, DriftEvent)
+    return event
 
 
 def fingerprint_of(event: DriftEvent) -> str:
@@ -107,9 +105,10 @@ def fingerprint_of(event: DriftEvent) -> str:
 def dedup(work: Work) -> Work | Dropped:
     """Drop what this alert has taken already: by offset after a restart, by id when the producer repeated itself."""
     before = work.before
-    if before is not None and (work.source.offset <= before.offset or work.event.id in before.seen):
-        return Dropped("duplicate")
-    return work
+    if before is None:
+        return work
+    applied = before.source == work.source.key and work.source.offset <= before.offset
+    return Dropped("duplicate") if applied or work.event.id in before.seen else work
 
 
 def episode(work: Work) -> Work | Dropped:
@@ -150,7 +149,7 @@ def severity(work: Work) -> Work | Dropped:
 
 
 STAGES: tuple[Stage, ...] = (dedup, episode, severity)
-"""Between fingerprint (which finds the state) and record (which writes it)."""
+"""What runs between fingerprint (which finds the state) and record (which writes it)."""
 
 
 class AlertPipeline:
@@ -165,25 +164,22 @@ class AlertPipeline:
         self._owners = dict(owners or {})
         self._stages = stages
 
-    def process(self, event: DriftEvent, source: Source, lookup: Lookup) -> Decision:
+    def process(self, event: DriftEvent, source: Source, before: AlertState | None) -> Decision:
         """What `event` changes; the same event again changes nothing.
 
         Parameters
         ----------
-        lookup : the state of an alert by fingerprint, as the store has it now.
+        before : the state of the alert with the event's fingerprint, None when there never was one.
         """
         if event.kind in ("version_seen", "baseline"):
             return _note(event)
         fingerprint = fingerprint_of(event)
-        work: Work | Dropped = Work(
-            event=event, source=source, before=lookup(fingerprint), fingerprint=fingerprint, owners=self._owners
-        )
+        work = Work(event=event, source=source, before=before, fingerprint=fingerprint, owners=self._owners)
         for stage in self._stages:
-            assert isinstance(work, Work)
-            work = stage(work)
-            if isinstance(work, Dropped):
-                return Decision(fingerprint, dropped=work.reason)
-        assert isinstance(work, Work)
+            done = stage(work)
+            if isinstance(done, Dropped):
+                return Decision(fingerprint, dropped=done.reason)
+            work = done
         return record(work)
 
 
@@ -216,7 +212,9 @@ def record(work: Work) -> Decision:
         historical=_historical(event, current),
     )
     seen = (*(work.before.seen if work.before else ()), event.id)[-SEEN_MAX:]
-    state = AlertState(alert=alert, members=work.members, closed=work.closed, seen=seen, offset=work.source.offset)
+    state = AlertState(
+        alert=alert, members=work.members, closed=work.closed, seen=seen, source=work.source.key, offset=work.source.offset
+    )
     return Decision(work.fingerprint, state=state, alert=alert, transition=_transition(work, alert))
 
 

@@ -33,17 +33,23 @@ class AlertState(msgspec.Struct, frozen=True, kw_only=True):
     members: tuple[Member, ...] = ()
     closed: tuple[str, ...] = ()
     seen: tuple[str, ...] = ()
+    source: str = ""
+    """Partition of the drift topic whose events change it, as `Source.key` writes it."""
     offset: int = -1
-    """Offset of the last drift event that changed it, in the drift topic's partition of its model."""
+    """Offset of the last drift event that changed it, in `source`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a drift event was read: our own drift topic."""
+    """Where a drift event was read: our own drift topic, by its id, as a recreated topic starts its offsets anew."""
 
-    topic: str
+    topic_id: str
     partition: int
     offset: int
+
+    @property
+    def key(self) -> str:
+        return f"{self.topic_id}/{self.partition}"
 
 
 _DECODER = msgspec.json.Decoder(AlertState)

@@ -1,0 +1,156 @@
+"""Clients of the alert app: librdkafka for what it writes and asks, Redis for its state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import redis
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from driftline.schemas.dead_letter import dead_letter
+from driftline.schemas.topics import DEAD_LETTERS
+from driftline.streams.alert.store import OutboxRow
+from driftline.streams.errors import AwayError, OutputError, SetupError
+from driftline.streams.task import Record
+
+_NEVER = (
+    KafkaError.MSG_SIZE_TOO_LARGE,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+)
+DELIVERY_SECONDS = 60
+ANSWER_SECONDS = 10
+_OVERHEAD_BYTES = 512
+"""Of a record batch with one record; the topic's limit is on batches."""
+
+
+class KafkaPublisher:
+    """Publishes with an idempotent producer and returns when every record is acknowledged."""
+
+    def __init__(self, properties: Mapping[str, Any], *, prefix: str) -> None:
+        self._dead_letters = DEAD_LETTERS.full_name(prefix)
+        self._producer = Producer({
+            "linger.ms": 0,
+            "compression.type": "lz4",
+            "delivery.timeout.ms": DELIVERY_SECONDS * 1000,
+            **properties,
+            "enable.idempotence": True,
+            "acks": "all",
+            "partitioner": "murmur2_random",   # PROTOCOL 13: every client of ours agrees on a key's partition
+        })
+
+    def publish(self, rows: Sequence[OutboxRow]) -> None:
+        """Deliver the rows, in order within a key.
+
+        Raises
+        ------
+        AwayError : Kafka did not take all of them in time; publishing again is harmless.
+        OutputError : Kafka will never take one of them.
+        """
+        self._deliver(
+            (row.topic, row.key.encode(), row.value.encode(), [(name, value.encode()) for name, value in row.headers]) for row in rows
+        )
+
+    def dead_letter(self, record: Record, *, error: str) -> None:
+        """Deliver a record that is no drift event to the dead-letter topic; raises as `publish` does."""
+        limit = DEAD_LETTERS.max_message_bytes - _OVERHEAD_BYTES
+        key, value, headers = dead_letter(record, stage="alert", reason="invalid", error=error, limit_bytes=limit)
+        self._deliver([(self._dead_letters, key, value, list(headers))])
+
+    def close(self) -> None:
+        self._producer.flush(ANSWER_SECONDS)
+
+    def _deliver(self, records: Iterable[tuple[str, bytes | None, bytes | None, list[tuple[str, str | bytes | None]]]]) -> None:
+        failures: list[KafkaError] = []
+
+        def delivered(error: KafkaError | None, _message: Message) -> None:
+            if error is not None:
+                failures.append(error)
+
+        for topic, key, value, headers in records:
+            while True:
+                try:
+                    self._producer.produce(topic, key=key, value=value, headers=headers, on_delivery=delivered)
+                except BufferError:
+                    self._producer.poll(0.1)
+                    continue
+                except KafkaException as error:
+                    failures.append(error.args[0])
+                break
+        if self._producer.flush(DELIVERY_SECONDS + ANSWER_SECONDS) > 0:
+            raise AwayError("Kafka did not acknowledge what the alert app published")
+        if failures:
+            _raise(failures[0])
+
+
+class EndOffsets:
+    """Asks for the ends of partitions as a committed reader sees them; belongs to one thread and joins no group."""
+
+    def __init__(self, properties: Mapping[str, Any], group: str) -> None:
+        self._consumer = Consumer({**properties, "group.id": group, "isolation.level": "read_committed", "enable.auto.commit": False})
+
+    def __call__(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+        """End offset by partition (the last stable offset).
+
+        Raises
+        ------
+        AwayError : no answer in time.
+        """
+        try:
+            return {
+                number: self._consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=ANSWER_SECONDS, cached=False)[1]
+                for number in partitions
+            }
+        except KafkaException as error:
+            raise AwayError(f'no end offsets of "{topic}": {error.args[0].str()}') from error
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+def topic_id(properties: Mapping[str, Any], topic: str) -> tuple[str, str]:
+    """Cluster id and the topic's id; the topic's name where the broker knows no ids (the embedded one).
+
+    Raises
+    ------
+    SetupError : there is no such topic.
+    AwayError : no answer in time.
+    """
+    admin = AdminClient(dict(properties))
+    try:
+        metadata = admin.list_topics(timeout=ANSWER_SECONDS)
+    except KafkaException as error:
+        raise AwayError(f"Kafka at {properties.get('bootstrap.servers')} does not answer: {error.args[0].str()}") from error
+    if topic not in metadata.topics:
+        raise SetupError(f'topic "{topic}" does not exist', hint="driftline topics create")
+    try:
+        described = admin.describe_topics(TopicCollection([topic]), request_timeout=ANSWER_SECONDS)[topic].result(ANSWER_SECONDS)
+        return str(metadata.cluster_id), str(described.topic_id)
+    except KafkaException:
+        return str(metadata.cluster_id), topic
+
+
+def redis_client(url: str) -> redis.Redis:
+    """A client that never repeats a command by itself: a repeated script would land late and out of order (PROTOCOL 4).
+
+    Raises
+    ------
+    SetupError : the URL is no Redis URL.
+    """
+    try:
+        return redis.Redis.from_url(
+            url, retry=Retry(NoBackoff(), 0), retry_on_timeout=False, socket_timeout=5, socket_connect_timeout=5, decode_responses=False
+        )
+    except ValueError as error:
+        raise SetupError(f'redis.url: {error}') from error
+
+
+def _raise(error: KafkaError) -> None:
+    if error.code() in _NEVER:
+        raise OutputError(f"Kafka refused a record of the alert app: {error.str()}")
+    raise AwayError(f"Kafka did not take a record of the alert app: {error.str()}")

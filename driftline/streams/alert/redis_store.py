@@ -1,0 +1,99 @@
+"""Alerts in Redis: one Lua script writes, everything under one hash tag."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from typing import Any, cast
+
+import msgspec
+import redis
+
+from driftline.streams.alert.state import AlertState, decode_state, encode_state
+from driftline.streams.alert.store import RECENT_MAX, Applied, Loaded, OutboxRow
+
+_ROW_DECODER = msgspec.json.Decoder(OutboxRow)
+_SCRIPT = "alert_apply.lua"
+SEED_ROWS = 200
+"""States in one call while seeding: a script stops every other client of the server."""
+
+
+class RedisAlertStore:
+    """The store of a running alert app.
+
+    Parameters
+    ----------
+    client : with `decode_responses=False` and its retries off (a repeated script would land out of order).
+    namespace : key prefix, environment and cluster id; staging and production may share a Redis.
+    """
+
+    def __init__(self, client: redis.Redis, namespace: str, *, recent_max: int = RECENT_MAX) -> None:
+        self._client = client
+        self._recent_max = recent_max
+        tag = f"{{{namespace}:alert}}"
+        self._applied, self._states = f"{tag}:applied", f"{tag}:states"
+        self._open, self._recent, self._outbox = f"{tag}:open", f"{tag}:recent", f"{tag}:outbox"
+        source = files("driftline.streams.alert").joinpath(_SCRIPT).read_text(encoding="utf-8")
+        self._script = client.register_script(source)
+
+    def load(self, partition: str, fingerprint: str) -> Loaded:
+        with self._client.pipeline(transaction=True) as pipe:
+            pipe.hget(self._applied, partition)
+            pipe.hget(self._states, fingerprint)
+            applied, raw = pipe.execute()
+        return Loaded(int(applied) if applied is not None else None, decode_state(raw) if raw is not None else None)
+
+    def apply(self, change: Applied) -> bool:
+        rows: list[Any] = []
+        for row in change.outbox:
+            rows += (row.order[0], _encode_row(row))
+        expected = "" if change.expected is None else change.expected
+        return self._run(change.partition, expected, change.next_offset, 0, change.states, rows)
+
+    def next_offset(self, partition: str) -> int | None:
+        raw = cast("bytes | None", self._client.hget(self._applied, partition))
+        return int(raw) if raw is not None else None
+
+    def outbox(self, partition: str, limit: int) -> list[OutboxRow]:
+        raw = cast("list[bytes]", self._client.zrange(self._outbox_key(partition), 0, limit - 1))
+        return sorted((_ROW_DECODER.decode(member[member.index(b"[") :]) for member in raw), key=lambda row: row.order)
+
+    def published(self, partition: str, rows: Iterable[OutboxRow]) -> None:
+        members = [_encode_row(row) for row in rows]
+        if members:
+            self._client.zrem(self._outbox_key(partition), *members)
+
+    def seed(self, states: Mapping[str, AlertState]) -> None:
+        items = list(states.items())
+        for start in range(0, len(items), SEED_ROWS):
+            self._run("", "", "", 1, dict(items[start : start + SEED_ROWS]), [])
+
+    def open_alerts(self) -> list[AlertState]:
+        fingerprints = sorted(cast("set[bytes]", self._client.smembers(self._open)))
+        return self._alerts(fingerprints)
+
+    def recent_alerts(self, limit: int) -> list[AlertState]:
+        return self._alerts(cast("list[bytes]", self._client.zrevrange(self._recent, 0, limit - 1)))
+
+    def _alerts(self, fingerprints: list[bytes]) -> list[AlertState]:
+        if not fingerprints:
+            return []
+        found = cast("list[bytes | None]", self._client.hmget(self._states, cast("list[str]", fingerprints)))
+        return [decode_state(raw) for raw in found if raw is not None]
+
+    def _outbox_key(self, partition: str) -> str:
+        return f"{self._outbox}:{partition}"
+
+    def _run(
+        self, partition: str, expected: int | str, next_offset: int | str, seed: int, states: Mapping[str, AlertState], rows: list[Any]
+    ) -> bool:
+        arguments: list[Any] = [partition, expected, next_offset, self._recent_max, seed, len(states)]
+        for fingerprint, state in states.items():
+            arguments += (fingerprint, state.alert.condition, state.alert.ends_at_ms or 0, encode_state(state))
+        keys = [self._applied, self._states, self._open, self._recent, self._outbox_key(partition)]
+        return bool(self._script(keys=keys, args=[*arguments, *rows]))
+
+
+def _encode_row(row: OutboxRow) -> bytes:
+    # members of one score sort by their bytes: the place within the event comes first
+    return b"%04d" % row.order[1] + msgspec.json.encode(row)
