@@ -1,0 +1,78 @@
+# Every recipe is safe to repeat and quick the second time. `make help` lists them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
+KAFKA_PORT ?= 9092
+REDIS_PORT ?= 6379
+DEMO_ARGS ?=
+TEST_ARGS ?=
+BENCH_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test lint types fmt docs bench services services-down wheel clean
+
+help:  ## list these recipes
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+venv: $(VENV)/.ready-dev  ## the environment for work on the code, in .venv
+
+demo: $(VENV)/.ready  ## see it find three changes; needs Python and nothing else (DEMO_ARGS="--json --seed 7")
+	@$(BIN)/driftline demo $(DEMO_ARGS)
+
+test: $(VENV)/.ready-test  ## everything, on a real Kafka and Redis (TEST_ARGS="tests/join -x")
+	@.ci/system-packages
+	@$(BIN)/pytest $(TEST_ARGS)
+
+lint: $(VENV)/.ready-test  ## ruff
+	@$(BIN)/ruff check .
+
+types: $(VENV)/.ready-test  ## mypy, strict
+	@$(BIN)/mypy
+
+fmt: $(VENV)/.ready-test  ## sort imports and apply the safe fixes
+	@$(BIN)/ruff check --fix .
+
+docs: $(VENV)/.ready  ## write the generated pages of docs/
+	@$(BIN)/python -m driftline.streams.metrics > docs/metrics.md
+
+bench: $(VENV)/.ready-dev  ## the table of docs/benchmarks.md, on a real Kafka and Redis (minutes)
+	@.ci/system-packages
+	@$(BIN)/python -m benchmarks.pipeline $(BENCH_ARGS)
+
+services: $(VENV)/.ready  ## a real Kafka and Redis on this machine, under ./.services (KAFKA_PORT, REDIS_PORT)
+	@.ci/system-packages
+	@$(BIN)/python -m driftline.streams.local up --kafka-port $(KAFKA_PORT) --redis-port $(REDIS_PORT)
+
+services-down: $(VENV)/.ready  ## stop them; the data stays
+	@$(BIN)/python -m driftline.streams.local down
+
+wheel: $(VENV)/.ready-test  ## wheel and sdist into dist/
+	@$(BIN)/python -m build --outdir dist . > /dev/null
+	@ls dist
+
+clean:  ## remove what was built or cached here, but not .services
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find driftline tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps: one per set of dependencies, newer than the file that names them.
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit("driftline needs Python 3.10 or newer, $(PYTHON) is %d.%d\nhint: make PYTHON=python3.12" % sys.version_info[:2] if sys.version_info < (3, 10) else 0)'
+	@$(PYTHON) -m venv $(VENV) || { .ci/system-packages venv && $(PYTHON) -m venv --clear $(VENV); }
+	@touch $@
+
+$(VENV)/.ready: $(VENV)/.python pyproject.toml
+	@echo "installing driftline into $(VENV)" >&2
+	@$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/.ready-test: $(VENV)/.python pyproject.toml
+	@echo "installing driftline and its test tools into $(VENV)" >&2
+	@$(PIP) install --editable '.[test]'
+	@touch $(VENV)/.ready $@
+
+$(VENV)/.ready-dev: $(VENV)/.python pyproject.toml
+	@echo "installing driftline and its development tools into $(VENV)" >&2
+	@$(PIP) install --editable '.[dev]'
+	@touch $(VENV)/.ready $(VENV)/.ready-test $@
