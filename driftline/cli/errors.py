@@ -28,7 +28,7 @@ class Failure(click.ClickException):
         super().__init__(message)
         self.hint = hint
 
-    def show(self, file: IO[Any] | None = None) -> None:
+    def show(self, _file: IO[Any] | None = None) -> None:
         click.echo(f"error: {self.message}", err=True)
         if self.hint:
             click.echo(f"  hint: {self.hint}", err=True)

@@ -21,7 +21,7 @@ CONNECT_SECONDS = 10.0
 
 
 def client_properties(kafka: Kafka) -> dict[str, Any]:
-    """librdkafka properties of the configuration, secrets resolved."""
+    """Properties for librdkafka of the configuration, secrets resolved."""
     properties: dict[str, Any] = {"bootstrap.servers": kafka.bootstrap}
     for name, value in kafka.properties.items():
         properties[name] = value if isinstance(value, (str, int, float, bool)) else secret(value, name)
@@ -47,7 +47,11 @@ def secret(ref: SecretRef, name: str) -> str:
 
 def quiet(properties: dict[str, Any]) -> dict[str, Any]:
     """The same, with the client's own log on stderr left to errors that a command does not report itself."""
-    return {**properties, "log_level": 2, "error_cb": lambda error: None}
+    return {**properties, "log_level": 2, "error_cb": _ignore}
+
+
+def _ignore(_error: object) -> None:
+    """What fails comes back from the call that a command makes."""
 
 
 def admin(kafka: Kafka) -> AdminClient:
@@ -162,10 +166,10 @@ def read_topic(
                 if until_idle is not None and len(at_end) == partitions and time.monotonic() - last >= until_idle:
                     return
                 continue
-            error = message.error()
+            error, partition = message.error(), message.partition() or 0
             if error is not None:
                 if error.code() == KafkaError._PARTITION_EOF:
-                    at_end.add(message.partition())
+                    at_end.add(partition)
                     if until_idle == 0.0 and len(at_end) == partitions:
                         return
                     continue
@@ -174,7 +178,7 @@ def read_topic(
                 raise KafkaException(error)
             last = time.monotonic()
             if to_ms is not None and message.timestamp()[1] >= to_ms:
-                at_end.add(message.partition())
+                at_end.add(partition)
                 if len(at_end) == partitions and until_idle is not None:
                     return
                 continue

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -34,10 +33,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are run, with errors shown in one line."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, _ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
         module_name = COMMANDS[cmd_name][0]
@@ -51,15 +50,16 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
-    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:
-        extra.pop("standalone_mode", None)
-        debug = "--debug" in (sys.argv[1:] if args is None else args)
+    def main(self, *args: Any, **options: Any) -> Any:
+        given = options.get("args", args[0] if args else None)
+        debug = "--debug" in (sys.argv[1:] if given is None else given)
+        options["standalone_mode"] = False
         try:
-            result = super().main(args, prog_name, standalone_mode=False, **extra)
+            result = super().main(*args, **options)
             sys.stdout.flush()
         except BaseException as error:  # the one place where an error becomes an exit code
             if debug and not isinstance(error, (SystemExit, click.exceptions.Exit, click.UsageError)):

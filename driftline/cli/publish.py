@@ -44,13 +44,13 @@ def command(
     show: bool,
     output: str,
 ) -> None:
-    """Send the rows of a CSV, .csv.gz or Parquet file as predictions, and their labels when they are due.
+    r"""Send the rows of a CSV, .csv.gz or Parquet file as predictions, and their labels when they are due.
 
     Records carry the event time as their timestamp, and labels stand between the predictions in the order of time:
     what `run` makes of the topics is what `replay` prints for the file.
 
     \b
-    driftline publish bookings.csv.gz -c hotels.yml --time booked_at --label y --label-time label_at \\
+    driftline publish bookings.csv.gz -c hotels.yml --time booked_at --label y --label-time label_at \
         --score-from logistic:y:20000 --drop country,assigned_room_type
     """
     config = _config(config_path)
@@ -144,7 +144,7 @@ class _Delivery:
         self.failed = 0
         self.reason: Any = None
 
-    def __call__(self, error: Any, message: Any) -> None:
+    def __call__(self, error: Any, _message: Any) -> None:
         if error is not None:
             self.failed += 1
             self.reason = self.reason or error

@@ -1,0 +1,110 @@
+"""Drift events, alerts and snapshots on stdout: a line each as they come, or the bytes of the topic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from driftline.cli.output import cell, write_line
+from driftline.cli.times import iso
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """How one kind of event is shown: its topic's short name, and (column, width) pairs; the last is open-ended."""
+
+    topic: str
+    columns: tuple[tuple[str, int], ...]
+
+
+TABLES = {
+    "drift": Table(
+        "drift",
+        (
+            ("time", 19),
+            ("kind", 8),
+            ("severity", 8),
+            ("model", 14),
+            ("series", 30),
+            ("segment", 18),
+            ("detector", 12),
+            ("effect", 12),
+            ("position", 12),
+            ("since", 19),
+        ),
+    ),
+    "alerts": Table(
+        "alerts",
+        (("time", 19), ("condition", 9), ("severity", 8), ("model", 14), ("series", 30), ("segment", 18), ("seq", 4), ("summary", 0)),
+    ),
+    "snapshots": Table(
+        "snapshots",
+        (("time", 19), ("model", 14), ("panel", 9), ("segment", 18), ("state", 8), ("rows", 12), ("open", 0)),
+    ),
+}
+
+
+class EventPrinter:
+    """Prints events one by one, so that memory does not grow with them.
+
+    Parameters
+    ----------
+    live : the reader waits for each line; else lines may be buffered.
+    """
+
+    def __init__(self, what: str, output: str, *, live: bool = False) -> None:
+        self._what = what
+        self._table = TABLES[what]
+        self._json = output == "json"
+        self._out = click.get_binary_stream("stdout")
+        self._live = live
+        self._started = False
+        self.count = 0
+
+    def add(self, value: bytes) -> None:
+        """Print one event from its bytes."""
+        self.count += 1
+        if self._json:
+            if self._live:
+                write_line(value)
+            else:
+                self._out.write(value + b"\n")
+            return
+        if not self._started:
+            self._started = True
+            click.echo(self._line({name: name for name, _ in self._table.columns}))
+        click.echo(self._line(self._row(value)))
+
+    def finish(self) -> None:
+        """Hand over what is buffered."""
+        self._out.flush()
+
+    def _line(self, row: dict[str, str]) -> str:
+        return "  ".join(row[name].ljust(width) for name, width in self._table.columns).rstrip()
+
+    def _row(self, value: bytes) -> dict[str, str]:
+        import orjson
+
+        event = orjson.loads(value)
+        row = {name: cell(event.get(name)) for name, _ in self._table.columns}
+        row["time"] = iso(event.get("time_ms") or event.get("observed_at_ms")) or "-"
+        if self._what == "drift":
+            row["effect"] = _effect(event.get("effect"))
+            row["position"] = _position(event.get("position"))
+            row["since"] = iso((event.get("since") or {}).get("time_ms")) or "-"
+            if event.get("kind") in ("version_seen", "baseline", "recovery") and event.get("reason"):
+                row["since"] = event["reason"]
+        elif self._what == "snapshots":
+            row["rows"] = f"{event['rows']:,}" if event["state"] != "learning" else f"{event['rows']:,}/{event['learn_rows']:,}"
+            row["open"] = ", ".join(level["series"] for level in event["series"] if level["open"]) or "-"
+        return row
+
+
+def _effect(effect: dict[str, Any] | None) -> str:
+    return f"{effect['kind']} {effect['size']:.3g}" if effect else "-"
+
+
+def _position(position: dict[str, Any] | None) -> str:
+    return f"{position['partition']}:{position['offset']}" if position else "-"

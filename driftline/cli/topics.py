@@ -1,0 +1,145 @@
+"""`driftline topics create`: our topics from the topic table, or their list and ACLs for a platform team."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from driftline.cli.errors import Failure
+from driftline.cli.output import output_option, write_rows
+
+if TYPE_CHECKING:
+    from driftline.schemas.config import Config
+    from driftline.schemas.topics import Topic
+
+_CREATE_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A topic to create."""
+
+    name: str
+    partitions: int
+    replication: int
+    settings: dict[str, str]
+
+    def row(self, state: str) -> dict[str, Any]:
+        settings = " ".join(f"{key}={value}" for key, value in self.settings.items())
+        return {"topic": self.name, "partitions": self.partitions, "replication": self.replication, "settings": settings, "state": state}
+
+
+@click.group()
+def command() -> None:
+    """Driftline's topics."""
+
+
+@command.command()
+@click.argument("config_path", metavar="CONFIG", type=click.Path(dir_okay=False))
+@click.option("--partitions", type=click.IntRange(1, 10_000), help="Of observations, waiting and labels.  [default: the configuration's]")
+@click.option("--sources", is_flag=True, help="Also the topics of predictions and labels, one partition each, kept for ever: for a trial.")
+@click.option("--print", "show", is_flag=True, help="Print topics and ACLs; create nothing.")
+@output_option
+def create(config_path: str, partitions: int | None, sources: bool, show: bool, output: str) -> None:
+    """Create the topics of Driftline that are not there yet; existing ones are left as they are."""
+    from driftline.schemas.loading import load_config
+
+    config = load_config(config_path)
+    wanted = wanted_topics(config, partitions=partitions, sources=sources)
+    if show:
+        rows = [topic.row("") for topic in wanted]
+        write_rows(rows, ["topic", "partitions", "replication", "settings"], output)
+        if output == "table":
+            click.echo()
+        write_rows(acls(config), ["processor", "resource", "name", "pattern", "operations"], output)
+        return
+    rows = _create(config, wanted)
+    write_rows(rows, ["topic", "partitions", "state"], output)
+
+
+def wanted_topics(config: Config, *, partitions: int | None = None, sources: bool = False) -> list[Wanted]:
+    """Our topics as the table has them and, for a trial, the sources."""
+    from driftline.schemas.topics import TOPICS
+
+    count = partitions or config.topics.partitions
+    prefix, replication = config.topics.prefix, config.topics.replication
+    out = [Wanted(topic.full_name(prefix), topic.partitions or count, replication, _settings(topic)) for topic in TOPICS]
+    if sources:
+        names = source_topics(config)
+        settings = {"cleanup.policy": "delete", "retention.ms": "-1", "message.timestamp.type": "CreateTime"}
+        out += [Wanted(name, 1, replication, settings) for name in dict.fromkeys(names)]
+    return out
+
+
+def source_topics(config: Config) -> list[str]:
+    """The user's topics: predictions, then labels."""
+    return [source.topic for source in config.predictions] + [source.topic for source in config.labels]
+
+
+def _settings(topic: Topic) -> dict[str, str]:
+    """Append time: logical time stands inside the records, or retention would eat every replay of history."""
+    settings = {
+        "cleanup.policy": topic.cleanup,
+        "message.timestamp.type": "LogAppendTime",
+        "max.message.bytes": str(topic.max_message_bytes),
+    }
+    if topic.cleanup == "delete":
+        settings["retention.ms"] = str(topic.retention_ms)
+    return settings
+
+
+def _create(config: Config, wanted: list[Wanted]) -> list[dict[str, Any]]:
+    from confluent_kafka import KafkaError, KafkaException
+    from confluent_kafka.admin import NewTopic
+
+    from driftline.cli.kafka import admin, partition_counts
+
+    client = admin(config.kafka)
+    existing = partition_counts(client)
+    new = [topic for topic in wanted if topic.name not in existing]
+    rows = {topic.name: {**topic.row("exists"), "partitions": existing[topic.name]} for topic in wanted if topic.name in existing}
+    requests = [NewTopic(t.name, num_partitions=t.partitions, replication_factor=t.replication, config=t.settings) for t in new]
+    futures = client.create_topics(requests, operation_timeout=_CREATE_SECONDS) if requests else {}
+    for topic in new:
+        try:
+            futures[topic.name].result(_CREATE_SECONDS)
+            rows[topic.name] = topic.row("created")
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                hint = "`driftline topics create CONFIG --print` lists topics and rights for whoever may create them"
+                raise Failure(f'topic "{topic.name}": {error.args[0].str()}', hint=hint) from error
+            rows[topic.name] = topic.row("exists")
+    return [rows[topic.name] for topic in wanted]
+
+
+def acls(config: Config) -> list[dict[str, Any]]:
+    """The rights each processor needs, as rows."""
+    from driftline.schemas import topics as t
+
+    prefix = config.topics.prefix
+    sources = source_topics(config)
+    ingest_out = [t.OBSERVATIONS, t.DEAD_LETTERS, *([t.WAITING, t.LABELS] if config.labels else [])]
+    processors: dict[str, tuple[list[str], list[Topic]]] = {"ingest": (sources, ingest_out)}
+    if config.labels:
+        reads = [t.WAITING.full_name(prefix), t.LABELS.full_name(prefix), t.CHECKPOINTS.full_name(prefix)]
+        processors["join"] = (reads, [t.OBSERVATIONS, t.CHECKPOINTS, t.DEAD_LETTERS])
+    processors["detect"] = (
+        [t.OBSERVATIONS.full_name(prefix), t.CHECKPOINTS.full_name(prefix)],
+        [t.DRIFT, t.SNAPSHOTS, t.CHECKPOINTS, t.DEAD_LETTERS],
+    )
+    processors["alert"] = ([t.DRIFT.full_name(prefix)], [t.ALERTS, t.TRANSITIONS, t.DEAD_LETTERS])
+    rows: list[dict[str, Any]] = []
+    for processor, (reads, writes) in processors.items():
+        rows += [_acl(processor, "topic", name, "literal", "Read, Describe, DescribeConfigs") for name in dict.fromkeys(reads)]
+        rows += [_acl(processor, "topic", topic.full_name(prefix), "literal", "Write, Describe, DescribeConfigs") for topic in writes]
+        rows.append(_acl(processor, "group", f"{config.kafka.group_prefix}.{processor}", "prefixed", "Read, Describe"))
+        if config.kafka.guarantee == "exactly_once" and processor != "alert":
+            rows.append(_acl(processor, "transactional-id", f"{config.kafka.group_prefix}.{processor}", "prefixed", "Write, Describe"))
+    rows.append(_acl("all", "cluster", "kafka-cluster", "literal", "Describe, IdempotentWrite"))
+    return rows
+
+
+def _acl(processor: str, resource: str, name: str, pattern: str, operations: str) -> dict[str, Any]:
+    return {"processor": processor, "resource": resource, "name": name, "pattern": pattern, "operations": operations}
