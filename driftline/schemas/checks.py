@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from driftline.schemas.config import Config, DetectorSpec, Model, Monitor, SecretRef
 from driftline.schemas.document import Path, describe
+from driftline.schemas.estimate import series_count
 from driftline.schemas.problems import Flaw, did_you_mean
 from driftline.schemas.series import Series, matches, model_series
 
@@ -52,6 +53,9 @@ def check(config: Config, directory: FilePath | None) -> Iterator[Flaw]:
         yield from _task(config, model, place)
         yield from _segments(model, place)
         yield from _monitors(config, model, place)
+        if model.features is not None and (count := series_count(config, name)) > model.series_max:
+            hint = "lower segments.*.max, drop a segment, or raise series_max if Redis and CPU allow it (driftline validate prints both)"
+            yield Flaw((*place, "series_max"), f"at most {model.series_max:_} series", f"{count:_} implied by this file", hint)
 
 
 def _topics(config: Config) -> Iterator[Flaw]:

@@ -9,7 +9,7 @@ import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 Severity = Literal["info", "warning", "critical"]
 TimeUnit = Literal["auto", "iso", "s", "ms", "us"]
@@ -35,7 +35,7 @@ def parse_duration_ms(value: object) -> int:
     if match is not None:
         value = round(float(match[1]) * _DURATION_MS[match[2]])
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _DURATION_MAX_MS:
-        raise ValueError('a duration such as "10s", "5m", "24h" or "45d"')
+        raise ValueError('expected a duration such as "10s", "5m", "24h" or "45d"')
     return value
 
 
@@ -56,10 +56,12 @@ def check_start(value: str) -> str:
             return value
     except ValueError:
         pass
-    raise ValueError('"now", "earliest", "-24h" (any duration) or an ISO time with a zone such as "2026-01-31T00:00:00Z"')
+    raise ValueError('expected "now", "earliest", "-24h" (any duration) or an ISO time with a zone such as "2026-01-31T00:00:00Z"')
 
 
-DurationMs = Annotated[int, BeforeValidator(parse_duration_ms)]
+_DURATION_SCHEMA = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*(ms|s|m|h|d|w)\s*$"}]}
+
+DurationMs = Annotated[int, BeforeValidator(parse_duration_ms), WithJsonSchema(_DURATION_SCHEMA)]
 TopicName = Annotated[str, Field(pattern=TOPIC_PATTERN)]
 
 

@@ -5,19 +5,21 @@ JSON on the wire; times are Unix milliseconds in fields that end in `_ms`, RFC 3
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
+Name = Annotated[str, msgspec.Meta(min_length=1)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
 Severity = Literal["info", "warning", "critical"]
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     """A prediction as `driftline.publish` sends it; other shapes are mapped by the configuration."""
 
-    id: str
+    id: Name
     time: str | int | float | None = None
-    model: str
+    model: Name
     version: str | None = None
     features: dict[str, float | str | bool | None]
     score: float | list[float] | None = None
@@ -31,7 +33,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
 class Label(msgspec.Struct, frozen=True, kw_only=True):
     """The truth about an earlier prediction, joined by `id`."""
 
-    id: str
+    id: Name
     time: str | int | float | None = None
     label: float | str | bool
     model: str | None = None
@@ -40,9 +42,9 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
 class Position(msgspec.Struct, frozen=True):
     """A source record: the prediction or label topic, never one of ours."""
 
-    topic: str
-    partition: int
-    offset: int
+    topic: Name
+    partition: Count
+    offset: Count
 
 
 class Since(msgspec.Struct, frozen=True):
@@ -71,15 +73,15 @@ class Effect(msgspec.Struct, frozen=True):
 class DriftEvent(msgspec.Struct, frozen=True, kw_only=True):
     """A change in one series of one model: it opens an episode, adds evidence to it, or ends it."""
 
-    id: str
+    id: Name
     kind: Literal["drift", "evidence", "recovery", "version_seen", "baseline"]
-    environment: str
-    model: str
+    environment: Name
+    model: Name
     version: str | None
-    monitor: str
-    series: str
+    monitor: Name
+    series: Name
     segment: dict[str, str] | None
-    episode: str
+    episode: Name
     detector: str
     statistic: float | None
     threshold: float | None
@@ -88,8 +90,8 @@ class DriftEvent(msgspec.Struct, frozen=True, kw_only=True):
     effect: Effect | None
     direction: Literal["up", "down"] | None
     severity: Severity
-    n: int
-    window: int
+    n: Count
+    window: Count
     baseline: str | None
     position: Position
     since: Since | None
@@ -104,8 +106,8 @@ class DriftEvent(msgspec.Struct, frozen=True, kw_only=True):
 class SeriesLevel(msgspec.Struct, frozen=True, kw_only=True):
     """One series in a snapshot; a quantity the series does not have is null."""
 
-    series: str
-    n: int
+    series: Name
+    n: Count
     mean: float | None
     baseline_mean: float | None
     psi: float | None
@@ -120,14 +122,14 @@ class SeriesLevel(msgspec.Struct, frozen=True, kw_only=True):
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The state of one panel scope every `snapshot_every` events."""
 
-    environment: str
-    model: str
+    environment: Name
+    model: Name
     version: str | None
     panel: Literal["features", "scores", "outcomes"]
     segment: dict[str, str] | None
     state: Literal["learning", "watching"]
-    rows: int
-    learn_rows: int
+    rows: Count
+    learn_rows: Count
     baseline: str | None
     position: Position
     time_ms: int
@@ -137,13 +139,13 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
     """The current state of one alert; key = fingerprint, readers ignore a `seq` not above the last of the same episode."""
 
-    fingerprint: str
-    episode: str
-    seq: int
-    environment: str
-    model: str
-    monitor: str
-    series: str
+    fingerprint: Name
+    episode: Name
+    seq: Count
+    environment: Name
+    model: Name
+    monitor: Name
+    series: Name
     segment: dict[str, str] | None
     condition: Literal["firing", "resolved"]
     severity: Severity
@@ -161,17 +163,17 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
 class Transition(msgspec.Struct, frozen=True, kw_only=True):
     """One step in an alert's life, or (condition null) a note beside it: a new version, a new baseline; append-only."""
 
-    fingerprint: str
-    episode: str
-    seq: int
-    model: str
+    fingerprint: Name
+    episode: Name
+    seq: Count
+    model: Name
     change: Literal["opened", "severity", "evidence", "resolved", "version_seen", "baseline"]
     from_severity: Severity | None
     severity: Severity
     condition: Literal["firing", "resolved"] | None
     reason: str | None
     time_ms: int
-    drift_event: str
+    drift_event: Name
 
 
 CLOUD_EVENT_TYPES = {

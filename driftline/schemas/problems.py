@@ -227,7 +227,7 @@ def _expected(error: Mapping[str, Any], value: Any) -> str:
     if kind == "literal_error":
         return "one of " + str(context["expected"]).replace("'", '"').replace(" or ", ", ")
     if kind == "value_error":
-        return str(context["error"])
+        return str(context["error"]).removeprefix("expected ")
     if kind == "too_short":
         return f"at least {context['min_length']} entry" if context["min_length"] == 1 else f"at least {context['min_length']} entries"
     if kind == "too_long":
