@@ -56,10 +56,10 @@ class EventWriter:
         """The drift event of a panel's signal; a provisional baseline holds its severity at info."""
         monitor = plan.monitor_of(signal.series)
         about = (plan.name, panel.kind, panel.version, panel.age_ms, signal.series, _segment_key(segment))
-        severity: Severity = "info" if provisional else signal.severity  # type: ignore[assignment]
+        severity: Severity = "info" if provisional else signal.severity
         event = DriftEvent(
             id=event_id(self._config.environment, self._cluster, row.position, *about, signal.detector, signal.kind),
-            kind="drift" if signal.kind == "open" else signal.kind,  # type: ignore[arg-type]
+            kind="drift" if signal.kind == "open" else signal.kind,
             environment=self._config.environment,
             model=plan.name,
             version=panel.version,
@@ -73,7 +73,7 @@ class EventWriter:
             value=_finite(signal.value),
             baseline_value=_finite(signal.baseline_value),
             effect=None if _finite(signal.effect_size) is None else Effect(signal.effect_kind, signal.effect_size),  # type: ignore[arg-type]
-            direction=signal.direction,  # type: ignore[arg-type]
+            direction=signal.direction,
             severity=severity,
             n=signal.n,
             window=signal.window,

@@ -98,9 +98,8 @@ def read_baselines(path: Path) -> dict[str, Any]:
         raise BaselineError(f'{path}: not a baseline file: expected "format": "{FORMAT}"; make one with `driftline baseline build`')
     if whole.get("version") != VERSION:
         raise BaselineError(f"{path}: version {whole.get('version')!r}, this release reads version {VERSION}; upgrade or build it again")
-    panels = {
-        kind: Baseline.from_json(json.dumps(panel), place=f"{path}: panel {kind}") for kind, panel in whole["panels"].items() if kind in PANELS
-    }
+    known = {kind: panel for kind, panel in whole["panels"].items() if kind in PANELS}
+    panels = {kind: Baseline.from_json(json.dumps(panel), place=f"{path}: panel {kind}") for kind, panel in known.items()}
     return {"model": whole.get("model"), "source": whole.get("source"), "panels": panels}
 
 

@@ -193,4 +193,5 @@ def _differ(a: tuple[npt.NDArray[np.int32], list[str]], b: tuple[npt.NDArray[np.
     """1.0 where two text columns differ, whatever their dictionaries."""
     place = {value: index for index, value in enumerate(a[1])}
     translated = np.array([place.get(value, -2) for value in b[1]] or [-2], np.int32)[b[0]]
-    return (a[0] != translated).astype(np.float64)
+    differs: Float64 = (a[0] != translated).astype(np.float64)
+    return differs

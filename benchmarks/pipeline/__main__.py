@@ -1,0 +1,143 @@
+"""Figures of the whole pipeline beside what else a user could run: `python -m benchmarks.pipeline --help`."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from benchmarks.pipeline import ours
+from benchmarks.pipeline.stream import Shape, pairs, publish
+from driftline.streams.local.kafka import LocalKafka
+from driftline.streams.local.redis import LocalRedis
+
+FAUST_ROWS = 15_000
+QUIX_ROWS = 60_000
+"""Slow contenders read fewer rows: their figure per row is steady long before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    kafka: LocalKafka
+    redis: LocalRedis
+
+
+def contenders(services: Services, rows: int, quix_python: str | None) -> dict[str, Any]:
+    """(a), (b) and (c) over the same topics."""
+    bootstrap = services.kafka.bootstrap
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    for future in admin.create_topics([NewTopic(name, 1, 1) for name in ("contend.predictions", "contend.labels")]).values():
+        future.result()
+    publish(bootstrap, "contend.predictions", "contend.labels", Shape(rows=rows, wall=True))
+    scripts = [("a: bare consumer", "bare", sys.executable, rows), ("b: Faust + river", "faust_river", sys.executable, FAUST_ROWS)]
+    if quix_python:
+        scripts.append(("c: Quix Streams + river", "quix_river", quix_python, QUIX_ROWS))
+    found = {}
+    for name, script, python, count in scripts:
+        command = [python, str(Path(__file__).with_name(f"{script}.py")), bootstrap, "contend.predictions", "contend.labels", str(min(count, rows))]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+        lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+        found[name] = json.loads(lines[-1]) if lines else {"error": (done.stderr or done.stdout)[-400:]}
+        print(name, found[name], flush=True)
+    return found
+
+
+def baseline_file(directory: Path, *, segments: bool) -> str:
+    """A baseline built from a file, as a user would, of rows from before the measured stream."""
+    rows = directory / "reference.jsonl"
+    config = directory / f"reference-{segments}.yml"
+    with rows.open("wb") as sink:
+        for _, _, _, prediction, _, label in pairs(Shape(rows=20_000, first=0, label_rows=0)):
+            sink.write(prediction + b"\n")
+            del label
+    config.write_text(ours.config_text(ours.Setup("reference", segments=segments), "localhost:9092", "redis://localhost:6379/0", "bench", {}))
+    out = directory / f"baseline-{segments}.json"
+    command = [sys.executable, "-m", "driftline", "baseline", "build", str(config), "--model", "bench", "--from-file", str(rows), "-o", str(out)]
+    subprocess.run(command, check=True)
+    return str(out)
+
+
+def machine() -> dict[str, Any]:
+    """Where and with what the figures were made."""
+    packages = ("confluent-kafka", "numpy", "numba", "river", "redis", "pyarrow", "msgspec", "faust-streaming")
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "cpu": next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "?"),
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def table(results: dict[str, Any]) -> str:
+    """The figures as Markdown."""
+    bare = results["contenders"].get("a: bare consumer", {}).get("cpu_us")
+    lines = ["| what | CPU us per pair | of that Redis | times (a) | RSS MiB | guarantee |", "|---|---|---|---|---|---|"]
+    for name, row in results["contenders"].items():
+        if "cpu_us" in row:
+            ratio = row["cpu_us"] / bare if bare else float("nan")
+            lines.append(f"| {name} | {row['cpu_us']:.1f} | - | {ratio:.2f} | {row['rss_mib']:.0f} | none |")
+    for row in results["ours"]:
+        ratio = row["cpu_us"] / bare if bare else float("nan")
+        memory = sum(row["rss_mib"].values())
+        lines.append(f"| d: {row['name']} | {row['cpu_us']:.1f} | {row['redis_us']:.1f} | {ratio:.2f} | {memory:.0f} | exactly once |")
+    lines += ["", "| stage | " + " | ".join(r["name"] for r in results["ours"]) + " |", "|---|" + "---|" * len(results["ours"])]
+    for stage in (*ours.STAGES,):
+        lines.append(f"| {stage} | " + " | ".join(f"{r['stages_us'].get(stage, float('nan')):.1f}" for r in results["ours"]) + " |")
+    if results.get("latency"):
+        found = results["latency"]
+        lines += ["", f"Latency at {found['rate']:.0f} pairs/s: {found}"]
+    return "\n".join(lines)
+
+
+def setups(curves: bool) -> list[ours.Setup]:
+    """What is measured of (d)."""
+    found = [ours.Setup("no-segments"), ours.Setup("one-key-of-10", segments=True)]
+    if curves:
+        found += [ours.Setup(f"models-{n}", models=tuple(f"bench{i}" for i in range(n))) for n in (10, 50)]
+        found += [ours.Setup(f"partitions-{n}", partitions=n) for n in (4, 8)]
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=200_000, help="measured pairs of each run")
+    parser.add_argument("--waiting", type=int, default=0, help="predictions waiting for their label while measuring")
+    parser.add_argument("--curves", action="store_true", help="also partitions 1 to 8 and models 1 to 50")
+    parser.add_argument("--latency-rate", type=float, default=5_000.0, help="pairs a second; 0 leaves latency out")
+    parser.add_argument("--quix-python", help="the Python of an environment with quixstreams and river")
+    parser.add_argument("--json", type=Path, default=Path("benchmarks/pipeline.json"))
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as name, LocalKafka(heap="1g") as kafka, LocalRedis() as redis:
+        directory, services = Path(name), Services(kafka, redis)
+        results: dict[str, Any] = {"machine": machine(), "contenders": contenders(services, options.rows, options.quix_python), "ours": []}
+        for setup in setups(options.curves):
+            baselines = {"bench": baseline_file(directory, segments=setup.segments)} if setup.models == ("bench",) else {}
+            row = ours.cpu_per_pair(setup, services, directory, rows=options.rows, waiting=options.waiting, baselines=baselines)
+            results["ours"].append(row)
+            print(row, flush=True)
+        if options.latency_rate:
+            results["latency"] = ours.latency(services, directory, rate=options.latency_rate, seconds=30)
+    before = json.loads(options.json.read_text()) if options.json.exists() else None
+    options.json.write_text(json.dumps(results, indent=1) + "\n")
+    print(table(results))
+    if before:
+        for old, new in zip(before["ours"], results["ours"], strict=False):
+            print(f"{new['name']}: {old['cpu_us']:.1f} -> {new['cpu_us']:.1f} us per pair")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    main()

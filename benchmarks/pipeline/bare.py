@@ -1,0 +1,42 @@
+"""(a) A bare consumer: greedy poll and `orjson.loads` of both topics, nothing else, nothing committed."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import uuid
+
+import orjson
+from confluent_kafka import Consumer
+
+
+def main(bootstrap: str, predictions: str, labels: str, rows: int) -> None:
+    consumer = Consumer(
+        {"bootstrap.servers": bootstrap, "group.id": f"bare-{uuid.uuid4().hex}", "auto.offset.reset": "earliest",
+         "enable.auto.commit": False, "fetch.queue.backoff.ms": 10}
+    )  # fmt: skip
+    consumer.subscribe([predictions, labels])
+    seen, warm, before = 0, rows // 5, 0.0
+    while seen < 2 * rows:
+        message = consumer.poll(1.0)
+        if message is None:
+            continue
+        for record in [message, *consumer.consume(999, 0)]:
+            orjson.loads(record.value())
+            seen += 1
+        if not before and seen >= 2 * warm:
+            before, warm = cpu_seconds(), seen // 2
+    spent = cpu_seconds() - before
+    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"cpu_us": spent / (seen / 2 - warm) * 1e6, "rss_mib": rss}))
+    consumer.close()
+
+
+def cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))

@@ -1,0 +1,217 @@
+"""(d) Driftline's ingest, join and detect: CPU of every process by stage, memory, and latency of drift events."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import psutil
+import redis
+from confluent_kafka import Consumer, TopicPartition
+
+from benchmarks.pipeline.stream import FEATURES, MODELS_ONE, Shape, publish
+
+STAGES = ("ingest", "join", "detect")
+WARM_ROWS = 20_000
+STALL_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """One measured configuration."""
+
+    name: str
+    segments: bool = False
+    models: tuple[str, ...] = MODELS_ONE
+    partitions: int = 1
+    age: str = "2s"
+    label_rows: int = 1_000
+    monitors: str = ""
+    window: int = 5_000
+
+
+def config_text(setup: Setup, bootstrap: str, redis_url: str, prefix: str, baselines: dict[str, str]) -> str:
+    """The configuration of a run, as a user would write it."""
+    lines = [
+        "version: 1",
+        f"environment: {prefix}",
+        f'kafka: {{bootstrap: "{bootstrap}", group_prefix: {prefix}}}',
+        f'redis: {{url: "{redis_url}", key_prefix: {prefix}}}',
+        f"topics: {{prefix: {prefix}, partitions: {setup.partitions}}}",
+        "http: {port: 0}",
+        f"predictions: {prefix}.predictions",
+        f"labels: {prefix}.labels",
+        "models:",
+    ]
+    for model in setup.models:
+        lines += [f"  {model}:", f"    window: {setup.window}", f"    labels: {{ages: [{setup.age}]}}", "    features:"]
+        lines += [f"      {name}: numeric" for name in FEATURES]
+        if setup.segments:
+            lines += ["    segments: {segment: {path: segment, max: 10}}"]
+        if model in baselines:
+            lines += [f"    baseline: {{file: {baselines[model]}}}"]
+        lines += setup.monitors.splitlines()
+    return "\n".join(lines) + "\n"
+
+
+class Workers:
+    """`driftline run` without the alert app, and the CPU of its processes by stage."""
+
+    def __init__(self, config: Path, *options: str) -> None:
+        command = [sys.executable, "-m", "driftline", "run", str(config), "--processors", "ingest,join,detect", *options]
+        self._log = config.with_suffix(".log").open("wb")
+        self._process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT)
+
+    def by_stage(self) -> dict[str, psutil.Process]:
+        found = {}
+        for child in psutil.Process(self._process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                line = " ".join(child.cmdline())
+                for stage in STAGES:
+                    if stage in line.split("--processors")[-1].split()[:1]:
+                        found[stage] = child
+        return found
+
+    def cpu_seconds(self) -> dict[str, float]:
+        return {stage: sum(p.cpu_times()[:2]) for stage, p in self.by_stage().items()}
+
+    def rss_mib(self) -> dict[str, float]:
+        return {stage: p.memory_info().rss / 2**20 for stage, p in self.by_stage().items()}
+
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def stop(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(30)
+        if self.alive():
+            self._process.kill()
+        self._log.close()
+
+
+@contextlib.contextmanager
+def running(config: Path, *options: str) -> Iterator[Workers]:
+    workers = Workers(config, *options)
+    try:
+        yield workers
+    finally:
+        workers.stop()
+
+
+class Progress:
+    """How far detect is, from the snapshots topic."""
+
+    def __init__(self, bootstrap: str, prefix: str, partitions: int) -> None:
+        self._consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": f"{prefix}-progress", "enable.auto.commit": False})
+        self._consumer.assign([TopicPartition(f"{prefix}.snapshots", p, 0) for p in range(partitions)])
+        self.rows: dict[tuple[str, str], int] = {}
+
+    def total(self, panel: str) -> int:
+        return sum(rows for (_, kind), rows in self.rows.items() if kind == panel)
+
+    def wait(self, workers: Workers, *, features: int, outcomes: int) -> None:
+        """Block until detect has seen so many rows of each panel."""
+        moved = time.monotonic()
+        while self.total("features") < features or self.total("outcomes") < outcomes:
+            for message in self._consumer.consume(500, 0.2):
+                if message.error() is None:
+                    moved = time.monotonic()
+                    record = orjson.loads(message.value())
+                    if record["segment"] is None:
+                        self.rows[record["model"], record["panel"]] = record["rows"]
+            if not workers.alive() or time.monotonic() - moved > STALL_SECONDS:
+                raise SystemExit(f"driftline run stopped or stalls at {self.rows}; see its log beside the configuration")
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+def cpu_per_pair(setup: Setup, services: Any, directory: Path, *, rows: int, waiting: int, baselines: dict[str, str]) -> dict[str, Any]:
+    """CPU microseconds per (prediction + label) of each stage and of Redis, after `waiting` rows of warm-up."""
+    prefix = f"bench-{os.getpid()}-{setup.name}".replace("_", "-")
+    config = directory / f"{prefix}.yml"
+    config.write_text(config_text(setup, services.kafka.bootstrap, services.redis.url, prefix, baselines))
+    subprocess.run([sys.executable, "-m", "driftline", "topics", "create", str(config), "--sources"], check=True, capture_output=True)
+    store = redis.Redis.from_url(services.redis.url)
+    warm = max(WARM_ROWS, waiting) // 1_000 * 1_000 + 5_000
+    lag = warm - WARM_ROWS if waiting else setup.label_rows + 2_000
+    topics = (services.kafka.bootstrap, f"{prefix}.predictions", f"{prefix}.labels")
+    start_ms = int(time.time() * 1000) - 3 * 86_400_000
+    shape = Shape(rows=warm, start_ms=start_ms, label_rows=setup.label_rows, models=setup.models)
+    progress = Progress(services.kafka.bootstrap, prefix, setup.partitions)
+    per_model = 1_000 * len(setup.models)
+    with running(config, "--time", "data", "--start", "earliest") as workers:
+        publish(*topics, shape)
+        progress.wait(workers, features=warm // per_model * per_model - per_model, outcomes=0)
+        time.sleep(1.0)
+        before, redis_before, began = workers.cpu_seconds(), redis_cpu(store), time.monotonic()
+        outcomes = progress.total("outcomes")
+        publish(*topics, Shape(rows=rows, first=warm, start_ms=start_ms, label_rows=setup.label_rows, models=setup.models))
+        progress.wait(workers, features=(warm + rows) // per_model * per_model - per_model, outcomes=max(outcomes, warm + rows - lag - per_model))
+        seconds = time.monotonic() - began
+        after, redis_after, rss = workers.cpu_seconds(), redis_cpu(store), workers.rss_mib()
+        state = int(store.info("memory")["used_memory"])
+    progress.close()
+    stages = {stage: (after[stage] - before.get(stage, 0.0)) / rows * 1e6 for stage in after}
+    redis_us = (redis_after - redis_before) / rows * 1e6
+    return {
+        "name": setup.name, "rows": rows, "waiting": waiting, "stages_us": stages, "redis_us": redis_us,
+        "cpu_us": sum(stages.values()) + redis_us, "rss_mib": rss, "pairs_per_second": rows / seconds, "redis_bytes": state,
+    }  # fmt: skip
+
+
+def redis_cpu(store: redis.Redis) -> float:
+    """CPU seconds of the Redis server so far."""
+    info = store.info("cpu")
+    return float(info["used_cpu_sys"]) + float(info["used_cpu_user"])
+
+
+EAGER = """    monitors:
+      - {id: eager, series: ["feature:*"], detectors: [adwin, page_hinkley, psi], window: 200, run_length: 1000}"""
+
+
+def latency(services: Any, directory: Path, *, rate: float, seconds: float) -> dict[str, Any]:
+    """Milliseconds from a prediction's append to its drift event at a `read_committed` subscriber, at a fixed rate.
+
+    Open loop: the publisher never waits for the workers, so a stall is not hidden (no coordinated omission).
+    """
+    prefix = f"bench-{os.getpid()}-latency"
+    config = directory / f"{prefix}.yml"
+    setup = Setup("latency", monitors=EAGER, window=200)
+    text = config_text(setup, services.kafka.bootstrap, services.redis.url, prefix, {})
+    config.write_text(text.replace("    window: 200\n", "    window: 200\n    baseline: {learn: 5000, settle: 0s}\n"))
+    subprocess.run([sys.executable, "-m", "driftline", "topics", "create", str(config), "--sources"], check=True, capture_output=True)
+    reader = Consumer({"bootstrap.servers": services.kafka.bootstrap, "group.id": prefix, "isolation.level": "read_committed",
+                       "enable.auto.commit": False, "fetch.wait.max.ms": 10})  # fmt: skip
+    reader.assign([TopicPartition(f"{prefix}.drift", 0, 0)])
+    code = (
+        "import sys; from benchmarks.pipeline.stream import Shape, publish; "
+        f"publish('{services.kafka.bootstrap}', '{prefix}.predictions', '{prefix}.labels', "
+        f"Shape(rows={int(rate * seconds)}, wall=True, start_ms={int(time.time() * 1000)}, step_ms={1000 / rate}, shift_every=1000), rate={rate})"
+    )
+    delays: list[float] = []
+    with running(config, "--start", "earliest"):
+        time.sleep(8.0)
+        sender = subprocess.Popen([sys.executable, "-c", code])
+        idle = time.monotonic()
+        while sender.poll() is None or time.monotonic() - idle < 3.0:
+            message = reader.poll(0.1)
+            if message is not None and message.error() is None:
+                idle = time.monotonic()
+                event = orjson.loads(message.value())
+                if event["kind"] in ("drift", "evidence", "recovery"):
+                    delays.append(time.time() * 1000 - event["record_time_ms"])
+    reader.close()
+    delays.sort()
+    pick = lambda q: delays[min(len(delays) - 1, int(q * len(delays)))] if delays else None  # noqa: E731
+    return {"rate": rate, "drift_events": len(delays), "p50_ms": pick(0.5), "p90_ms": pick(0.9), "p99_ms": pick(0.99)}
