@@ -22,7 +22,7 @@ from driftline.detectors.kernels.bank import (
     per_series,
     unpack,
 )
-from driftline.detectors.kernels.jit import compiled
+from driftline.detectors.kernels.jit import kernel
 
 COUNT, MEAN, RISING, FALLING, LOWEST, HIGHEST, LOWEST_AT, HIGHEST_AT, FIRED = range(9)
 """Columns of `sums`: values seen, their mean, both sums, their extremes, the counts at those, and the alarm flag."""
@@ -38,7 +38,7 @@ _VERSION = 1
 _FIELDS = 9
 
 
-@compiled
+@kernel
 def _clear(q: int, sums: Float64Array) -> None:
     for k in range(_FIELDS):
         sums[q, k] = 0.0
@@ -46,7 +46,7 @@ def _clear(q: int, sums: Float64Array) -> None:
     sums[q, HIGHEST] = -1.0
 
 
-@compiled
+@kernel
 def page_hinkley_push(q: int, x: float, sums: Float64Array, delta: float, threshold: float, alpha: float, mode: int, first: float) -> float:
     """One value of one series; the statistic with the sign of the change at an alarm, else 0."""
     if sums[q, FIRED] != 0.0:
@@ -80,7 +80,7 @@ def page_hinkley_push(q: int, x: float, sums: Float64Array, delta: float, thresh
     return -down
 
 
-@compiled
+@kernel
 def _update(values, scopes, active, sums, delta, threshold, alpha, mode, first, out, row, slot):  # type: ignore[no-untyped-def]  # arrays only; the bank below is the typed face
     n_columns = values.shape[1]
     written = 0

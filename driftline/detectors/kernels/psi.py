@@ -30,7 +30,7 @@ from driftline.detectors.kernels.bank import (
     per_series,
     unpack,
 )
-from driftline.detectors.kernels.jit import compiled, portable_log
+from driftline.detectors.kernels.jit import kernel, portable_log
 
 N_CODES = 67
 NO_GROUP = 255
@@ -67,7 +67,7 @@ class PsiArrays(NamedTuple):
     armed: UInt8Array  # (s, c)
 
 
-@compiled
+@kernel
 def psi_push(a: PsiArrays, s: int, c: int, entering: int, leaving: int) -> None:
     """One row more, one row less (`leaving` = -1 while the window fills) in one series."""
     a.counts[s, c, entering] += 1
@@ -97,7 +97,7 @@ def psi_push(a: PsiArrays, s: int, c: int, entering: int, leaving: int) -> None:
         a.grouped[s, c] -= 1
 
 
-@compiled
+@kernel
 def psi_refresh(a: PsiArrays, s: int, c: int) -> None:
     """Both sums from the counts, in group order."""
     first = 0.0
@@ -111,19 +111,19 @@ def psi_refresh(a: PsiArrays, s: int, c: int) -> None:
     a.sums[s, c, 1] = second
 
 
-@compiled
+@kernel
 def psi_value(a: PsiArrays, s: int, c: int) -> float:
     """The PSI of the window as it is."""
     return a.sums[s, c, 0] / (a.grouped[s, c] + 0.5 * a.n_groups[s, c]) - a.sums[s, c, 1]
 
 
-@compiled
+@kernel
 def psi_limit(a: PsiArrays, s: int, c: int) -> float:
     """The threshold for the rows that count: under no drift PSI grows as 1/n, so fewer rows raise it."""
     return a.threshold[s, c] * (a.window[c] / a.grouped[s, c])
 
 
-@compiled
+@kernel
 def psi_test(a: PsiArrays, s: int, c: int) -> float:
     """The PSI if it crossed its limit from below on this row, else -1; call it only while the window is full."""
     if a.grouped[s, c] == 0:
@@ -139,7 +139,7 @@ def psi_test(a: PsiArrays, s: int, c: int) -> float:
     return -1.0
 
 
-@compiled
+@kernel
 def _update(codes, scopes, a, ring, heads, out, row, slot):  # type: ignore[no-untyped-def]  # arrays only; the bank below is the typed face
     n_columns = codes.shape[1]
     length = ring.shape[1]
@@ -191,8 +191,16 @@ def smoothed_shares(counts: ArrayLike) -> Float64Array:
     return shares
 
 
+@kernel
+def _fill_log_half(logs: Float64Array) -> None:
+    for k in range(logs.shape[0]):
+        logs[k] = portable_log(k + 0.5)
+
+
 def _log_half(longest: int) -> Float64Array:
-    return np.array([portable_log(k + 0.5) for k in range(longest + 2)])
+    logs = np.empty(longest + 2)
+    _fill_log_half(logs)
+    return logs
 
 
 class PsiBank:

@@ -27,7 +27,7 @@ from driftline.detectors.kernels.bank import (
     per_series,
     unpack,
 )
-from driftline.detectors.kernels.jit import compiled
+from driftline.detectors.kernels.jit import kernel
 
 N_CODES = 67
 
@@ -68,7 +68,7 @@ def rate_bound(hits: int, rows: int, direction: int, errors: float = 2.0) -> flo
     return min(max(bound, _SMALLEST), 1 - _SMALLEST)
 
 
-@compiled
+@kernel
 def rate_push(factors: Float64Array, stakes: Float64Array, starts: Int64Array, s: int, k: int, side: int, hit: int, seen: int) -> float:
     """One row of one side of one series; the mean of R over the alternatives.
 
@@ -86,14 +86,14 @@ def rate_push(factors: Float64Array, stakes: Float64Array, starts: Int64Array, s
     return total / BETS
 
 
-@compiled
+@kernel
 def _restart(stakes: Float64Array, s: int, k: int) -> None:
     for side in range(2):
         for bet in range(BETS):
             stakes[s, k, side, bet] = 1.0
 
 
-@compiled
+@kernel
 def _largest(stakes: Float64Array, s: int, k: int, side: int) -> int:
     best = 0
     for bet in range(1, BETS):
@@ -102,7 +102,7 @@ def _largest(stakes: Float64Array, s: int, k: int, side: int) -> int:
     return best
 
 
-@compiled
+@kernel
 def _update(codes, scopes, active, column_of, hits, factors, stakes, starts, seen, limits, sides, out, row, slot):  # type: ignore[no-untyped-def]  # arrays only; the bank below is the typed face
     n_series = column_of.shape[0]
     written = 0
