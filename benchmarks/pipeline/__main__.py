@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import datetime
+import datetime as dt
 import importlib.metadata
 import json
 import os
@@ -46,7 +46,8 @@ def contenders(services: Services, rows: int, quix_python: str | None) -> dict[s
         scripts.append(("c: Quix Streams + river", "quix_river", quix_python, QUIX_ROWS))
     found = {}
     for name, script, python, count in scripts:
-        command = [python, str(Path(__file__).with_name(f"{script}.py")), bootstrap, "contend.predictions", "contend.labels", str(min(count, rows))]
+        program = str(Path(__file__).with_name(f"{script}.py"))
+        command = [python, program, bootstrap, "contend.predictions", "contend.labels", str(min(count, rows))]
         done = subprocess.run(command, capture_output=True, text=True, timeout=900)
         lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
         found[name] = json.loads(lines[-1]) if lines else {"error": (done.stderr or done.stdout)[-400:]}
@@ -62,10 +63,11 @@ def baseline_file(directory: Path, *, segments: bool) -> str:
         for _, _, _, prediction, _, label in pairs(Shape(rows=20_000, first=0, label_rows=0)):
             sink.write(prediction + b"\n")
             del label
-    config.write_text(ours.config_text(ours.Setup("reference", segments=segments), "localhost:9092", "redis://localhost:6379/0", "bench", {}))
+    setup = ours.Setup("reference", segments=segments)
+    config.write_text(ours.config_text(setup, "localhost:9092", "redis://localhost:6379/0", "bench", {}))
     out = directory / f"baseline-{segments}.json"
-    command = [sys.executable, "-m", "driftline", "baseline", "build", str(config), "--model", "bench", "--from-file", str(rows), "-o", str(out)]
-    subprocess.run(command, check=True)
+    build = [sys.executable, "-m", "driftline", "baseline", "build", str(config)]
+    subprocess.run([*build, "--model", "bench", "--from-file", str(rows), "-o", str(out)], check=True)
     return str(out)
 
 
@@ -73,7 +75,7 @@ def machine() -> dict[str, Any]:
     """Where and with what the figures were made."""
     packages = ("confluent-kafka", "numpy", "numba", "river", "redis", "pyarrow", "msgspec", "faust-streaming")
     return {
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "date": dt.datetime.now(dt.timezone.utc).date().isoformat(),
         "python": platform.python_version(),
         "cores": os.cpu_count(),
         "cpu": next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "?"),

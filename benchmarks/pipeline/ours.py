@@ -157,7 +157,8 @@ def cpu_per_pair(setup: Setup, services: Any, directory: Path, *, rows: int, wai
         before, redis_before, began = workers.cpu_seconds(), redis_cpu(store), time.monotonic()
         outcomes = progress.total("outcomes")
         publish(*topics, Shape(rows=rows, first=warm, start_ms=start_ms, label_rows=setup.label_rows, models=setup.models))
-        progress.wait(workers, features=(warm + rows) // per_model * per_model - per_model, outcomes=max(outcomes, warm + rows - lag - per_model))
+        expected = max(outcomes, warm + rows - lag - per_model)
+        progress.wait(workers, features=(warm + rows) // per_model * per_model - per_model, outcomes=expected)
         seconds = time.monotonic() - began
         after, redis_after, rss = workers.cpu_seconds(), redis_cpu(store), workers.rss_mib()
         state = int(store.info("memory")["used_memory"])
@@ -197,7 +198,8 @@ def latency(services: Any, directory: Path, *, rate: float, seconds: float) -> d
     code = (
         "import sys; from benchmarks.pipeline.stream import Shape, publish; "
         f"publish('{services.kafka.bootstrap}', '{prefix}.predictions', '{prefix}.labels', "
-        f"Shape(rows={int(rate * seconds)}, wall=True, start_ms={int(time.time() * 1000)}, step_ms={1000 / rate}, shift_every=1000), rate={rate})"
+        f"Shape(rows={int(rate * seconds)}, wall=True, start_ms={int(time.time() * 1000)}, step_ms={1000 / rate}, shift_every=1000), "
+        f"rate={rate})"
     )
     delays: list[float] = []
     with running(config, "--start", "earliest"):
