@@ -15,6 +15,7 @@ import redis
 
 from driftline.schemas.config import Config, SecretRef
 from driftline.schemas.topics import DRIFT
+from driftline.streams.alert import transport
 from driftline.streams.alert.app import RETRY_SECONDS, AlertApp, AppSettings
 from driftline.streams.alert.connections import EndOffsets, KafkaPublisher, redis_client, topic_id
 from driftline.streams.alert.pipeline import AlertPipeline
@@ -56,7 +57,7 @@ def run_alert(
     -------
     0, or the exit code of what stopped it.
     """
-    for noisy in ("faust", "mode", "aiokafka"):
+    for noisy in ("faust", "mode", "aiokafka", transport.__name__):   # the transport's services log as Faust's do
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         return _run(config, until_idle_s, metrics or Metrics(), health or Health(), stall_s, session_timeout_s)

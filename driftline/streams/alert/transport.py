@@ -24,8 +24,6 @@ class IsolationError(RuntimeError):
 class CommittedConsumerThread(driver.AIOKafkaConsumerThread):
     """The thread that owns aiokafka's consumer."""
 
-    logger = driver.logger
-
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = "read_committed"   # read once, by the consumer's start()
@@ -46,8 +44,6 @@ class CommittedConsumerThread(driver.AIOKafkaConsumerThread):
 
 class CommittedConsumer(driver.Consumer):
     """A consumer that starts where the alert store stands, and knows what it has handed over."""
-
-    logger = driver.logger   # its lifecycle is Faust's to tell, not ours
 
     fetched: dict[Any, int]
 

@@ -1,0 +1,191 @@
+"""Event by event through store and outbox: crashes between any two steps lose and double nothing in the state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from driftline.schemas.contracts import decode
+from driftline.streams.alert.pipeline import AlertPipeline
+from driftline.streams.alert.recovery import state_of
+from driftline.streams.alert.store import Applied, MemoryAlertStore, OutboxRow
+from driftline.streams.alert.wire import SOURCE_HEADER, source_offset
+from driftline.streams.alert.worker import AlertContentionError, AlertWorker, Names
+from driftline.streams.errors import AwayError, StateError
+from driftline.streams.task import MemoryRecord, Record
+
+
+class Recording:
+    """A publisher that keeps what it was given, and fails on demand."""
+
+    def __init__(self) -> None:
+        self.rows: list[OutboxRow] = []
+        self.dead: list[tuple[int, str]] = []
+        self.away = False
+
+    def publish(self, rows: Sequence[OutboxRow]) -> None:
+        if self.away:
+            raise AwayError("no broker")
+        self.rows += rows
+
+    def dead_letter(self, record: Record, *, error: str) -> None:
+        if self.away:
+            raise AwayError("no broker")
+        self.dead.append((record.offset(), error))
+
+
+def worker_of(store: MemoryAlertStore, publisher: Recording) -> AlertWorker:
+    return AlertWorker(AlertPipeline(), store, publisher, Names("test", "driftline", "topic-id"))
+
+
+@pytest.fixture
+def store():
+    return MemoryAlertStore()
+
+
+@pytest.fixture
+def publisher():
+    return Recording()
+
+
+@pytest.fixture
+def worker(store, publisher):
+    return worker_of(store, publisher)
+
+
+@pytest.fixture
+def records(drift_event, drift_record):
+    events = [drift_event(1), drift_event(2, kind="evidence", severity="critical"), drift_event(3, kind="recovery")]
+    return [drift_record(event, offset) for event, offset in zip(events, (0, 4, 6), strict=True)]
+
+
+def ids(rows: Sequence[OutboxRow]) -> list[tuple[str, str]]:
+    return [(row.topic, dict(row.headers)["ce_id"]) for row in rows]
+
+
+LIFE = [
+    ("driftline.alerts", "ep1/1"), ("driftline.transitions", "ep1/1"), ("driftline.alerts", "ep1/2"), ("driftline.transitions", "ep1/2"),
+    ("driftline.alerts", "ep1/3"), ("driftline.transitions", "ep1/3"),
+]
+
+
+def test_alert_and_transition_are_published_in_order_and_the_outbox_is_empty(worker, store, publisher, records):
+    worker.handle(records)
+    assert ids(publisher.rows) == LIFE
+    assert store.outbox("topic-id/0", 10) == []
+    assert worker.next_offset(0) == 7
+
+
+def test_published_records_keep_their_contracts(worker, publisher, records):
+    worker.handle(records)
+    for row in publisher.rows:
+        decode(row.topic, row.value.encode(), [(name, value.encode()) for name, value in row.headers])
+
+
+def test_records_handled_again_change_and_publish_nothing(worker, store, publisher, records):
+    worker.handle(records)
+    before = len(publisher.rows)
+    worker.handle(records)
+    worker_of(store, publisher).handle(records)
+    assert len(publisher.rows) == before
+
+
+def test_crash_between_state_and_publishing_is_made_good_from_the_outbox(worker, store, publisher, records):
+    publisher.away = True
+    with pytest.raises(AwayError):
+        worker.handle(records)
+    publisher.away = False
+    worker_of(store, publisher).handle(records)   # the offsets were never committed: the records come again
+    assert ids(publisher.rows) == LIFE
+
+
+def test_two_workers_on_one_partition_apply_each_event_once(worker, store, publisher, records):
+    zombie = worker_of(store, publisher)
+    worker.handle(records[:2])
+    zombie.handle(records)
+    worker.handle(records)
+    assert ids(publisher.rows) == LIFE
+
+
+def test_zombie_that_lost_the_race_reads_the_new_state_first(store, publisher, records):
+    class Late(MemoryAlertStore):
+        """Another worker applies the same event between load and apply."""
+
+        raced = False
+
+        def apply(self, change: Applied) -> bool:
+            if not self.raced:
+                self.raced = True
+                worker_of(self, publisher).apply(records[0])
+            return super().apply(change)
+
+    late = Late()
+    worker_of(late, publisher).handle(records[:1])
+    assert ids(late.outbox("topic-id/0", 10) + publisher.rows) == LIFE[:2]
+
+
+def test_endless_contention_is_an_error(publisher, records):
+    class Refusing(MemoryAlertStore):
+        def apply(self, change: Applied) -> bool:
+            return False
+
+    with pytest.raises(AlertContentionError):
+        worker_of(Refusing(), publisher).handle(records)
+
+
+def test_store_that_lost_writes_under_a_running_worker_stops_it(worker, store, records):
+    worker.handle(records[:2])
+    store._next.clear()
+    with pytest.raises(StateError, match="Redis lost writes"):
+        worker.handle(records[2:])
+
+
+def test_poison_record_is_dead_lettered_once_and_the_next_event_still_counts(worker, store, publisher, records):
+    poison = MemoryRecord("driftline.drift", 0, 3, None, b"{nonsense", 0)
+    worker.handle([records[0], poison, records[1]])
+    worker.handle([poison])
+    assert [offset for offset, _ in publisher.dead] == [3]
+    assert worker.next_offset(0) == 5
+
+
+def test_poison_record_is_not_applied_while_the_dead_letter_cannot_be_written(worker, publisher):
+    publisher.away = True
+    with pytest.raises(AwayError):
+        worker.handle([MemoryRecord("driftline.drift", 0, 3, None, b"{nonsense", 0)])
+    assert worker.next_offset(0) is None
+
+
+def test_open_and_recent_alerts_are_published_again_with_the_same_bytes(worker, publisher, records, drift_event, drift_record):
+    worker.handle([*records, drift_record(drift_event(9, series="score", episode="s"), 9)])
+    last = {row.key: row for row in publisher.rows if row.topic == "driftline.alerts"}
+    publisher.rows.clear()
+    assert worker.republish([0]) == 2
+    assert {row.key: row for row in publisher.rows} == last
+
+
+def test_alerts_of_partitions_of_others_are_not_published_again(worker, publisher, records):
+    worker.handle(records)
+    publisher.rows.clear()
+    assert worker.republish([1]) == 0
+
+
+def test_recreated_topic_starts_from_its_first_offset(store, publisher, records):
+    worker_of(store, publisher).handle(records)
+    recreated = AlertWorker(AlertPipeline(), store, publisher, Names("test", "driftline", "another-id"))
+    assert recreated.next_offset(0) is None
+
+
+def test_store_seeded_from_the_alerts_topic_takes_old_events_without_effect(worker, publisher, records, drift_event, drift_record):
+    worker.handle(records[:2])
+    seeded = {}
+    for row in publisher.rows:
+        if row.topic == "driftline.alerts":
+            alert = decode(row.topic, row.value.encode(), [(name, value.encode()) for name, value in row.headers])
+            key, offset = source_offset(dict(row.headers)[SOURCE_HEADER].encode())
+            seeded[row.key] = state_of(alert, key, offset)
+    empty, silent = MemoryAlertStore(), Recording()
+    empty.seed(seeded)
+    rebuilt = worker_of(empty, silent)
+    rebuilt.handle(records)   # from the start of the log
+    assert ids(silent.rows) == LIFE[4:]
