@@ -74,36 +74,42 @@ class Section(BaseModel):
 class SecretRef(Section):
     """A secret by reference: the environment variable or the file that holds it; never the value itself."""
 
-    env: str | None = None
-    file: str | None = None
+    env: str | None = Field(None, description="environment variable that holds it")
+    file: str | None = Field(None, description="file that holds it; a newline at its end does not count")
 
 
 class Kafka(Section):
     """How to reach Kafka."""
 
-    bootstrap: str = "localhost:9092"
+    bootstrap: str = Field("localhost:9092", description="host:port of one or more brokers, comma-separated")
     properties: dict[str, str | int | float | bool | SecretRef] = Field(
         default_factory=dict, description="any librdkafka property; secrets as {env: NAME} or {file: PATH}"
     )
-    guarantee: Literal["exactly_once", "at_least_once"] = "exactly_once"
+    guarantee: Literal["exactly_once", "at_least_once"] = Field(
+        "exactly_once", description="at_least_once commits without transactions: after a crash events may come twice, with the same id"
+    )
     group_prefix: str = Field("driftline", description="prefix of consumer groups and transactional ids")
-    group_protocol: Literal["classic", "consumer"] = "classic"
+    group_protocol: Literal["classic", "consumer"] = Field("classic", description="consumer = the protocol of KIP-848, brokers from 4.0")
     commit_interval: DurationMs = Field(100, ge=10, le=5_000, description="time between commits of a busy worker")
     commit_rows: int = Field(20_000, ge=1, description="most input records in one commit")
-    transaction_timeout: DurationMs = Field(15_000, ge=1_000)
+    transaction_timeout: DurationMs = Field(
+        15_000, ge=1_000, description="after it the broker aborts a dead worker's transaction; a paused worker stalls readers up to this"
+    )
 
 
 class Redis(Section):
     """How to reach Redis."""
 
-    url: str | SecretRef = "redis://localhost:6379/0"
-    key_prefix: str = "driftline"
+    url: str | SecretRef = Field(
+        "redis://localhost:6379/0", description="redis://, rediss:// or unix://, or a secret reference when it holds a password"
+    )
+    key_prefix: str = Field("driftline", description="starts every key")
 
 
 class Topics(Section):
     """Names of our own topics; `prefix` starts every one of them."""
 
-    prefix: str = Field("driftline", pattern=r"^[A-Za-z0-9._-]{1,200}$")
+    prefix: str = Field("driftline", pattern=r"^[A-Za-z0-9._-]{1,200}$", description="starts the name of each of our topics, before a dot")
     partitions: int = Field(4, ge=1, le=10_000, description="partitions of observations, waiting and labels")
     replication: int = Field(1, ge=1, description="replication factor of created topics")
 
@@ -117,16 +123,16 @@ class Fields(Section):
     an empty string means the top level of the event.
     """
 
-    id: str = "id"
+    id: str = Field("id", description="the prediction's id, text or integer; labels name it")
     time: str | None = Field("time", description="event time; null = record time")
-    time_unit: TimeUnit = "auto"
-    model: str = "model"
-    version: str | None = "version"
-    features: str = "features"
-    feature_names: list[str] | None = None
-    score: str | None = "score"
-    class_: str | None = Field("class", alias="class")
-    latency_ms: str | None = "latency_ms"
+    time_unit: TimeUnit = Field("auto", description="of numeric times; auto goes by magnitude")
+    model: str = Field("model", description="the model's name")
+    version: str | None = Field("version", description="the model's version; score and outcome series are kept per version")
+    features: str = Field("features", description="the object, list or vector of features; empty = the top level")
+    feature_names: list[str] | None = Field(None, description="names of an unnamed vector, in order")
+    score: str | None = Field("score", description="probability, regression output, or vector of probabilities")
+    class_: str | None = Field("class", alias="class", description="the class answered")
+    latency_ms: str | None = Field("latency_ms", description="time the service took, in milliseconds")
     error: str | None = Field("error", description="true or non-empty when the service failed")
     weight: str | None = Field("sample_weight", description="the producer's sampling weight")
 
@@ -136,18 +142,18 @@ class Fields(Section):
 class LabelFields(Section):
     """Where a label event keeps its id, time, model and value."""
 
-    id: str = "id"
-    time: str | None = "time"
-    time_unit: TimeUnit = "auto"
+    id: str = Field("id", description="id of the prediction that this label is for")
+    time: str | None = Field("time", description="informative; the join goes by record time")
+    time_unit: TimeUnit = Field("auto", description="of numeric times; auto goes by magnitude")
     model: str | None = Field(None, description="path of the model's name; null = the id alone joins")
-    value: str = "label"
+    value: str = Field("label", description="0 and 1, true and false, a number, or a class")
 
 
 class PredictionSource(Section):
     """A topic of predictions and how to read it."""
 
-    topic: TopicName
-    fields: Fields = Field(default_factory=Fields)
+    topic: TopicName = Field(description="a topic of yours")
+    fields: Fields = Field(default_factory=Fields, description="where an event keeps what is needed")
     max_skew: DurationMs = Field(600_000, description="event time may lead record time by at most this")
     max_age: DurationMs = Field(30 * 86_400_000, description="event time may trail record time by at most this")
 
@@ -155,15 +161,15 @@ class PredictionSource(Section):
 class LabelSource(Section):
     """A topic of labels and how to read it."""
 
-    topic: TopicName
-    fields: LabelFields = Field(default_factory=LabelFields)
+    topic: TopicName = Field(description="a topic of yours")
+    fields: LabelFields = Field(default_factory=LabelFields, description="where an event keeps what is needed")
 
 
 class Feature(Section):
     """One feature: its kind, and its path if it is not under `fields.features`."""
 
-    kind: FeatureKind
-    path: str | None = None
+    kind: FeatureKind = Field(description="numeric or categorical")
+    path: str | None = Field(None, description="default: its name under the source's fields.features")
     sensitive: bool = Field(False, description="only keyed hashes of the values appear in bins and events")
 
 
@@ -171,8 +177,8 @@ class Segment(Section):
     """One segment key: a feature's name or a path; the top `max` values get series of their own."""
 
     path: str | None = Field(None, description="default: the feature of this name, else the event's field of this name")
-    max: int = Field(50, ge=1, le=10_000)
-    sensitive: bool = False
+    max: int = Field(50, ge=1, le=10_000, description="values with series of their own; the rest share other")
+    sensitive: bool = Field(False, description="only keyed hashes of the values appear")
 
 
 def _auto() -> list[int | Literal["auto"]]:
@@ -182,7 +188,12 @@ def _auto() -> list[int | Literal["auto"]]:
 class Labels(Section):
     """How labels join: at fixed ages, in prediction order."""
 
-    ages: list[DurationMs | Literal["auto"]] = Field(default_factory=_auto, min_length=1, max_length=4)
+    ages: list[DurationMs | Literal["auto"]] = Field(
+        default_factory=_auto,
+        min_length=1,
+        max_length=4,
+        description="how old a prediction is when the label known by then counts; auto = the delay's 95th percentile, measured once",
+    )
     absent: float | str | None = Field(None, description="the label of a prediction that none came for by its age")
     min_join: float = Field(0.5, ge=0, le=1, description="share of predictions with a label below which an event is raised")
 
@@ -190,7 +201,7 @@ class Labels(Section):
 class BaselineSource(Section):
     """The reference: a file made by `driftline baseline build`, or the first `learn` live events."""
 
-    file: str | None = None
+    file: str | None = Field(None, description="relative to this file; null = learn")
     learn: int = Field(5_000, ge=100, le=1_000_000, description="events to learn from when there is no file")
     settle: DurationMs = Field(86_400_000, description="event time for which a learned baseline is provisional: severity at most info")
 
@@ -200,72 +211,84 @@ class DetectorSpec(Section):
 
     name: str = Field(description="psi, adwin, page_hinkley, rate, river.ADWIN or any class of river.drift")
     input: Literal["score", "raw"] = Field("score", description="score = standardised by the baseline")
-    params: dict[str, Any] = Field(default_factory=dict)
+    params: dict[str, Any] = Field(default_factory=dict, description="the detector's parameters; they may also stand beside name")
+
+
+def _detectors(*names: str) -> list[DetectorSpec]:
+    return [DetectorSpec(name=name) for name in names]
+
+
+def _all_detectors() -> list[DetectorSpec]:
+    return _detectors("psi", "adwin", "page_hinkley", "rate")
 
 
 class Levels(Section):
     """Effect sizes from which an event is a warning or critical; below `warning` it is info."""
 
-    warning: float = Field(0.1, ge=0)
-    critical: float = Field(0.25, ge=0)
+    warning: float = Field(0.1, ge=0, description="effect size: PSI, standard deviations, or relative change of a rate")
+    critical: float = Field(0.25, ge=0, description="effect size, at least warning")
 
 
 class Monitor(Section):
     """Which series are watched, by what, and how loud."""
 
-    id: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    id: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="unique in the model; part of every alert's fingerprint")
     series: list[str] = Field(min_length=1, description='globs over series names, e.g. "feature:*", "score", "outcome:log_loss"')
-    detectors: list[DetectorSpec] = Field(default_factory=lambda: _detectors("psi", "adwin", "page_hinkley", "rate"), min_length=1)
+    detectors: list[DetectorSpec] = Field(
+        default_factory=_all_detectors, min_length=1, description="rate applies to 0/1 series, the others to values"
+    )
     window: int | None = Field(None, ge=30, le=1_000_000, description="events; default: the model's window")
     run_length: float = Field(1e8, ge=100, description="mean events between false alarms, per series and detector")
-    severity: Levels = Field(default_factory=Levels)
-    direction: Direction | None = None
-    enabled: bool = True
+    severity: Levels = Field(default_factory=Levels, description="effect sizes that make an event a warning or critical")
+    direction: Direction | None = Field(None, description="null = up for losses, latency and data quality, else both")
+    enabled: bool = Field(True, description="false = its series go unwatched")
 
 
 class Model(Section):
     """One model: what it sends and how it is watched."""
 
-    owner: str | None = None
-    task: Literal["binary", "multiclass", "regression"] = "binary"
+    owner: str | None = Field(None, description="a team or person; stands in alerts")
+    task: Literal["binary", "multiclass", "regression"] = Field("binary", description="what the score and the label are")
     features: dict[str, Feature] | None = Field(None, description="null = learned from the first events")
     classes: list[str] | None = Field(None, description="names of a probability vector's entries, in order; multiclass only")
     decision: float | None = Field(0.5, description="score from which the answer is yes; binary only")
-    segments: dict[str, Segment] = Field(default_factory=dict)
-    labels: Labels = Field(default_factory=Labels)
-    baseline: BaselineSource = Field(default_factory=BaselineSource)
+    segments: dict[str, Segment] = Field(default_factory=dict, description="values that get series of their own")
+    labels: Labels = Field(default_factory=Labels, description="how labels join")
+    baseline: BaselineSource = Field(default_factory=BaselineSource, description="what is compared with")
     window: int = Field(5_000, ge=30, le=1_000_000, description="events in a sliding window")
     series_max: int = Field(20_000, ge=1, description="refuse a file that implies more series than this")
     snapshot_every: int = Field(1_000, ge=10, description="events between snapshots of a panel")
     freshness: DurationMs | None = Field(300_000, description="silence of this length is an event; null = never")
-    monitors: list[Monitor] | None = Field(None, description="null = `DEFAULT_MONITORS`")
+    monitors: list[Monitor] | None = Field(
+        None, description="null = the default monitors; the first whose globs match a series owns it"
+    )
 
 
 class Http(Section):
     """Health and metrics: the first processor listens on `port`, the next ones on the ports after it; 0 = off."""
 
-    host: str = "127.0.0.1"
-    port: int = Field(9464, ge=0, le=65_000)
+    host: str = Field("127.0.0.1", description="interface")
+    port: int = Field(9464, ge=0, le=65_000, description="of the first processor; 0 = off")
 
 
 class Config(Section):
     """A whole file."""
 
-    version: Literal[1] = 1
-    environment: str = Field("default", pattern=r"^[A-Za-z0-9._-]+$")
-    kafka: Kafka = Field(default_factory=Kafka)
-    redis: Redis = Field(default_factory=Redis)
-    topics: Topics = Field(default_factory=Topics)
+    version: Literal[1] = Field(1, description="of this format")
+    environment: str = Field(
+        "default", pattern=r"^[A-Za-z0-9._-]+$", description="this installation, for example production; part of every event id"
+    )
+    kafka: Kafka = Field(default_factory=Kafka, description="how to reach Kafka")
+    redis: Redis = Field(default_factory=Redis, description="how to reach Redis")
+    topics: Topics = Field(default_factory=Topics, description="our own topics")
     start: Annotated[str, AfterValidator(check_start)] = Field("-24h", description="now, earliest, -24h (any duration) or an ISO time")
-    unknown_models: Literal["skip", "dead_letter"] = "skip"
-    predictions: list[PredictionSource] = Field(min_length=1)
-    labels: list[LabelSource] = Field(default_factory=list)
-    models: dict[str, Model] = Field(min_length=1)
-    http: Http = Field(default_factory=Http)
-
-
-def _detectors(*names: str) -> list[DetectorSpec]:
-    return [DetectorSpec(name=name) for name in names]
+    unknown_models: Literal["skip", "dead_letter"] = Field(
+        "skip", description="events of models that this file does not name: count them, or dead-letter them"
+    )
+    predictions: list[PredictionSource] = Field(min_length=1, description="topics of predictions")
+    labels: list[LabelSource] = Field(default_factory=list, description="topics of labels; none = no outcome series")
+    models: dict[str, Model] = Field(min_length=1, description="by the name that stands in the events")
+    http: Http = Field(default_factory=Http, description="health and metrics")
 
 
 DEFAULT_MONITORS: tuple[Monitor, ...] = (

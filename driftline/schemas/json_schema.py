@@ -8,6 +8,7 @@ from typing import Any, Final, get_args
 import msgspec
 
 from driftline.schemas import dead_letter
+from driftline.schemas.checks import DETECTOR_PARAMS
 from driftline.schemas.config import Config, FeatureKind
 from driftline.schemas.descriptions import FIELDS
 from driftline.schemas.events import CLOUD_EVENT_TYPES, Alert, DriftEvent, Label, Prediction, Snapshot, Transition
@@ -89,13 +90,13 @@ def _short_forms(top: dict[str, Any], definitions: dict[str, Any]) -> None:
     text, empty = {"type": "string"}, {"type": "null"}
     for side in ("predictions", "labels"):
         source = top[side]["items"]
-        top[side] = {"description": "topics, or mappings with a topic and its fields", **_one_of(text, source, _list(_one_of(text, source)))}
+        top[side] = {"description": top[side]["description"]} | _one_of(text, source, _list(_one_of(text, source)))
     top["models"] = _named(top["models"], empty)
     model = definitions["Model"]["properties"]
     model["segments"] = _named(model["segments"], empty)
     features = next(one for one in model["features"]["anyOf"] if one["type"] == "object")
     features["additionalProperties"] = _one_of({"enum": list(get_args(FeatureKind))}, features["additionalProperties"])
-    model["baseline"] = _one_of(text, model["baseline"])
+    model["baseline"] = {"description": model["baseline"].pop("description", ""), **_one_of(text, model["baseline"])}
     labels = definitions["Labels"]["properties"]
     labels["ages"] = _one_of(labels["ages"]["items"], labels["ages"])
     labels["absent"]["anyOf"].append({"type": "boolean"})
@@ -105,7 +106,7 @@ def _short_forms(top: dict[str, Any], definitions: dict[str, Any]) -> None:
         "type": "object",
         "description": "{name: adwin, delta: 0.002} or {adwin: {delta: 0.002}}",
     }
-    definitions["DetectorSpec"] = _one_of(text, detector)
+    definitions["DetectorSpec"] = _one_of({"enum": sorted(DETECTOR_PARAMS)}, {"type": "string", "pattern": r"^river\."}, detector)
     monitor["detectors"] = _one_of(text, monitor["detectors"])
 
 

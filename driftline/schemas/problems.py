@@ -214,8 +214,8 @@ def unknown_key(loc: Path) -> Flaw:
 
 def _missing(loc: Path) -> str:
     section = section_at(loc[:-1])
-    described = None if section is None else section.model_fields.get(str(loc[-1]))
-    return f"a value ({described.description})" if described is not None and described.description else "a value"
+    field = None if section is None else section.model_fields.get(str(loc[-1]))
+    return "a value" if field is None or not field.description else f"a value ({field.description.split(';')[0]})"
 
 
 def _expected(error: Mapping[str, Any], value: Any) -> str:
