@@ -9,12 +9,14 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Final, Literal
 
 Role = Literal["id", "time", "label", "label_time", "score", "class", "model", "version", "latency", "weight", "feature", "left_out"]
 Kind = Literal["numeric", "categorical"]
 
-_TIME_TEXT: Final = re.compile(r"^\d{4}-\d{2}(-\d{2}([T ]\d{2}:\d{2}.*)?)?$|^\d{4}/\d{2}/\d{2}")
+_TIME_TEXT: Final = re.compile(r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?$")
+_MONTH_TEXT: Final = re.compile(r"^\d{4}[-/]\d{2}([-/]\d{2})?$")
 _TIME_WORDS: Final = frozenset({"time", "ts", "timestamp", "date", "datetime", "at", "when", "day"})
 _EPOCH: Final = (9e8, 5e15)  # 1998 in seconds to 2128 in microseconds
 _NAMES: Final[dict[str, tuple[str, ...]]] = {
@@ -30,12 +32,12 @@ _NAMES: Final[dict[str, tuple[str, ...]]] = {
     "weight": ("sample_weight",),
 }  # fmt: skip
 _ID_WORDS: Final = frozenset({"id", "uuid", "guid", "key", "hash", "token", "number", "no", "txn", "transaction"})
-_CODE_WORDS: Final = frozenset({"code", "type", "category", "zip", "postcode", "month", "weekday", "group", "position", "kind", "class", "id"})
+_CODE_WORDS: Final = frozenset({"code", "type", "category", "zip", "postcode", "month", "weekday", "group", "position", "class", "id"})
 _LABEL_WORDS: Final = frozenset({"label", "outcome", "truth", "target"})
-_SEGMENT_WORDS: Final = (
+_SEGMENT_WORDS: Final = frozenset((
     "segment", "country", "region", "market", "hotel", "tenant", "store", "shop", "brand", "campaign", "policy", "channel",
-    "platform", "device", "product", "plan", "tier", "merchant", "currency", "customer", "site", "city",
-)  # fmt: skip
+    "platform", "device", "product", "plan", "tier", "merchant", "currency", "site", "city",
+))  # fmt: skip
 _TEXT_LENGTH: Final = 40  # characters: longer on average is prose, not a category
 _CATEGORIES_MAX: Final = 2_000
 _UNIQUE_SHARE: Final = 0.5
@@ -53,6 +55,7 @@ class Profile:
     low: float
     high: float
     time_like: bool
+    month_like: bool
     ascending: bool
     nested: bool
     boolean: bool
@@ -98,17 +101,15 @@ def segment_candidates(verdicts: Sequence[Verdict]) -> list[Verdict]:
 
 def hinted_segment(verdict: Verdict) -> bool:
     """Whether the name itself says that this divides the traffic."""
-    return bool(_words(verdict.name) & set(_SEGMENT_WORDS))
+    return bool(_words(verdict.name) & _SEGMENT_WORDS)
 
 
 def leaf(name: str) -> str:
     return name.rsplit(".", 1)[-1]
 
 
-def _segment_rank(verdict: Verdict) -> tuple[int, int]:
-    words = _words(verdict.name)
-    rank = min((i for i, word in enumerate(_SEGMENT_WORDS) if word in words), default=len(_SEGMENT_WORDS))
-    return (rank, verdict.profile.distinct)
+def _segment_rank(verdict: Verdict) -> tuple[bool, int]:
+    return (not hinted_segment(verdict), verdict.profile.distinct)
 
 
 def _choose_times(profiles: Mapping[str, Profile], roles: dict[str, tuple[Role, str]]) -> None:
@@ -118,6 +119,9 @@ def _choose_times(profiles: Mapping[str, Profile], roles: dict[str, tuple[Role, 
     if of_label:
         roles[of_label[0]] = ("label_time", "a time, and its name speaks of the label")
     rest = [name for name in times if name not in roles]
+    for name, profile in profiles.items():
+        if profile.month_like:
+            roles[name] = ("left_out", "a date; it drifts by nature")
     named = ("time", "ts", "timestamp", "event_time", "event_ts", "datetime", "created_at")
     best = sorted(rest, key=lambda name: (leaf(name) not in named, not profiles[name].ascending))
     if best:
@@ -209,7 +213,7 @@ def _profile(name: str, values: Sequence[Any]) -> Profile:
     known = [value for value in values if value is not None and value == value]
     n = len(known)
     nested = any(isinstance(value, (dict, list)) for value in known)
-    empty = Profile(n, len(values) - n, 0, False, False, 0.0, 0.0, False, False, nested, False, 0.0, 0.0, ())
+    empty = Profile(n, len(values) - n, 0, False, False, 0.0, 0.0, False, False, False, nested, False, 0.0, 0.0, ())
     if nested or not known:
         return empty
     texts = [str(value) for value in known]
@@ -220,7 +224,7 @@ def _profile(name: str, values: Sequence[Any]) -> Profile:
     stamp = not numeric and (dated or sum(bool(_TIME_TEXT.match(text)) for text in texts) >= 0.95 * n)
     epoch = numeric and bool(_words(name) & _TIME_WORDS) and all(_EPOCH[0] < value < _EPOCH[1] for value in numbers)
     compared: list[Any] = numbers if numeric else texts
-    steps = list(zip(compared, compared[1:], strict=False))
+    steps = list(pairwise(compared))
     top = tuple((value[:30], count / n) for value, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:5])
     return replace(
         empty,
@@ -230,6 +234,7 @@ def _profile(name: str, values: Sequence[Any]) -> Profile:
         low=float(min(numbers)) if numbers else 0.0,
         high=float(max(numbers)) if numbers else 0.0,
         time_like=stamp or epoch,
+        month_like=not (numeric or stamp) and sum(bool(_MONTH_TEXT.match(text)) for text in texts) >= 0.95 * n,
         ascending=sum(a <= b for a, b in steps) >= 0.99 * len(steps),
         boolean=all(isinstance(value, bool) for value in known),
         length=sum(map(len, texts)) / n,

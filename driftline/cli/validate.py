@@ -12,6 +12,7 @@ from driftline.cli.output import note, output_option, write_json, write_rows
 
 if TYPE_CHECKING:
     from driftline.schemas.config import Config
+    from driftline.schemas.estimate import Estimate, KnownBaseline
 
 
 @click.command()
@@ -53,8 +54,80 @@ def _show_problems(error: Any, path: str, output: str) -> None:
 def _show_cost(config: Config, path: str, rate: float, output: str) -> None:
     from driftline.schemas.estimate import estimate
 
-    found = estimate(config, rate=rate)
+    found = estimate(config, _baselines(config), events_per_second=rate)
+    totals = {
+        "events_per_second": rate,
+        "series": found.series,
+        "redis_bytes": found.redis_bytes,
+        "topic_bytes_per_day": found.topic_bytes_per_day,
+        "cpu_us_per_event": round(found.cpu_us_per_event, 2),
+        "cores": round(found.cores, 4),
+    }
+    models = [
+        {
+            "model": m.model,
+            "features": m.features,
+            "features_known": m.features_known,
+            "scopes": m.scopes,
+            "series": m.series,
+            "series_by_group": dict(m.series_by_group),
+            "redis_bytes": m.redis_bytes,
+            "cpu_us_per_event": round(m.cpu_us, 2),
+        }
+        for m in found.models
+    ]
+    topics = [{"topic": t.topic, "bytes_per_day": t.bytes_per_day, "bytes_kept": t.bytes_kept} for t in found.topics]
     if output == "json":
-        write_json({"file": path, "valid": True, **found.as_dict()})
+        write_json({"file": path, "valid": True, **totals, "models": models, "topics": topics})
         return
-    write_rows(found.rows(), found.columns(), output, title=f"{path}: valid")
+    click.echo(f"{path}: valid")
+    click.echo(f"at {rate:,.0f} predictions a second, to within a factor of two:")
+    shown = [
+        {"model": m.model, "features": m.features, "scopes": m.scopes, "series": m.series, "redis": _bytes(m.redis_bytes), "cpu us": m.cpu_us}
+        for m in found.models
+    ]
+    write_rows(shown, ["model", "features", "scopes", "series", "redis", "cpu us"], output)
+    if not all(m["features_known"] for m in models):
+        click.echo("features are learned from the data; 20 are assumed")
+    click.echo()
+    sizes = [{"topic": t.topic, "a day": _bytes(t.bytes_per_day), "kept": _bytes(t.bytes_kept)} for t in found.topics]
+    write_rows(sizes, ["topic", "a day", "kept"], output)
+    click.echo()
+    click.echo(_summary(found))
+
+
+def _summary(found: Estimate) -> str:
+    parts = [
+        f"series {found.series:,}",
+        f"redis {_bytes(found.redis_bytes - found.waiting_label_bytes)} of state"
+        + (f" and at most {_bytes(found.waiting_label_bytes)} of waiting labels" if found.waiting_label_bytes else ""),
+        f"topics {_bytes(found.topic_bytes_per_day)} a day",
+        f"cpu {found.cpu_us_per_event:.1f} us an event = {found.cores:.2g} cores",
+    ]
+    return "; ".join(parts)
+
+
+def _baselines(config: Config) -> dict[str, KnownBaseline]:
+    """What the baseline files of the configuration tell; a file that cannot be read is an error of `run`."""
+    if all(model.baseline.file is None for model in config.models.values()):
+        return {}
+    from driftline.schemas.estimate import KnownBaseline
+    from driftline.streams.detect.reference import configured_baselines
+
+    known: dict[str, KnownBaseline] = {}
+    for name, panels in configured_baselines(config).items():
+        features = panels.get("features")
+        if features is not None:
+            kinds: dict[str, Any] = {c.name: c.kind for c in features.columns if c.kind in ("numeric", "categorical")}
+            known[name] = KnownBaseline(kinds, {key: len(values) for key, values in features.segments.items()})
+    return known
+
+
+def _bytes(size: int) -> str:
+    """A size as a person reads it, in powers of 1,000."""
+    value = float(size)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 1_000:
+            return f"{value:.3g} {unit}"
+        value /= 1_000
+    return f"{value:.3g} PB"

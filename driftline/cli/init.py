@@ -1,0 +1,238 @@
+"""`driftline init`: a commented configuration from a sample, with what was left out and why."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from driftline.cli.errors import Failure, Refusal
+from driftline.cli.inference import Verdict, infer, leaf
+from driftline.cli.output import note
+
+if TYPE_CHECKING:
+    from driftline.cli.draft import Draft
+    from driftline.cli.sample import Sample
+
+_FIELDS = {name: name for name in ("id", "time", "model", "version", "score", "class")}
+_FIELDS |= {"latency": "latency_ms", "weight": "sample_weight"}
+"""Role to the default path of its field."""
+_MODELS_MAX = 5
+_AGE_MAX_MS = 45 * 86_400_000  # within the 60 days that waiting rows are kept, with room for a stop of the join
+
+
+@click.command()
+@click.option("--from-file", type=click.Path(exists=True, dir_okay=False), help="A CSV, .csv.gz or Parquet file of past rows.")
+@click.option("--from-topic", metavar="TOPIC", help="A topic of predictions.")
+@click.option("--labels-topic", metavar="TOPIC", help="The topic of labels, with --from-topic; its name to be, with --from-file.")
+@click.option("-b", "--bootstrap", default="localhost:9092", show_default=True, help="Broker address.")
+@click.option("--model", help="Name of the model.  [default: from the sample, else the file's name]")
+@click.option("--sample", "rows", type=click.IntRange(min=10), default=20_000, show_default=True, metavar="N", help="Rows to look at.")
+@click.option("-o", "--output", "target", type=click.Path(dir_okay=False), default="driftline.yml", show_default=True, help="- is stdout.")
+@click.option("--force", is_flag=True, help="Overwrite the file.")
+def command(
+    from_file: str | None,
+    from_topic: str | None,
+    labels_topic: str | None,
+    bootstrap: str,
+    model: str | None,
+    rows: int,
+    target: str,
+    force: bool,
+) -> None:
+    r"""Look at a sample and write a configuration: features and their kinds, score, label, segments.
+
+    Ids, timestamps and free text are left out, and the file says why. Nothing is ever overwritten without --force.
+
+    \b
+    driftline init --from-file bookings.csv.gz -o hotels.yml
+    driftline init --from-topic fraud.predictions --labels-topic fraud.labels -b broker:9092
+    """
+    if (from_file is None) == (from_topic is None):
+        raise Refusal("expected one of --from-file and --from-topic")
+    if target != "-" and os.path.exists(target) and not force:
+        raise Refusal(f'"{target}" exists', hint="--force overwrites it; -o names another")
+    if from_file is not None:
+        draft = _from_file(from_file, labels_topic, bootstrap, model, rows, target)
+    else:
+        draft = _from_topic(str(from_topic), labels_topic, bootstrap, model, rows)
+    text = _checked(draft)
+    if target == "-":
+        click.echo(text, nl=False)
+        return
+    Path(target).write_text(text, encoding="utf-8")
+    kept = sum(v.role == "feature" for v in draft.verdicts)
+    dropped = sum(v.role == "left_out" for v in draft.verdicts)
+    note(f"{target}: {kept} features, {dropped} columns left out; next: driftline validate {shlex.quote(target)}")
+
+
+def _checked(draft: Draft) -> str:
+    """The text, once `validate` accepts it."""
+    from driftline.cli.draft import write_draft
+    from driftline.schemas.loading import ConfigError, parse_config
+
+    text = write_draft(draft)
+    try:
+        parse_config(text, name="the draft")
+    except ConfigError as error:
+        raise Failure(f"the draft does not validate; please report this\n{error}") from error
+    return text
+
+
+def _from_file(path: str, labels_topic: str | None, bootstrap: str, model: str | None, rows: int, target: str) -> Draft:
+    from driftline.cli.draft import Draft
+    from driftline.cli.sample import sample_file
+
+    sample = sample_file(path, rows)
+    verdicts = infer(sample.columns)
+    roles = {v.role: v for v in verdicts}
+    name = model or _name_of(path)
+    label = roles.get("label")
+    draft = Draft(
+        source=os.path.basename(path),
+        rows=sample.rows,
+        bootstrap=bootstrap,
+        topic=f"{name}.predictions",
+        labels_topic=(labels_topic or f"{name}.labels") if label is not None or labels_topic else None,
+        models=[name],
+        verdicts=verdicts,
+        root="",
+        task=_task(label),
+    )
+    if "time" in roles and "label_time" in roles:
+        _measure_age(draft, sample, roles["time"].name, roles["label_time"].name)
+    draft.notes = ["Send the file with:", f"  {_publish_command(path, target, roles)}"]
+    return draft
+
+
+def _publish_command(path: str, target: str, roles: dict[Any, Verdict]) -> str:
+    words = ["driftline", "publish", path, "-c", target if target != "-" else "driftline.yml"]
+    flags = {"id": "--id", "time": "--time", "label": "--label", "label_time": "--label-time", "score": "--score", "class": "--class"}
+    flags |= {"model": "--model", "version": "--version", "latency": "--latency", "weight": "--weight"}
+    for role, flag in flags.items():
+        if role in roles and not (role == "label_time" and "label" not in roles):
+            words += [flag, roles[role].name]
+    if "score" not in roles and "label" in roles and roles["label"].profile.distinct == 2:
+        words += ["--score-from", f"logistic:{roles['label'].name}:5000"]
+    return shlex.join(words)
+
+
+def _measure_age(draft: Draft, sample: Sample, time: str, label_time: str) -> None:
+    """The 95th percentile of the labels' delay in the sample, rounded up to whole hours or days."""
+    import numpy as np
+    import pyarrow as pa
+
+    from driftline.cli.draft import duration
+    from driftline.streams.source_file import NO_TIME, times_ms
+
+    begun, ended = times_ms(pa.array(sample.columns[time])), times_ms(pa.array(sample.columns[label_time]))
+    known = (begun != NO_TIME) & (ended != NO_TIME) & (ended >= begun)
+    if known.sum() < 20:
+        return
+    delay = float(np.percentile((ended - begun)[known], 95))
+    unit = 86_400_000 if delay > 172_800_000 else 3_600_000 if delay > 7_200_000 else 60_000
+    age_ms = max(1, int(np.ceil(delay / unit))) * unit
+    draft.age_ms = min(age_ms, _AGE_MAX_MS)
+    draft.age_note = "95 % of the sample's labels come within this"
+    if age_ms > _AGE_MAX_MS:
+        draft.age_note = f"it takes {duration(age_ms)} for 95 % of the sample's labels; the waiting topic keeps 60 days"
+
+
+def _task(label: Verdict | None) -> str:
+    if label is None:
+        return "binary"
+    if label.profile.distinct <= 2:
+        return "binary"
+    return "regression" if label.profile.numeric and label.profile.distinct > 20 else "multiclass"
+
+
+def _name_of(path: str) -> str:
+    stem = re.sub(r"(\.(csv|parquet|pq|gz|tsv|txt))+$", "", os.path.basename(path), flags=re.IGNORECASE)
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_") or "model"
+
+
+def _from_topic(topic: str, labels_topic: str | None, bootstrap: str, model: str | None, rows: int) -> Draft:
+    from driftline.cli.draft import Draft
+    from driftline.cli.sample import sample_topic
+    from driftline.schemas.config import Kafka
+
+    kafka = Kafka(bootstrap=bootstrap)
+    sample = sample_topic(kafka, topic, rows)
+    events = {name: values for name, values in sample.columns.items() if name != "key" and not name.startswith("header:")}
+    verdicts = infer(events)
+    roles = {v.role: v for v in verdicts}
+    draft = Draft(topic, sample.rows, bootstrap, topic, labels_topic, ["model"], verdicts)
+    draft.root = _feature_root(verdicts)
+    draft.fields = _mapping(roles, sample)
+    if draft.root != "features":
+        draft.fields["features"] = draft.root
+    draft.models = _models(roles, sample, model, topic, draft)
+    if sample.unreadable:
+        draft.notes.append(f"{sample.unreadable:,} records were not JSON objects; they would go to the dead-letter topic.")
+    if "id" not in roles:
+        draft.notes.append("No field was unique in the sample: check `id`, labels join by it.")
+    if labels_topic is not None:
+        draft.label_fields, draft.task = _label_mapping(sample_topic(kafka, labels_topic, rows), draft)
+    return draft
+
+
+def _feature_root(verdicts: Sequence[Verdict]) -> str:
+    """The object that holds most features."""
+    parents = Counter(v.name.rpartition(".")[0] for v in verdicts if v.role == "feature")
+    return parents.most_common(1)[0][0] if parents else "features"
+
+
+def _mapping(roles: dict[Any, Verdict], sample: Sample) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for role, default in _FIELDS.items():
+        found = roles[role].name if role in roles else None
+        if role == "id" and found is None and "key" in sample.columns:
+            found = "key"
+        name = default if role == "latency" else role
+        if found is not None and found != default:
+            fields[name] = found
+        if found is None and role == "time":
+            fields[name] = None
+    return fields
+
+
+def _models(roles: dict[Any, Verdict], sample: Sample, model: str | None, topic: str, draft: Draft) -> list[str]:
+    """The models named in the events; a topic that names none gets a fixed one."""
+    if "model" not in roles:
+        name = model or re.sub(r"[^A-Za-z0-9_-]+", "_", topic.split(".")[0])
+        draft.fields["model"] = f"const:{name}"
+        return [name]
+    counts = Counter(str(value) for value in sample.columns[roles["model"].name] if value is not None)
+    names = [name for name, _ in counts.most_common()]
+    if model is not None:
+        names = [model]
+    if len(names) > _MODELS_MAX:
+        draft.notes.append(f"{len(names)} models in the sample; the {_MODELS_MAX} commonest are configured, the others are skipped.")
+    return names[:_MODELS_MAX]
+
+
+def _label_mapping(sample: Sample, draft: Draft) -> tuple[dict[str, Any], str]:
+    """Where labels keep their id, time and value; the id is the field that shares values with the predictions' id."""
+    events = {name: values for name, values in sample.columns.items() if name != "key" and not name.startswith("header:")}
+    verdicts = infer(events)
+    fields: dict[str, Any] = {}
+    times = [v.name for v in verdicts if v.role in ("time", "label_time")]
+    if times and times[0] != "time":
+        fields["time"] = times[0]
+    elif not times:
+        fields["time"] = None
+    prediction_id = draft.fields.get("id", "id")
+    named = [v.name for v in verdicts if leaf(v.name) == leaf(prediction_id)] or [v.name for v in verdicts if v.role == "id"]
+    if named and named[0] != "id":
+        fields["id"] = named[0]
+    values = [v for v in verdicts if v.role == "label"]
+    values += [v for v in verdicts if v.role in ("feature", "score", "class") and v.name not in named]
+    if values and values[0].name != "label":
+        fields["value"] = values[0].name
+    return fields, _task(values[0] if values else None)
