@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path as FilePath
-from typing import Any, Final
+from typing import Final
 
-from driftline.schemas.config import Config, DetectorSpec, Model, Monitor, SecretRef
+from driftline.schemas.config import Config, Model, SecretRef
+from driftline.schemas.detector_checks import check_detectors
 from driftline.schemas.document import Path, describe
 from driftline.schemas.estimate import series_count
 from driftline.schemas.problems import Flaw, did_you_mean
 from driftline.schemas.series import Series, matches, model_series
-
-DETECTOR_PARAMS: Final[dict[str, frozenset[str]]] = {
-    "psi": frozenset({"threshold", "run_length"}),
-    "adwin": frozenset({"delta", "clock", "max_buckets", "min_window_length", "grace_period", "run_length"}),
-    "page_hinkley": frozenset({"min_instances", "delta", "threshold", "alpha", "mode", "run_length"}),
-    "rate": frozenset({"threshold", "factor", "run_length"}),
-}
-"""The built-in detectors and their parameters."""
 
 _OURS: Final = {
     "bootstrap.servers": 'set "kafka.bootstrap"',
@@ -55,7 +45,7 @@ def check(config: Config, directory: FilePath | None) -> Iterator[Flaw]:
         yield from _monitors(config, model, place)
         if model.features is not None and (count := series_count(config, name)) > model.series_max:
             hint = "lower segments.*.max, drop a segment, or raise series_max if Redis and CPU allow it (driftline validate prints both)"
-            yield Flaw((*place, "series_max"), f"at most {model.series_max:_} series", f"{count:_} implied by this file", hint)
+            yield Flaw((*place, "series_max"), f"at most {model.series_max} series", f"{count} implied by this file", hint)
 
 
 def _topics(config: Config) -> Iterator[Flaw]:
@@ -133,8 +123,8 @@ def _baseline(model: Model, place: Path, directory: FilePath | None) -> Iterator
         return
     for loc, window in _windows(model):
         if window > 10 * source.learn:
-            hint = f"raise baseline.learn to {window:_} or shorten the window: the reference would be noisier than the window"
-            yield Flaw((*place, *loc), f"at most ten times baseline.learn ({source.learn:_} events)", f"{window:_}", hint)
+            hint = f"raise baseline.learn to {window} or shorten the window: the reference would be noisier than the window"
+            yield Flaw((*place, *loc), f"at most ten times baseline.learn ({source.learn} events)", f"{window}", hint)
 
 
 def _windows(model: Model) -> Iterator[tuple[Path, int]]:
@@ -184,9 +174,9 @@ def _monitors(config: Config, model: Model, place: Path) -> Iterator[Flaw]:
         window = monitor.window or model.window
         if monitor.run_length < window:
             hint = "a false alarm more often than the window turns over is noise; 1e6 to 1e9 is usual"
-            yield Flaw((*here, "run_length"), f"at least the window ({window:_} events)", f"{monitor.run_length:g}", hint)
+            yield Flaw((*here, "run_length"), f"at least the window ({window} events)", f"{monitor.run_length:g}", hint)
         yield from _globs(config, series, model, index, here)
-        yield from _detectors(monitor, here)
+        yield from check_detectors(monitor, here)
 
 
 def _globs(config: Config, series: Sequence[Series], model: Model, index: int, here: Path) -> Iterator[Flaw]:
@@ -212,52 +202,6 @@ def _glob_hint(config: Config, series: Sequence[Series], glob: str) -> str:
     names = [one.name for one in series if not one.unknown]
     near = did_you_mean(glob, [*names, *(f"{name.split(':')[0]}:*" for name in names if ":" in name)])
     return near or "series begin with feature:, quality:, score, decision, class, service:, outcome: or stream:"
-
-
-def _detectors(monitor: Monitor, here: Path) -> Iterator[Flaw]:
-    for index, spec in enumerate(monitor.detectors):
-        place = (*here, "detectors", index)
-        if spec in monitor.detectors[:index]:
-            yield Flaw(place, "each detector once", f'"{spec.name}" again')
-        if spec.name.startswith("river."):
-            yield from _river(spec, place)
-        elif spec.name not in DETECTOR_PARAMS:
-            hint = did_you_mean(spec.name, DETECTOR_PARAMS) or f"known: {', '.join(sorted(DETECTOR_PARAMS))}, river.<class>"
-            yield Flaw((*place, "name"), "a detector", describe(spec.name), hint)
-        else:
-            yield from _params(spec, sorted(DETECTOR_PARAMS[spec.name]), place)
-
-
-def _params(spec: DetectorSpec, known: Sequence[str], place: Path) -> Iterator[Flaw]:
-    for key, value in spec.params.items():
-        here = (*place, "params", key)
-        if key not in known:
-            hint = did_you_mean(key, known) or f"parameters of {spec.name}: {', '.join(known) or 'none'}"
-            yield Flaw(here, f"a parameter of {spec.name}", f'"{key}"', hint)
-        elif isinstance(value, float) and not math.isfinite(value):
-            yield Flaw(here, "a finite number", describe(value))
-        elif isinstance(value, int | float) and not isinstance(value, bool) and value < 0:
-            yield Flaw(here, "a number >= 0", describe(value))
-
-
-def _river(spec: DetectorSpec, place: Path) -> Iterator[Flaw]:
-    """Check a class of river.drift; river takes a second to import, so only a file that names one pays for it."""
-    wanted = spec.name.removeprefix("river.")
-    try:
-        drift: Any = importlib.import_module("river.drift")
-        base: Any = importlib.import_module("river.base")
-        binary: Any = importlib.import_module("river.drift.binary")
-    except ImportError:
-        yield Flaw((*place, "name"), "river to be installed", describe(spec.name), "pip install river")
-        return
-    classes = {name: getattr(module, name, None) for module in (binary, drift) for name in module.__all__}
-    detectors = {n: c for n, c in classes.items() if isinstance(c, type) and issubclass(c, base.DriftDetector | base.BinaryDriftDetector)}
-    if wanted not in detectors:
-        known = [f"river.{name}" for name in sorted(detectors)]
-        hint = did_you_mean(spec.name, known) or f"known: {', '.join(known)}"
-        yield Flaw((*place, "name"), "a class of river.drift", describe(spec.name), hint)
-        return
-    yield from _params(spec, list(inspect.signature(detectors[wanted]).parameters), place)
 
 
 def _age(age: int | str) -> str:

@@ -70,6 +70,8 @@ FEATURES_ASSUMED: Final = 20
 """Features of a model that neither the file nor a baseline names."""
 AUTO_AGE_SECONDS: Final = DAY_SECONDS
 """The age assumed for `auto`, which is measured later."""
+POSITIVES_ASSUMED: Final = 0.01
+"""Share of predictions that a label comes for where `labels.absent` is set; elsewhere all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,7 @@ class Estimate:
     Attributes
     ----------
     waiting_label_bytes : Redis, if every label came at once with its prediction; less the later they come.
+        Where `labels.absent` is set only one prediction in a hundred is taken to have one.
     cores : processor cores kept busy at the rate.
     """
 
@@ -176,7 +179,7 @@ def estimate(
         events_per_second=events_per_second,
         models=tuple(part.estimate(config, costs) for part in parts),
         topics=_topics(config, parts, share, costs),
-        waiting_label_bytes=round(sum(part.age_seconds * share * costs.label_bytes for part in parts)) if config.labels else 0,
+        waiting_label_bytes=round(sum(part.label_seconds * share * costs.label_bytes for part in parts)) if config.labels else 0,
     )
 
 
@@ -217,8 +220,13 @@ class _Part:
         return len(self.model.labels.ages)
 
     @property
-    def age_seconds(self) -> float:
-        return max(AUTO_AGE_SECONDS if age == "auto" else int(age) / 1_000 for age in self.model.labels.ages)
+    def labelled(self) -> float:
+        return 1.0 if self.model.labels.absent is None else POSITIVES_ASSUMED
+
+    @property
+    def label_seconds(self) -> float:
+        """How long a prediction's label waits at most, summed over the ages, which keep a cache each."""
+        return self.labelled * sum(AUTO_AGE_SECONDS if age == "auto" else int(age) / 1_000 for age in self.model.labels.ages)
 
     @property
     def window(self) -> int:
@@ -311,7 +319,7 @@ def _topics(config: Config, parts: list[_Part], share: float, costs: Costs) -> t
         sizes[0] = (OBSERVATIONS, observations + sum(rows * costs.outcome_row_bytes * part.ages for part in parts))
         sizes[1:1] = [
             (WAITING, rows * len(parts) * costs.waiting_row_bytes),
-            (LABELS, rows * len(parts) * costs.label_row_bytes),
+            (LABELS, rows * sum(part.labelled for part in parts) * costs.label_row_bytes),
         ]
     return tuple(
         TopicEstimate(

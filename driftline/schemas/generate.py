@@ -175,9 +175,7 @@ def _default(field: FieldInfo) -> str:
 def _number(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int):
-        return f"{value:_}" if value >= 10_000 else str(value)
-    return f"{value:g}".replace("e+0", "e")
+    return str(value) if isinstance(value, int) else f"{value:g}".replace("e+0", "e")
 
 
 def _duration(milliseconds: int) -> str:

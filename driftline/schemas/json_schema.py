@@ -8,9 +8,9 @@ from typing import Any, Final, get_args
 import msgspec
 
 from driftline.schemas import dead_letter
-from driftline.schemas.checks import DETECTOR_PARAMS
 from driftline.schemas.config import Config, FeatureKind
 from driftline.schemas.descriptions import FIELDS
+from driftline.schemas.detector_checks import DETECTOR_PARAMS
 from driftline.schemas.events import CLOUD_EVENT_TYPES, Alert, DriftEvent, Label, Prediction, Snapshot, Transition
 
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"

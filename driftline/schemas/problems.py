@@ -239,7 +239,7 @@ def _bound(sign: str, key: str, context: Mapping[str, Any], value: Any) -> str:
     bound = context[key]
     if isinstance(value, str):  # only durations are given as text and checked as numbers
         return f"a duration {sign} {_duration(bound)}"
-    return f"{'a number' if isinstance(bound, float) else 'an integer'} {sign} {bound:,}".replace(",", "_" if bound >= 10_000 else "")
+    return f"{'a number' if isinstance(bound, float) else 'an integer'} {sign} {bound:.12g}"
 
 
 def _duration(milliseconds: int) -> str:
@@ -253,6 +253,8 @@ def _hint(group: list[Mapping[str, Any]], value: Any) -> str | None:
             return "write true or false"
         if kinds & {"int_type", "float_type"} and re.fullmatch(r"[-+]?[\d.]+", value):
             return "write the number without quotes"
+        if kinds & {"int_type", "float_type"} and re.fullmatch(r"[\d_,]*\d", value):
+            return f"write {re.sub('[_,]', '', value)}; YAML 1.2 has no separators in numbers"
         if "literal_error" in kinds:
             return did_you_mean(value, re.findall(r"'([^']*)'", str(group[0]["ctx"]["expected"])))
     if isinstance(value, bool | int | float) and "string_type" in kinds and len(kinds) == 1:
