@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 import pytest
 
-from driftline.schemas.events import Alert, DriftEvent, Position, Since
+from driftline.schemas.events import Alert, DriftEvent, Position, Since, Transition
 from driftline.streams.alert.pipeline import AlertPipeline, Decision, PoisonEventError, decode, fingerprint_of
 from driftline.streams.alert.state import AlertState, Source
+from tests.alert.conftest import MakeEvent
 
 
 class Life:
@@ -26,6 +28,12 @@ class Life:
         self.state = decision.state or self.state
         return decision
 
+    def change(self, event: DriftEvent) -> tuple[Alert, Transition]:
+        decision = self.take(event)
+        assert decision.alert is not None
+        assert decision.transition is not None
+        return decision.alert, decision.transition
+
     @property
     def alert(self) -> Alert:
         assert self.state is not None
@@ -33,11 +41,11 @@ class Life:
 
 
 @pytest.fixture
-def life():
+def life() -> Life:
     return Life()
 
 
-def test_fingerprint_is_the_sha256_of_canonical_identity(drift_event):
+def test_fingerprint_is_the_sha256_of_canonical_identity(drift_event: MakeEvent) -> None:
     event = drift_event(1, segment={"country": "BR", "channel": "web"})
     text = (
         '{"environment":"test","model":"fraud","monitor":"feature_drift",'
@@ -50,70 +58,69 @@ def test_fingerprint_is_the_sha256_of_canonical_identity(drift_event):
     {"severity": "critical"}, {"value": 99.0}, {"window": 7}, {"version": "2"}, {"detector": "adwin"}, {"episode": "other"},
     {"baseline": "b2"},
 ])
-def test_fingerprint_ignores_what_may_change_during_an_alert(drift_event, change):
+def test_fingerprint_ignores_what_may_change_during_an_alert(drift_event: MakeEvent, change: dict[str, Any]) -> None:
     assert fingerprint_of(drift_event(1, **change)) == fingerprint_of(drift_event(1))
 
 
 @pytest.mark.parametrize("change", [
     {"environment": "staging"}, {"model": "ads"}, {"monitor": "other"}, {"series": "feature:age"}, {"segment": {"country": "BR"}},
 ])
-def test_fingerprint_tells_apart_what_the_alert_is_about(drift_event, change):
+def test_fingerprint_tells_apart_what_the_alert_is_about(drift_event: MakeEvent, change: dict[str, Any]) -> None:
     assert fingerprint_of(drift_event(1, **change)) != fingerprint_of(drift_event(1))
 
 
-def test_drift_opens_an_alert_dated_to_the_start_of_the_change(life, drift_event):
+def test_drift_opens_an_alert_dated_to_the_start_of_the_change(life: Life, drift_event: MakeEvent) -> None:
     since = Since(Position("predictions", 0, 3), 400)
-    decision = life.take(drift_event(7, since=since))
-    alert, transition = decision.alert, decision.transition
+    alert, transition = life.change(drift_event(7, since=since))
     assert (alert.condition, alert.episode, alert.seq, alert.owner) == ("firing", "ep1", 1, "fraud-ml")
     assert (alert.starts_at_ms, alert.detected_at_ms, alert.observed_at_ms, alert.ends_at_ms) == (400, 7_000, 7_005, None)
     assert (transition.change, transition.from_severity, transition.severity, transition.drift_event) == ("opened", None, "warning", "e7")
 
 
-def test_drift_without_a_known_start_is_dated_to_its_event(life, drift_event):
+def test_drift_without_a_known_start_is_dated_to_its_event(life: Life, drift_event: MakeEvent) -> None:
     life.take(drift_event(7))
     assert life.alert.starts_at_ms == 7_000
 
 
-def test_severity_changes_in_place_and_its_maximum_is_kept(life, drift_event):
+def test_severity_changes_in_place_and_its_maximum_is_kept(life: Life, drift_event: MakeEvent) -> None:
     life.take(drift_event(1, severity="warning"))
-    up = life.take(drift_event(2, kind="evidence", severity="critical"))
-    down = life.take(drift_event(3, kind="evidence", severity="info"))
-    assert (up.transition.change, up.transition.from_severity, up.transition.severity) == ("severity", "warning", "critical")
-    assert (down.alert.severity, down.alert.max_severity, down.alert.seq) == ("info", "critical", 3)
-    assert up.alert.fingerprint == down.alert.fingerprint
-    assert down.alert.episode == "ep1"
+    up, transition = life.change(drift_event(2, kind="evidence", severity="critical"))
+    down, _ = life.change(drift_event(3, kind="evidence", severity="info"))
+    assert (transition.change, transition.from_severity, transition.severity) == ("severity", "warning", "critical")
+    assert (down.severity, down.max_severity, down.seq) == ("info", "critical", 3)
+    assert up.fingerprint == down.fingerprint
+    assert down.episode == "ep1"
 
 
-def test_evidence_of_equal_severity_is_an_update_that_collects_detectors(life, drift_event):
+def test_evidence_of_equal_severity_is_an_update_that_collects_detectors(life: Life, drift_event: MakeEvent) -> None:
     life.take(drift_event(1, detector="psi"))
-    decision = life.take(drift_event(2, kind="evidence", detector="adwin", statistic=4.0, threshold=3.0, value=13.0))
-    assert decision.transition.change == "evidence"
-    evidence = decision.alert.evidence
+    alert, transition = life.change(drift_event(2, kind="evidence", detector="adwin", statistic=4.0, threshold=3.0, value=13.0))
+    assert transition.change == "evidence"
+    evidence = alert.evidence
     assert (evidence["value"], evidence["threshold"], evidence["detector"]) == (13.0, 3.0, "adwin")
     assert evidence["detectors"]["psi"] == {"statistic": 0.3, "threshold": 0.1, "time_ms": 1_000}
     assert set(evidence["detectors"]) == {"psi", "adwin"}
 
 
-def test_recovery_resolves_with_its_reason_and_keeps_the_evidence(life, drift_event):
+def test_recovery_resolves_with_its_reason_and_keeps_the_evidence(life: Life, drift_event: MakeEvent) -> None:
     life.take(drift_event(1))
-    decision = life.take(drift_event(5, kind="recovery", reason="back_in_band", value=10.1))
-    assert (decision.alert.condition, decision.alert.ends_at_ms, decision.alert.severity) == ("resolved", 5_000, "warning")
-    assert (decision.transition.change, decision.transition.reason) == ("resolved", "back_in_band")
-    assert decision.alert.evidence["value"] == 12.5
-    assert decision.alert.evidence["recovery"]["value"] == 10.1
+    alert, transition = life.change(drift_event(5, kind="recovery", reason="back_in_band", value=10.1))
+    assert (alert.condition, alert.ends_at_ms, alert.severity) == ("resolved", 5_000, "warning")
+    assert (transition.change, transition.reason) == ("resolved", "back_in_band")
+    assert alert.evidence["value"] == 12.5
+    assert alert.evidence["recovery"]["value"] == 10.1
 
 
-def test_next_episode_opens_a_new_alert_under_the_same_fingerprint(life, drift_event):
-    first = life.take(drift_event(1)).alert
+def test_next_episode_opens_a_new_alert_under_the_same_fingerprint(life: Life, drift_event: MakeEvent) -> None:
+    first, _ = life.change(drift_event(1))
     life.take(drift_event(2, kind="recovery"))
-    second = life.take(drift_event(9, episode="ep2")).alert
+    second, _ = life.change(drift_event(9, episode="ep2"))
     assert second.fingerprint == first.fingerprint
     assert (second.episode, second.seq, second.condition) == ("ep2", 1, "firing")
     assert second.starts_at_ms == 9_000
 
 
-def test_same_event_again_changes_nothing_at_its_offset_or_at_another(life, drift_event):
+def test_same_event_again_changes_nothing_at_its_offset_or_at_another(life: Life, drift_event: MakeEvent) -> None:
     event = drift_event(1)
     life.take(event, offset=10)
     before = life.state
@@ -122,78 +129,79 @@ def test_same_event_again_changes_nothing_at_its_offset_or_at_another(life, drif
     assert life.state == before
 
 
-def test_event_below_the_alerts_offset_changes_nothing_even_when_its_id_is_new(life, drift_event):
+def test_event_below_the_alerts_offset_changes_nothing_even_when_its_id_is_new(life: Life, drift_event: MakeEvent) -> None:
     life.take(drift_event(5), offset=10)
     decision = life.take(drift_event(4, kind="evidence", severity="critical"), offset=9)
     assert decision.dropped == "duplicate"
     assert decision.state is None
 
 
-def test_late_evidence_of_a_resolved_episode_does_not_open_it_again(life, drift_event):
+def test_late_evidence_of_a_resolved_episode_does_not_open_it_again(life: Life, drift_event: MakeEvent) -> None:
     life.take(drift_event(1))
     life.take(drift_event(2, kind="recovery"))
     assert life.take(drift_event(3, kind="evidence")).dropped == "closed_episode"
 
 
-def test_recovery_of_an_episode_nobody_opened_is_dropped(life, drift_event):
+def test_recovery_of_an_episode_nobody_opened_is_dropped(life: Life, drift_event: MakeEvent) -> None:
     assert life.take(drift_event(1, kind="recovery")).dropped == "no_alert"
 
 
-def test_evidence_whose_opening_was_lost_opens_the_alert(life, drift_event):
-    assert life.take(drift_event(1, kind="evidence")).transition.change == "opened"
+def test_evidence_whose_opening_was_lost_opens_the_alert(life: Life, drift_event: MakeEvent) -> None:
+    assert life.change(drift_event(1, kind="evidence"))[1].change == "opened"
 
 
-def test_alert_of_two_versions_resolves_when_the_last_of_them_recovers(life, drift_event):
+def test_alert_of_two_versions_resolves_when_the_last_of_them_recovers(life: Life, drift_event: MakeEvent) -> None:
     life.take(drift_event(1, episode="v1", version="1", severity="critical"))
     life.take(drift_event(2, episode="v2", version="2", severity="warning"))
-    partial = life.take(drift_event(3, episode="v1", version="1", kind="recovery"))
-    assert (partial.alert.condition, partial.alert.severity, partial.transition.change) == ("firing", "warning", "severity")
-    assert [entry["version"] for entry in partial.alert.evidence["open_episodes"]] == ["2"]
-    last = life.take(drift_event(4, episode="v2", version="2", kind="recovery"))
-    assert (last.alert.condition, last.alert.episode, last.alert.max_severity) == ("resolved", "v1", "critical")
+    partial, transition = life.change(drift_event(3, episode="v1", version="1", kind="recovery"))
+    assert (partial.condition, partial.severity, transition.change) == ("firing", "warning", "severity")
+    assert [entry["version"] for entry in partial.evidence["open_episodes"]] == ["2"]
+    last, _ = life.change(drift_event(4, episode="v2", version="2", kind="recovery"))
+    assert (last.condition, last.episode, last.max_severity) == ("resolved", "v1", "critical")
 
 
-def test_alert_on_a_provisional_baseline_is_info(life, drift_event):
-    assert life.take(drift_event(1, provisional=True, severity="critical")).alert.severity == "info"
+def test_alert_on_a_provisional_baseline_is_info(life: Life, drift_event: MakeEvent) -> None:
+    assert life.change(drift_event(1, provisional=True, severity="critical"))[0].severity == "info"
 
 
-def test_historical_alert_stays_historical_until_live_evidence_comes(life, drift_event):
-    assert life.take(drift_event(1, historical=True)).alert.historical
-    assert life.take(drift_event(2, kind="evidence", historical=True)).alert.historical
-    live = life.take(drift_event(3, kind="evidence")).alert
+def test_historical_alert_stays_historical_until_live_evidence_comes(life: Life, drift_event: MakeEvent) -> None:
+    assert life.change(drift_event(1, historical=True))[0].historical
+    assert life.change(drift_event(2, kind="evidence", historical=True))[0].historical
+    live = life.change(drift_event(3, kind="evidence"))[0]
     assert (live.historical, live.condition) == (False, "firing")
 
 
-def test_live_recovery_of_a_historical_alert_leaves_it_historical(life, drift_event):
+def test_live_recovery_of_a_historical_alert_leaves_it_historical(life: Life, drift_event: MakeEvent) -> None:
     life.take(drift_event(1, historical=True))
-    assert life.take(drift_event(2, kind="recovery")).alert.historical
+    assert life.change(drift_event(2, kind="recovery"))[0].historical
 
 
 @pytest.mark.parametrize("kind", ["version_seen", "baseline"])
-def test_notes_are_transitions_without_an_alert(life, drift_event, kind):
+def test_notes_are_transitions_without_an_alert(life: Life, drift_event: MakeEvent, kind: str) -> None:
     decision = life.take(drift_event(1, kind=kind, severity="info", effect=None))
+    assert decision.transition is not None
     assert decision.alert is None
     assert decision.state is None
     assert (decision.transition.change, decision.transition.condition, decision.transition.episode) == (kind, None, "e1")
 
 
-def test_summary_says_what_where_and_how_much(life, drift_event):
-    alert = life.take(drift_event(1, segment={"country": "BR"})).alert
+def test_summary_says_what_where_and_how_much(life: Life, drift_event: MakeEvent) -> None:
+    alert = life.change(drift_event(1, segment={"country": "BR"}))[0]
     assert alert.summary == "fraud: feature:amount in country=BR moved up (PSI 0.3; value 12.5, baseline 10, n 500)"
 
 
-def test_ids_are_the_same_on_every_replay(drift_event):
+def test_ids_are_the_same_on_every_replay(drift_event: MakeEvent) -> None:
     events = [drift_event(1), drift_event(2, kind="evidence", severity="critical"), drift_event(3, kind="recovery")]
 
     def run() -> list[str]:
         life = Life()
-        alerts = [life.take(event).alert for event in events]
+        alerts = [life.change(event)[0] for event in events]
         return [f"{alert.episode}/{alert.seq}" for alert in alerts]
 
     assert run() == run() == ["ep1/1", "ep1/2", "ep1/3"]
 
 
 @pytest.mark.parametrize("value", [None, b"", b"{", b"[]", b"\xff\xfe", json.dumps({"id": "x"}).encode(), b"0"])
-def test_record_that_is_no_drift_event_is_poison(value):
+def test_record_that_is_no_drift_event_is_poison(value: bytes | None) -> None:
     with pytest.raises(PoisonEventError):
         decode(value, [])

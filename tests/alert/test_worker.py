@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from driftline.schemas.contracts import decode
+from driftline.schemas.events import Alert
 from driftline.streams.alert.pipeline import AlertPipeline
 from driftline.streams.alert.recovery import state_of
 from driftline.streams.alert.store import Applied, MemoryAlertStore, OutboxRow
@@ -14,6 +15,7 @@ from driftline.streams.alert.wire import SOURCE_HEADER, source_offset
 from driftline.streams.alert.worker import AlertContentionError, AlertWorker, Names
 from driftline.streams.errors import AwayError, StateError
 from driftline.streams.task import MemoryRecord, Record
+from tests.alert.conftest import MakeEvent, MakeRecord
 
 
 class Recording:
@@ -40,22 +42,22 @@ def worker_of(store: MemoryAlertStore, publisher: Recording) -> AlertWorker:
 
 
 @pytest.fixture
-def store():
+def store() -> MemoryAlertStore:
     return MemoryAlertStore()
 
 
 @pytest.fixture
-def publisher():
+def publisher() -> Recording:
     return Recording()
 
 
 @pytest.fixture
-def worker(store, publisher):
+def worker(store: MemoryAlertStore, publisher: Recording) -> AlertWorker:
     return worker_of(store, publisher)
 
 
 @pytest.fixture
-def records(drift_event, drift_record):
+def records(drift_event: MakeEvent, drift_record: MakeRecord) -> list[MemoryRecord]:
     events = [drift_event(1), drift_event(2, kind="evidence", severity="critical"), drift_event(3, kind="recovery")]
     return [drift_record(event, offset) for event, offset in zip(events, (0, 4, 6), strict=True)]
 
@@ -70,20 +72,24 @@ LIFE = [
 ]
 
 
-def test_alert_and_transition_are_published_in_order_and_the_outbox_is_empty(worker, store, publisher, records):
+def test_alert_and_transition_are_published_in_order_and_the_outbox_is_empty(
+    worker: AlertWorker, store: MemoryAlertStore, publisher: Recording, records: list[MemoryRecord]
+) -> None:
     worker.handle(records)
     assert ids(publisher.rows) == LIFE
     assert store.outbox("topic-id/0", 10) == []
     assert worker.next_offset(0) == 7
 
 
-def test_published_records_keep_their_contracts(worker, publisher, records):
+def test_published_records_keep_their_contracts(worker: AlertWorker, publisher: Recording, records: list[MemoryRecord]) -> None:
     worker.handle(records)
     for row in publisher.rows:
         decode(row.topic, row.value.encode(), [(name, value.encode()) for name, value in row.headers])
 
 
-def test_records_handled_again_change_and_publish_nothing(worker, store, publisher, records):
+def test_records_handled_again_change_and_publish_nothing(
+    worker: AlertWorker, store: MemoryAlertStore, publisher: Recording, records: list[MemoryRecord]
+) -> None:
     worker.handle(records)
     before = len(publisher.rows)
     worker.handle(records)
@@ -91,7 +97,9 @@ def test_records_handled_again_change_and_publish_nothing(worker, store, publish
     assert len(publisher.rows) == before
 
 
-def test_crash_between_state_and_publishing_is_made_good_from_the_outbox(worker, store, publisher, records):
+def test_crash_between_state_and_publishing_is_made_good_from_the_outbox(
+    worker: AlertWorker, store: MemoryAlertStore, publisher: Recording, records: list[MemoryRecord]
+) -> None:
     publisher.away = True
     with pytest.raises(AwayError):
         worker.handle(records)
@@ -100,7 +108,9 @@ def test_crash_between_state_and_publishing_is_made_good_from_the_outbox(worker,
     assert ids(publisher.rows) == LIFE
 
 
-def test_two_workers_on_one_partition_apply_each_event_once(worker, store, publisher, records):
+def test_two_workers_on_one_partition_apply_each_event_once(
+    worker: AlertWorker, store: MemoryAlertStore, publisher: Recording, records: list[MemoryRecord]
+) -> None:
     zombie = worker_of(store, publisher)
     worker.handle(records[:2])
     zombie.handle(records)
@@ -108,7 +118,9 @@ def test_two_workers_on_one_partition_apply_each_event_once(worker, store, publi
     assert ids(publisher.rows) == LIFE
 
 
-def test_zombie_that_lost_the_race_reads_the_new_state_first(store, publisher, records):
+def test_zombie_that_lost_the_race_reads_the_new_state_first(
+    store: MemoryAlertStore, publisher: Recording, records: list[MemoryRecord]
+) -> None:
     class Late(MemoryAlertStore):
         """Another worker applies the same event between load and apply."""
 
@@ -125,7 +137,7 @@ def test_zombie_that_lost_the_race_reads_the_new_state_first(store, publisher, r
     assert ids(late.outbox("topic-id/0", 10) + publisher.rows) == LIFE[:2]
 
 
-def test_endless_contention_is_an_error(publisher, records):
+def test_endless_contention_is_an_error(publisher: Recording, records: list[MemoryRecord]) -> None:
     class Refusing(MemoryAlertStore):
         def apply(self, change: Applied) -> bool:
             return False
@@ -134,14 +146,18 @@ def test_endless_contention_is_an_error(publisher, records):
         worker_of(Refusing(), publisher).handle(records)
 
 
-def test_store_that_lost_writes_under_a_running_worker_stops_it(worker, store, records):
+def test_store_that_lost_writes_under_a_running_worker_stops_it(
+    worker: AlertWorker, store: MemoryAlertStore, records: list[MemoryRecord]
+) -> None:
     worker.handle(records[:2])
     store._next.clear()
     with pytest.raises(StateError, match="Redis lost writes"):
         worker.handle(records[2:])
 
 
-def test_poison_record_is_dead_lettered_once_and_the_next_event_still_counts(worker, store, publisher, records):
+def test_poison_record_is_dead_lettered_once_and_the_next_event_still_counts(
+    worker: AlertWorker, store: MemoryAlertStore, publisher: Recording, records: list[MemoryRecord]
+) -> None:
     poison = MemoryRecord("driftline.drift", 0, 3, None, b"{nonsense", 0)
     worker.handle([records[0], poison, records[1]])
     worker.handle([poison])
@@ -149,14 +165,16 @@ def test_poison_record_is_dead_lettered_once_and_the_next_event_still_counts(wor
     assert worker.next_offset(0) == 5
 
 
-def test_poison_record_is_not_applied_while_the_dead_letter_cannot_be_written(worker, publisher):
+def test_poison_record_is_not_applied_while_the_dead_letter_cannot_be_written(worker: AlertWorker, publisher: Recording) -> None:
     publisher.away = True
     with pytest.raises(AwayError):
         worker.handle([MemoryRecord("driftline.drift", 0, 3, None, b"{nonsense", 0)])
     assert worker.next_offset(0) is None
 
 
-def test_open_and_recent_alerts_are_published_again_with_the_same_bytes(worker, publisher, records, drift_event, drift_record):
+def test_open_and_recent_alerts_are_published_again_with_the_same_bytes(
+    worker: AlertWorker, publisher: Recording, records: list[MemoryRecord], drift_event: MakeEvent, drift_record: MakeRecord
+) -> None:
     worker.handle([*records, drift_record(drift_event(9, series="score", episode="s"), 9)])
     last = {row.key: row for row in publisher.rows if row.topic == "driftline.alerts"}
     publisher.rows.clear()
@@ -164,24 +182,29 @@ def test_open_and_recent_alerts_are_published_again_with_the_same_bytes(worker, 
     assert {row.key: row for row in publisher.rows} == last
 
 
-def test_alerts_of_partitions_of_others_are_not_published_again(worker, publisher, records):
+def test_alerts_of_partitions_of_others_are_not_published_again(
+    worker: AlertWorker, publisher: Recording, records: list[MemoryRecord]
+) -> None:
     worker.handle(records)
     publisher.rows.clear()
     assert worker.republish([1]) == 0
 
 
-def test_recreated_topic_starts_from_its_first_offset(store, publisher, records):
+def test_recreated_topic_starts_from_its_first_offset(store: MemoryAlertStore, publisher: Recording, records: list[MemoryRecord]) -> None:
     worker_of(store, publisher).handle(records)
     recreated = AlertWorker(AlertPipeline(), store, publisher, Names("test", "driftline", "another-id"))
     assert recreated.next_offset(0) is None
 
 
-def test_store_seeded_from_the_alerts_topic_takes_old_events_without_effect(worker, publisher, records, drift_event, drift_record):
+def test_store_seeded_from_the_alerts_topic_takes_old_events_without_effect(
+    worker: AlertWorker, publisher: Recording, records: list[MemoryRecord], drift_event: MakeEvent, drift_record: MakeRecord
+) -> None:
     worker.handle(records[:2])
     seeded = {}
     for row in publisher.rows:
         if row.topic == "driftline.alerts":
             alert = decode(row.topic, row.value.encode(), [(name, value.encode()) for name, value in row.headers])
+            assert isinstance(alert, Alert)
             key, offset = source_offset(dict(row.headers)[SOURCE_HEADER].encode())
             seeded[row.key] = state_of(alert, key, offset)
     empty, silent = MemoryAlertStore(), Recording()
