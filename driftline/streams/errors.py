@@ -43,6 +43,10 @@ class StateError(FatalError):
     """State is missing, damaged or another's."""
 
 
+class LostStateError(StateError):
+    """Gone or damaged: an older checkpoint and replay may bring it back."""
+
+
 class OffsetError(FatalError):
     """Records between the committed offset and the log are gone."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from driftline.streams.cluster import Cluster
-from driftline.streams.errors import StateError
+from driftline.streams.errors import LostStateError, StateError
 from driftline.streams.state.manifest import (
     MANIFEST_VERSION,
     BlobEntry,
@@ -111,6 +111,7 @@ class Checkpoints:
 
     def begin(self) -> RestoredState:
         """The state of a task that never ran. What an uncommitted attempt left is removed with the first write."""
+        self._current, self._written_to = None, {}
         self._sweep([])
         return _EMPTY
 
@@ -119,13 +120,14 @@ class Checkpoints:
 
         Raises
         ------
-        StateError : missing, damaged, or of another world (cluster, topics, partitions, version).
+        LostStateError : missing or damaged.
+        StateError : of another world (cluster, topics, partitions, version).
         """
         data = self._store.read([self._manifest_key(reference.id)])[0]
         if data is None:
-            raise StateError(f'task "{self.task}": checkpoint {reference.id} is gone from Redis')
+            raise LostStateError(f'task "{self.task}": checkpoint {reference.id} is gone from Redis')
         if checksum(data) != reference.checksum:
-            raise StateError(f'task "{self.task}": the manifest of checkpoint {reference.id} is damaged')
+            raise LostStateError(f'task "{self.task}": the manifest of checkpoint {reference.id} is damaged')
         return self._load(decode_manifest(data, self.task))
 
     def load_older(self) -> list[Manifest]:
@@ -143,6 +145,13 @@ class Checkpoints:
     def load_manifest(self, manifest: Manifest) -> Loaded:
         """The checkpoint of a manifest from `load_older`."""
         return self._load(manifest)
+
+    def never_committed(self) -> bool:
+        """Whether the newest checkpoint is the empty first one, or none: nothing was ever published on top of it."""
+        if not self._head:
+            return True
+        data = self._store.read([self._manifest_key(self._head)])[0]
+        return data is not None and decode_manifest(data, self.task).sequence == 1
 
     def prepare(self, delta: StateDelta, offsets: Offsets, base: str = "") -> tuple[Write, CommitReference]:
         """What to write for the next checkpoint, and the reference to commit with its offsets."""
@@ -267,7 +276,7 @@ class Checkpoints:
             try:
                 rings[name], self._written_to[name] = read_ring(name, manifest.rings[name], value)
             except StateError as error:
-                raise StateError(f'task "{self.task}": checkpoint {manifest.id}: {error.message}') from error
+                raise LostStateError(f'task "{self.task}": checkpoint {manifest.id}: {error.message}') from error
         self._current = manifest
         self._sweep([manifest.id, *manifest.kept])
         return Loaded(manifest, RestoredState(blobs, rings))
@@ -275,7 +284,7 @@ class Checkpoints:
     def _checked_blob(self, name: str, entry: BlobEntry, value: bytes | None) -> bytes:
         if value is None or len(value) != entry.length or checksum(value) != entry.checksum:
             what = "missing" if value is None else "damaged"
-            raise StateError(f'task "{self.task}": blob "{name}" of the checkpoint is {what}')
+            raise LostStateError(f'task "{self.task}": blob "{name}" of the checkpoint is {what}')
         return value
 
     def _check_world(self, manifest: Manifest) -> None:

@@ -1,0 +1,292 @@
+"""Kafka clients with the settings the protocol needs, and what we ask of a cluster at start.
+
+What a user may change stands in `kafka.properties`; what exactly-once depends on is set after them and refused by
+name when it is given differently.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicCollection
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from driftline.schemas.config import Kafka, SecretRef, Topics
+from driftline.schemas.topics import TOPICS
+from driftline.streams.cluster import Cluster
+from driftline.streams.errors import AwayError, SetupError
+
+_log = logging.getLogger(__name__)
+
+ErrorCallback = Callable[[KafkaError], None]
+
+# Metadata of a large cluster behind TLS takes seconds; a wrong address shall not take a minute.
+CALL_SECONDS: Final = 10.0
+START_SECONDS: Final = 60.0
+_START_PAUSE_SECONDS: Final = 2.0
+
+# Our binary topics are columns already; lz4 costs least of what still halves them.
+COMPRESSION: Final = "lz4"
+LARGEST_MESSAGE_BYTES: Final = 8 << 20
+
+MOCK_CLUSTER_PREFIX: Final = "mockCluster"
+"""How librdkafka's in-process cluster names itself; it knows no times, topic ids or transactions."""
+
+_CONSUMER_OWNED: Final[Mapping[str, Any]] = {
+    # Offsets are committed with the checkpoint that belongs to them, by the runner alone.
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    # An aborted batch is not input.
+    "isolation.level": "read_committed",
+    # A committed offset below the log's start means lost records: an incident, not a new beginning.
+    "auto.offset.reset": "error",
+    # The runner learns from it that a position is the end, which offsets alone cannot say (transaction markers).
+    "enable.partition.eof": True,
+}
+_CONSUMER_DEFAULTS: Final[Mapping[str, Any]] = {
+    # The default of 1 s stutters whenever the local queue was full for a moment.
+    "fetch.queue.backoff.ms": 10,
+    "fetch.wait.max.ms": 50,
+    "queued.max.messages.kbytes": 32 * 1024,
+    "fetch.message.max.bytes": LARGEST_MESSAGE_BYTES + (1 << 20),
+    # 10 s: a killed worker's partitions move soon; a garbage collection or a slow disk is no death.
+    "session.timeout.ms": 10_000,
+    "heartbeat.interval.ms": 2_000,
+    "max.poll.interval.ms": 300_000,
+    # The join needs partition i of two topics on one worker, which only range gives; one strategy for all is simpler.
+    "partition.assignment.strategy": "range",
+}
+_PRODUCER_OWNED: Final[Mapping[str, Any]] = {
+    "enable.idempotence": True,
+    "acks": "all",
+    # aiokafka, Java and we must agree, or compaction never meets (PROTOCOL 13).
+    "partitioner": "murmur2_random",
+}
+_PRODUCER_DEFAULTS: Final[Mapping[str, Any]] = {
+    "linger.ms": 5,
+    "compression.type": COMPRESSION,
+    "message.max.bytes": LARGEST_MESSAGE_BYTES,
+    "queue.buffering.max.messages": 500_000,
+    "queue.buffering.max.kbytes": 256 * 1024,
+}
+# With group.protocol=consumer the broker sets these; librdkafka refuses them.
+_CLASSIC_ONLY: Final = ("session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy")
+
+
+def secret_text(reference: SecretRef) -> str:
+    """The secret behind a reference.
+
+    Raises
+    ------
+    SetupError : the variable is not set or the file cannot be read; the secret itself is in no message.
+    """
+    if reference.env is not None:
+        value = os.environ.get(reference.env)
+        if value is None:
+            raise SetupError(f'environment variable "{reference.env}" is not set, and the configuration takes a secret from it')
+        return value
+    if reference.file is None:
+        raise SetupError("a secret names neither `env` nor `file`")
+    try:
+        return Path(reference.file).read_text("utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise SetupError(f'cannot read the secret file "{reference.file}": {reason}') from None
+
+
+def client_properties(kafka: Kafka) -> dict[str, Any]:
+    """The librdkafka properties every client of ours starts from, secrets resolved; not for logs."""
+    own: dict[str, Any] = {"bootstrap.servers": kafka.bootstrap, "client.id": "driftline"}
+    return own | {name: secret_text(value) if isinstance(value, SecretRef) else value for name, value in kafka.properties.items()}
+
+
+def _with_owned(properties: dict[str, Any], owned: Mapping[str, Any]) -> dict[str, Any]:
+    for name, value in owned.items():
+        given = properties.get(name, value)
+        if str(given).lower() != str(value).lower() and not (name == "acks" and str(given) == "-1"):
+            raise SetupError(f'kafka.properties: "{name}" is "{given}", Driftline needs "{value}"', hint="remove the property")
+        properties[name] = value
+    return properties
+
+
+# Properties of one kind of client only: given to the other, librdkafka logs a warning each.
+_PRODUCER_ONLY: Final = (
+    *("linger.ms", "compression.", "acks", "batch.", "queue.buffering.", "partitioner"),
+    *("enable.idempotence", "delivery.", "transaction"),
+)
+_CONSUMER_ONLY: Final = (
+    *("fetch.", "queued.", "session.", "heartbeat.", "max.poll.", "group.", "auto.offset.", "isolation."),
+    *("enable.auto.", "check.crcs", "partition.assignment.", "enable.partition.eof"),
+)
+
+
+def _without(properties: dict[str, Any], prefixes: tuple[str, ...]) -> dict[str, Any]:
+    return {name: value for name, value in properties.items() if not name.startswith(prefixes)}
+
+
+def consumer_properties(kafka: Kafka, group: str, *, instance: str | None = None) -> dict[str, Any]:
+    """Properties of a group's consumer.
+
+    Parameters
+    ----------
+    instance : static membership under this name: a restart within the session timeout gets its partitions back at once.
+    """
+    properties = {**_CONSUMER_DEFAULTS, **_without(client_properties(kafka), _PRODUCER_ONLY)}
+    if kafka.group_protocol == "consumer":
+        for name in _CLASSIC_ONLY:
+            properties.pop(name, None)
+        properties |= {"group.protocol": "consumer", "group.remote.assignor": "range"}
+    properties["group.id"] = group
+    if instance is not None:
+        properties["group.instance.id"] = instance
+    return _with_owned(properties, _CONSUMER_OWNED)
+
+
+def producer_properties(kafka: Kafka, *, transactional_id: str | None = None) -> dict[str, Any]:
+    """Properties of a producer; transactional when it has an id."""
+    properties = {**_PRODUCER_DEFAULTS, **_without(client_properties(kafka), _CONSUMER_ONLY)}
+    if transactional_id is not None:
+        # A killed worker's open transaction blocks every reader of its outputs until this has passed.
+        properties |= {"transactional.id": transactional_id, "transaction.timeout.ms": kafka.transaction_timeout}
+        # A delivery that outlives its transaction is of no use.
+        properties.setdefault("delivery.timeout.ms", kafka.transaction_timeout)
+    return _with_owned(properties, _PRODUCER_OWNED)
+
+
+def make_consumer(kafka: Kafka, group: str, *, instance: str | None = None, error_cb: ErrorCallback | None = None) -> Consumer:
+    """A consumer for `Runner`; errors of the connection go to `error_cb` and the log."""
+    properties = consumer_properties(kafka, group, instance=instance)
+    return Consumer({**properties, "error_cb": error_cb or log_client_error, "logger": _log})
+
+
+def make_producer(kafka: Kafka, *, transactional_id: str | None = None, error_cb: ErrorCallback | None = None) -> Producer:
+    """A producer for `Runner`."""
+    properties = producer_properties(kafka, transactional_id=transactional_id)
+    return Producer({**properties, "error_cb": error_cb or log_client_error, "logger": _log})
+
+
+def make_admin(kafka: Kafka) -> AdminClient:
+    """A client for topics and offsets."""
+    properties = _without(client_properties(kafka), _PRODUCER_ONLY + _CONSUMER_ONLY)
+    settings: dict[str, Any] = {**properties, "error_cb": log_client_error, "logger": _log}
+    return AdminClient(settings)
+
+
+def log_client_error(error: KafkaError) -> None:
+    """One line for what librdkafka reports; it retries by itself."""
+    _log.warning("kafka_client_error code=%s error=%r", error.name(), error.str())
+
+
+def wait_for_broker(admin: AdminClient, *, seconds: float = START_SECONDS) -> None:
+    """Return as soon as a broker answers.
+
+    Raises
+    ------
+    AwayError : none did within `seconds`.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            admin.list_topics(timeout=min(CALL_SECONDS, max(1.0, deadline - time.monotonic())))
+            return
+        except KafkaException as error:
+            reason = error.args[0].str()
+        if time.monotonic() >= deadline:
+            message = f"kafka: no broker answered within {seconds:.0f} s: {reason}"
+            raise AwayError(message, hint="is kafka.bootstrap right and the broker up?")
+        _log.warning("kafka_away at=start error=%r retry_in_seconds=%.0f", reason, _START_PAUSE_SECONDS)
+        time.sleep(_START_PAUSE_SECONDS)
+
+
+def read_cluster(admin: AdminClient, topics: Sequence[str], *, live_since_ms: int = 0, seconds: float = START_SECONDS) -> Cluster:
+    """Cluster id, topic ids and partition counts.
+
+    Raises
+    ------
+    AwayError : no broker answered within `seconds`.
+    SetupError : topics are missing; names them all and the command that creates them.
+    """
+    wait_for_broker(admin, seconds=seconds)
+    metadata = admin.list_topics(timeout=CALL_SECONDS)
+    missing = sorted(name for name in topics if name not in metadata.topics or metadata.topics[name].error is not None)
+    if missing:
+        names = ", ".join(f'"{name}"' for name in missing)
+        ours = any(name.endswith(tuple(f".{topic.name}" for topic in TOPICS)) for name in missing)
+        create = "`driftline topics create CONFIG` creates Driftline's own topics"
+        raise SetupError(f"kafka: no such topic: {names}", hint=create if ours else "is the name right? create it, or publish to it first")
+    cluster_id = metadata.cluster_id or "unknown"
+    ids = dict.fromkeys(topics, "") if cluster_id.startswith(MOCK_CLUSTER_PREFIX) else _topic_ids(admin, topics)
+    return Cluster(cluster_id, ids, {name: len(metadata.topics[name].partitions) for name in topics}, live_since_ms)
+
+
+def _topic_ids(admin: AdminClient, topics: Sequence[str]) -> dict[str, str]:
+    if not topics:
+        return {}
+    try:
+        described = admin.describe_topics(TopicCollection(list(topics)), request_timeout=CALL_SECONDS)
+        return {name: str(future.result(CALL_SECONDS).topic_id) for name, future in described.items()}
+    except KafkaException as error:
+        if error.args[0].code() not in (KafkaError._UNSUPPORTED_FEATURE, KafkaError.UNSUPPORTED_VERSION):
+            raise
+        _log.warning("topic_ids_unknown error=%r note=%r", error.args[0].str(), "a recreated topic will not be noticed")
+        return dict.fromkeys(topics, "")
+
+
+@dataclass(frozen=True, slots=True)
+class WantedTopic:
+    """A topic of ours as it is to be created."""
+
+    name: str
+    partitions: int
+    replication: int
+    properties: Mapping[str, str]
+
+
+def wanted_topics(topics: Topics) -> list[WantedTopic]:
+    """Every topic of the table, with the configured prefix, partitions and replication."""
+    wanted = []
+    for topic in TOPICS:
+        properties = {
+            "cleanup.policy": topic.cleanup,
+            "max.message.bytes": str(topic.max_message_bytes),
+            # Logical time stands inside; with a producer's old timestamps retention would eat a replay of history.
+            "message.timestamp.type": "LogAppendTime",
+        }
+        if topic.cleanup == "delete":
+            properties["retention.ms"] = str(topic.retention_ms)
+        partitions = topic.partitions or topics.partitions
+        wanted.append(WantedTopic(topic.full_name(topics.prefix), partitions, topics.replication, properties))
+    return wanted
+
+
+def create_topics(admin: AdminClient, wanted: Sequence[WantedTopic]) -> list[str]:
+    """Create what is missing; the names of the topics that were created.
+
+    Raises
+    ------
+    SetupError : the cluster refused one, or it exists with another number of partitions.
+    """
+    existing = {name: len(topic.partitions) for name, topic in admin.list_topics(timeout=CALL_SECONDS).topics.items()}
+    for topic in wanted:
+        if topic.name in existing and existing[topic.name] != topic.partitions:
+            raise SetupError(
+                f'topic "{topic.name}": expected {topic.partitions} partitions, it has {existing[topic.name]}',
+                hint="set topics.partitions to what is there; adding partitions moves models and would tear their history",
+            )
+    new = [topic for topic in wanted if topic.name not in existing]
+    if not new:
+        return []
+    requests = [NewTopic(topic.name, topic.partitions, topic.replication, config=dict(topic.properties)) for topic in new]
+    for name, future in admin.create_topics(requests, operation_timeout=CALL_SECONDS).items():
+        try:
+            future.result(CALL_SECONDS * 2)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise SetupError(f'topic "{name}": {error.args[0].str()}') from error
+    return [topic.name for topic in new]

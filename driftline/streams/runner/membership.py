@@ -1,0 +1,305 @@
+"""The consumer as the runner sees it: what is owned, what is read, and how far.
+
+Positions are kept here and never asked of the client: batch consumption has moved the client's position past
+records that were not delivered (librdkafka 4844). A partition is owned from the moment Kafka says so and read only
+once its task is restored; until then it is not assigned to the client at all, so nothing is fetched for nobody.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import methodcaller
+from typing import Any, Final
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from driftline.streams.errors import OffsetError, OwnershipError, SetupError, StreamError
+from driftline.streams.runner.ports import RunnerMetrics
+from driftline.streams.task import PartitionId
+
+_log = logging.getLogger(__name__)
+
+_error: Final = methodcaller("error")
+_partition: Final = methodcaller("partition")
+_topic: Final = methodcaller("topic")
+_offset: Final = methodcaller("offset")
+
+_CALL_SECONDS: Final = 5.0
+_SETUP_CODES: Final = (
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError._AUTHENTICATION,
+)
+_LOST_CODES: Final = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
+
+Batches = Mapping[PartitionId, Sequence[Message]]
+
+
+class Membership:
+    """One consumer in its group.
+
+    Attributes
+    ----------
+    changes : counts rebalance callbacks; a transaction is aborted when it moved (PROTOCOL 9).
+    owned : what Kafka assigned to this member.
+    next : partitions being read and their next offset.
+    joined : whether any assignment has arrived yet.
+    """
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        topics: Sequence[str],
+        *,
+        incremental: bool,
+        metrics: RunnerMetrics,
+        revoked: Callable[[frozenset[PartitionId]], None],
+        lost: Callable[[frozenset[PartitionId]], None],
+    ) -> None:
+        self._consumer = consumer
+        self._topic = topics[0] if len(topics) == 1 else None
+        self._incremental = incremental
+        self._metrics = metrics
+        self._revoked, self._lost = revoked, lost
+        self._failure: BaseException | None = None
+        self._ends: dict[PartitionId, int] = {}
+        self._paused: frozenset[PartitionId] = frozenset()
+        self.changes = 0
+        self.joined = False
+        self.owned: set[PartitionId] = set()
+        self.next: dict[PartitionId, int] = {}
+        consumer.subscribe(list(topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+
+    def metadata(self) -> bytes | None:
+        """The group metadata to commit a transaction with, taken *before* its first poll; None when not a member.
+
+        Fetched later, a zombie that has rejoined would commit its old batch with its new generation (PROTOCOL 9).
+        """
+        metadata: Any = self._consumer.consumer_group_metadata()
+        return metadata if _generation(metadata) >= 0 else None
+
+    def poll(self, timeout: float, limit: int) -> Batches:
+        """The next records, at most `limit`, of partitions being read: one wait, then what is there already.
+
+        Rebalance callbacks run inside.
+        """
+        try:
+            first = self._consumer.poll(timeout)
+            batch = [] if first is None else [first, *self._consumer.consume(limit - 1, 0)] if limit > 1 else [first]
+        except KafkaException as error:
+            self._raise_failure()
+            raise StreamError(f"kafka: {error.args[0].str()}") from error
+        self._raise_failure()
+        if not batch:
+            return {}
+        if any(map(_error, batch)):
+            batch = self._without_errors(batch)
+        return self._advance(self._grouped(batch))
+
+    def _grouped(self, batch: list[Message]) -> dict[PartitionId, list[Message]]:
+        partitions = list(map(_partition, batch))
+        groups: dict[PartitionId, list[Message]] = {}
+        if self._topic is not None:
+            if partitions and len(set(partitions)) == 1:
+                return {(self._topic, partitions[0]): batch}
+            by_number: defaultdict[int, list[Message]] = defaultdict(list)
+            for message, number in zip(batch, partitions, strict=True):
+                by_number[number].append(message)
+            return {(self._topic, number): records for number, records in by_number.items()}
+        for message, key in zip(batch, zip(map(_topic, batch), partitions, strict=True), strict=True):
+            if (records := groups.get(key)) is None:
+                groups[key] = records = []
+            records.append(message)
+        return groups
+
+    def _advance(self, groups: dict[PartitionId, list[Message]]) -> Batches:
+        """Move the ledger; drop what is not ours or was read before."""
+        for key, records in list(groups.items()):
+            expected = self.next.get(key)
+            if expected is None:
+                self._metrics.count("records_not_owned_total", len(records))
+                del groups[key]
+                continue
+            first, last = _offset(records[0]), _offset(records[-1])
+            if first < expected or last - first < len(records) - 1:
+                records = _in_order(records, expected)
+                self._metrics.count("records_repeated_total", len(groups[key]) - len(records))
+                groups[key] = records
+            if records:
+                self.next[key] = _offset(records[-1]) + 1
+            else:
+                del groups[key]
+        return groups
+
+    def _without_errors(self, batch: Iterable[Message]) -> list[Message]:
+        records: list[Message] = []
+        for message in batch:
+            error = message.error()
+            if error is None:
+                records.append(message)
+                continue
+            if error.code() == KafkaError._PARTITION_EOF:
+                self._ends[(_topic(message), _partition(message))] = _offset(message)
+                continue
+            self._judge(error, message)
+        return records
+
+    def _judge(self, error: KafkaError, message: Message) -> None:
+        place = f"{message.topic()}/{message.partition()}"
+        if error.code() in _LOST_CODES:
+            raise OffsetError(
+                f"{place}: the next records to read are gone from the topic: {error.str()}",
+                hint="retention was shorter than the worker's absence; --on-lost-state=rebuild-from-earliest accepts the gap",
+            )
+        if error.code() in _SETUP_CODES:
+            raise SetupError(f"kafka: {place}: {error.str()}")
+        if error.fatal():
+            raise OwnershipError(f"kafka: {error.str()}", hint="does another worker run with the same instance name?")
+        _log.warning("kafka_consumer_error place=%s code=%s error=%r", place, error.name(), error.str())
+
+    def read(self, offsets: Mapping[PartitionId, int]) -> None:
+        """Start to read partitions at these offsets, beside those being read."""
+        self.next.update(offsets)
+        for key in offsets:
+            self._ends.pop(key, None)
+        if self._incremental:
+            self._consumer.incremental_assign(_positions(offsets))
+        else:
+            self._consumer.assign(_positions(self.next))
+            self._ends.clear()
+        paused, self._paused = self._paused, frozenset()
+        self.pause(paused & self.next.keys())
+
+    def forget(self, partitions: Iterable[PartitionId]) -> None:
+        """Stop to read partitions."""
+        gone = [key for key in partitions if self.next.pop(key, None) is not None]
+        if not gone:
+            return
+        if self._incremental:
+            self._consumer.incremental_unassign(_positions(dict.fromkeys(gone, 0)))
+        else:
+            self._consumer.assign(_positions(self.next))
+
+    def pause(self, partitions: frozenset[PartitionId]) -> None:
+        """Read exactly all but these of the partitions being read."""
+        if partitions == self._paused:
+            return
+        if fresh := (partitions - self._paused) & self.next.keys():
+            self._consumer.pause([TopicPartition(*key) for key in fresh])
+        if due := (self._paused - partitions) & self.next.keys():
+            self._consumer.resume([TopicPartition(*key) for key in due])
+        self._paused = partitions
+
+    def reached_end(self, key: PartitionId) -> bool:
+        """Whether everything up to the end that the last fetch saw was handed out."""
+        return self._ends.get(key, -1) >= self.next.get(key, 0)
+
+    def at_end(self) -> frozenset[PartitionId]:
+        """Partitions whose last record so far was handed out, asked of the broker now."""
+        reached = [key for key in self.next if self.reached_end(key)]
+        return frozenset(key for key in reached if self._ends[key] >= self.bounds(key)[1])
+
+    def exhausted(self) -> bool:
+        """Whether nothing is left to read but what is paused."""
+        return all(key in self._paused or self.reached_end(key) for key in self.next)
+
+    def bounds(self, key: PartitionId) -> tuple[int, int]:
+        """First and end offset, asked of the broker.
+
+        Raises
+        ------
+        confluent_kafka.KafkaException : no answer in time.
+        """
+        low, high = self._consumer.get_watermark_offsets(TopicPartition(*key), timeout=_CALL_SECONDS, cached=False)
+        return low, high
+
+    def lag(self) -> dict[PartitionId, int]:
+        """Records behind, by the end offsets of the last fetches; costs no call."""
+        behind: dict[PartitionId, int] = {}
+        for key, position in self.next.items():
+            _, high = self._consumer.get_watermark_offsets(TopicPartition(*key), cached=True)
+            behind[key] = 0 if self.reached_end(key) else max(0, high - position)
+        return behind
+
+    def close(self) -> None:
+        """Leave; the revoke callback runs inside."""
+        self._consumer.close()
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self.changes += 1
+        self.joined = True
+        keys = {(p.topic, p.partition) for p in partitions}
+        _log.info("partitions_assigned partitions=%s", sorted(keys))
+        self.owned |= keys
+        # Nothing is read before its task is restored; `read` assigns.
+        if self._incremental:
+            consumer.incremental_assign([])
+        else:
+            consumer.assign(_positions(self.next))
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._leave(consumer, partitions, self._revoked, "partitions_revoked")
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._leave(consumer, partitions, self._lost, "partitions_lost")
+
+    def _leave(
+        self, consumer: Consumer, partitions: list[TopicPartition], inform: Callable[[frozenset[PartitionId]], None], event: str
+    ) -> None:
+        # The list may name partitions we never held (confluent-kafka-python 1551).
+        keys = frozenset((p.topic, p.partition) for p in partitions) & self.owned
+        _log.info("%s partitions=%s", event, sorted(keys))
+        try:
+            inform(keys)
+        except BaseException as error:  # noqa: BLE001 - an exception must not unwind through librdkafka; `poll` raises it
+            self._failure = error
+        self.changes += 1
+        self.owned -= keys
+        gone = [key for key in keys if self.next.pop(key, None) is not None]
+        for key in keys:
+            self._ends.pop(key, None)
+        self._paused -= keys
+        if self._incremental:
+            consumer.incremental_unassign(_positions(dict.fromkeys(gone, 0)))
+        else:
+            consumer.unassign()
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+
+def _positions(offsets: Mapping[PartitionId, int]) -> list[TopicPartition]:
+    return [TopicPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()]
+
+
+def _in_order(records: Iterable[Message], expected: int) -> list[Message]:
+    """Records at or after `expected` in rising order; others were handed out before."""
+    kept: list[Message] = []
+    for record in records:
+        offset = _offset(record)
+        if offset >= expected:
+            kept.append(record)
+            expected = offset + 1
+    return kept
+
+
+_METADATA_MAGIC: Final = b"CGMDv2:"
+
+
+def _generation(metadata: bytes) -> int:
+    """The generation inside librdkafka's opaque group metadata: magic, int32, group id, 0, member id, 0, ...
+
+    -1 when this is no member or has no member id. An unknown layout counts as a member: the broker still checks it.
+    """
+    if not isinstance(metadata, bytes) or not metadata.startswith(_METADATA_MAGIC):
+        return 0
+    start = len(_METADATA_MAGIC)
+    generation = int.from_bytes(metadata[start : start + 4], "little", signed=True)
+    _, _, rest = metadata[start + 4 :].partition(b"\0")
+    return generation if rest.partition(b"\0")[0] else -1

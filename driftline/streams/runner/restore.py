@@ -1,0 +1,200 @@
+"""From committed offsets to a running task: the checkpoint that belongs to them, an older one and replay, or a clear stop.
+
+A worker never continues from empty state silently (PROTOCOL 8).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from driftline.streams.errors import LostStateError, OffsetError, StateError
+from driftline.streams.runner.start import start_offsets
+from driftline.streams.state.checkpoints import Checkpoints, Loaded, Scope
+from driftline.streams.state.manifest import CommitReference, decode_reference
+from driftline.streams.state.store import Store
+from driftline.streams.task import PartitionId, Processor, RestoredState, Task
+
+_log = logging.getLogger(__name__)
+
+OnLostState = Literal["fail", "rebuild-from-earliest"]
+_COMMITTED_CALL_SECONDS: Final = 1.0
+_REBUILD: Final = "`--on-lost-state=rebuild-from-earliest` starts anew; its windows and baselines will differ from the lost ones"
+
+Committed = Mapping[PartitionId, tuple[int, str]]
+
+
+@dataclass(slots=True)
+class RunningTask:
+    """A task that is being fed.
+
+    Attributes
+    ----------
+    committed : offsets of the last commit, all inputs.
+    replay_to : offsets up to which outputs are suppressed, because they were published before; None when live.
+    dirty : whether something is to be committed.
+    """
+
+    name: str
+    task: Task
+    checkpoints: Checkpoints
+    inputs: frozenset[PartitionId]
+    committed: dict[PartitionId, int]
+    read_from: dict[PartitionId, int]
+    replay_to: dict[PartitionId, int] | None = None
+    dirty: bool = False
+    rows: int = 0
+    base: str = ""
+    paused: frozenset[PartitionId] = field(default_factory=frozenset)
+
+    def positions(self) -> dict[PartitionId, int]:
+        """What to commit: every input, moved or not (PROTOCOL 1)."""
+        return {**self.committed, **{key: offset for key, offset in self.task.positions().items() if key in self.inputs}}
+
+
+def read_committed(consumer: Consumer, partitions: list[PartitionId]) -> dict[PartitionId, tuple[int, str]] | None:
+    """Committed offsets and their metadata; None when they cannot be known yet.
+
+    After a member's crash the answer waits for its transaction to time out. An error is never "no offset".
+    """
+    try:
+        answers = consumer.committed([TopicPartition(*key) for key in partitions], timeout=_COMMITTED_CALL_SECONDS)
+    except KafkaException as error:
+        _log.info("committed_offsets_pending code=%s error=%r", error.args[0].name(), error.args[0].str())
+        return None
+    if any(answer.error is not None for answer in answers):
+        return None
+    return {(a.topic, a.partition): (a.offset, a.metadata or "") for a in answers if a.offset >= 0}
+
+
+class Restorer:
+    """Opens tasks at what was committed."""
+
+    def __init__(
+        self,
+        processor: Processor,
+        consumer: Consumer,
+        store: Store,
+        scope: Scope,
+        *,
+        start: str,
+        by_time: bool,
+        on_lost_state: OnLostState,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._processor = processor
+        self._consumer = consumer
+        self._store = store
+        self._scope = scope
+        self._start = start
+        self._by_time = by_time
+        self._on_lost_state = on_lost_state
+        self._now_ms = now_ms
+
+    def restore(self, name: str, inputs: frozenset[PartitionId], committed: Committed) -> RunningTask:
+        """The task, opened with the state that belongs to `committed`.
+
+        Raises
+        ------
+        StateError : state and offsets do not belong together, or state is lost and nothing older replaces it.
+        OffsetError : records between the state and now are gone.
+        """
+        checkpoints = Checkpoints(self._store, self._scope, name, inputs)
+        checkpoints.claim()
+        known = {key: committed[key] for key in inputs if key in committed}
+        if not known:
+            return self._fresh(name, inputs, checkpoints)
+        if len(known) != len(inputs):
+            missing = ", ".join(f"{topic}/{partition}" for topic, partition in sorted(inputs - known.keys()))
+            raise StateError(f'task "{name}": some of its inputs have a committed offset and {missing} has none', hint=_REBUILD)
+        offsets = {key: offset for key, (offset, _) in known.items()}
+        try:
+            reference = self._reference(name, known)
+            if checkpoints.epoch <= reference.epoch:
+                checkpoints.claim(reference.epoch)
+            loaded = self._load(name, checkpoints, reference, offsets)
+        except StateError as error:
+            if self._on_lost_state != "rebuild-from-earliest":
+                raise
+            _log.error("state_rebuilt task=%s reason=%r note=%r", name, error.message, "windows and baselines start anew")
+            return self._begin(name, inputs, checkpoints, "earliest")
+        return self._open(name, inputs, checkpoints, loaded, offsets, reference)
+
+    def _reference(self, name: str, known: Committed) -> CommitReference:
+        metadata = {metadata for _, metadata in known.values()}
+        if len(metadata) != 1:
+            raise StateError(f'task "{name}": its inputs name {len(metadata)} different checkpoints: offsets were set by another program')
+        return decode_reference(metadata.pop(), name)
+
+    def _fresh(self, name: str, inputs: frozenset[PartitionId], checkpoints: Checkpoints) -> RunningTask:
+        if not checkpoints.never_committed() and self._on_lost_state != "rebuild-from-earliest":
+            raise StateError(
+                f'task "{name}": no committed offset, but Redis holds its state: the group expired or its offsets were deleted',
+                hint=_REBUILD,
+            )
+        return self._begin(name, inputs, checkpoints, self._start)
+
+    def _begin(self, name: str, inputs: frozenset[PartitionId], checkpoints: Checkpoints, start: str) -> RunningTask:
+        """From nothing. The start is committed before the first record, so that a crash does not choose another."""
+        offsets = start_offsets(self._consumer, inputs, start, now_ms=self._now_ms(), by_time=self._by_time)
+        state = checkpoints.begin()
+        _log.info("task_started task=%s state=new offsets=%s", name, _listed(offsets))
+        return RunningTask(name, self._processor.open(name, state), checkpoints, inputs, dict(offsets), dict(offsets), dirty=True)
+
+    def _load(self, name: str, checkpoints: Checkpoints, reference: CommitReference, offsets: Mapping[PartitionId, int]) -> Loaded:
+        try:
+            loaded = checkpoints.load(reference)
+        except LostStateError as error:
+            return self._older(name, checkpoints, error, offsets)
+        if loaded.offsets != offsets:
+            raise StateError(f'task "{name}": checkpoint {reference.id} belongs to other offsets than those committed with it')
+        return loaded
+
+    def _older(self, name: str, checkpoints: Checkpoints, reason: LostStateError, offsets: Mapping[PartitionId, int]) -> Loaded:
+        """The newest committed checkpoint that is whole; what came after it is replayed."""
+        for manifest in checkpoints.load_older():
+            try:
+                loaded = checkpoints.load_manifest(manifest)
+            except LostStateError as error:
+                _log.warning("checkpoint_unusable task=%s id=%s reason=%r", name, manifest.id, error.message)
+                continue
+            if all(loaded.offsets[key] <= offset for key, offset in offsets.items()):
+                _log.warning("checkpoint_replaced task=%s reason=%r by=%s", name, reason.message, manifest.id)
+                return loaded
+        raise StateError(f"{reason.message}, and no older checkpoint is whole", hint=_REBUILD) from reason
+
+    def _open(
+        self,
+        name: str,
+        inputs: frozenset[PartitionId],
+        checkpoints: Checkpoints,
+        loaded: Loaded,
+        offsets: dict[PartitionId, int],
+        reference: CommitReference,
+    ) -> RunningTask:
+        task = self._processor.open(name, loaded.state)
+        begin = {**loaded.offsets, **{key: at for key, at in task.positions().items() if key in inputs}}
+        self._check_kept(name, begin)
+        replay_to = None if loaded.offsets == offsets else offsets
+        _log.info("task_started task=%s state=%s offsets=%s replay=%s", name, loaded.manifest.id, _listed(begin), replay_to is not None)
+        return RunningTask(name, task, checkpoints, inputs, dict(loaded.offsets), begin, replay_to=replay_to, base=reference.base)
+
+    def _check_kept(self, name: str, offsets: Mapping[PartitionId, int]) -> None:
+        for key, offset in offsets.items():
+            low, high = self._consumer.get_watermark_offsets(TopicPartition(*key), timeout=10.0, cached=False)
+            if not low <= offset <= high:
+                raise OffsetError(
+                    f'task "{name}": {key[0]}/{key[1]}: the next record is {offset}, the topic holds {low} to {high}',
+                    hint=f"retention was shorter than the worker's absence, or the topic was recreated; {_REBUILD}",
+                )
+
+
+def _listed(offsets: Mapping[PartitionId, int]) -> str:
+    return ",".join(f"{topic}/{partition}:{offset}" for (topic, partition), offset in sorted(offsets.items()))
+
+
+__all__ = ["OnLostState", "RestoredState", "Restorer", "RunningTask", "read_committed"]
