@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -50,6 +50,7 @@ class BaselineBuilder:
     ----------
     columns : what to measure; None = every column of the rows, by name.
     segments : key -> most values with counts of their own.
+    column_factory : says the kind and tails of a discovered column.
     """
 
     def __init__(
@@ -57,11 +58,13 @@ class BaselineBuilder:
         columns: Sequence[Column] | None,
         segments: Mapping[str, int],
         *,
+        column_factory: Callable[[str, Kind], Column] | None = None,
         sensitive: frozenset[str] = frozenset(),
         hash_key: bytes = b"",
         exact_rows: int = EXACT_ROWS,
     ) -> None:
         self._columns = columns
+        self._factory = column_factory
         self._segments = dict(segments)
         self._sensitive = sensitive
         self._hash_key = hash_key
@@ -70,11 +73,13 @@ class BaselineBuilder:
         self._stride = 1
         self.seen = 0
         self._kept = 0
+        self._taken = 0
 
-    @property
-    def chunks(self) -> Sequence[PanelRows]:
-        """The kept rows, in the pieces they came in."""
-        return self._chunks
+    def take_new_chunks(self) -> list[PanelRows]:
+        """The pieces of rows that came since the last call, as they are kept; for checkpoints, before any thinning."""
+        new = self._chunks[self._taken :]
+        self._taken = len(self._chunks)
+        return new
 
     def add(self, rows: PanelRows) -> None:
         """Take rows; they are copied."""
@@ -124,7 +129,11 @@ class BaselineBuilder:
             for name, (codes, _) in chunk.categorical.items():
                 present.setdefault(name, [0, 0])[1] += int(np.count_nonzero(codes >= 0))
         # A column that comes as numbers and as texts is what it mostly is; the rest of its values is invalid.
-        return [(name, "categorical" if texts > numbers else "numeric", ()) for name, (numbers, texts) in sorted(present.items())]
+        kinds: dict[str, Kind] = {name: "categorical" if texts > numbers else "numeric" for name, (numbers, texts) in present.items()}
+        if self._factory is None:
+            return [(name, kinds[name], ()) for name in sorted(kinds)]
+        made = [self._factory(name, kinds[name]) for name in sorted(kinds)]
+        return [(column.name, column.kind, column.tails) for column in made]
 
     def _reference(self, name: str, kind: Kind, tails: tuple[float, ...]) -> ColumnReference:
         if kind == "categorical":

@@ -1,0 +1,325 @@
+"""Episodes: opened by a first alarm, joined by further evidence, ended by a level that is back, never by silence.
+
+What is judged here is judged row by row inside the window kernel, so that an episode opens and ends at the same row
+however the stream is cut. No detector's state depends on it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from driftline.detectors.kernels.jit import compiled
+from driftline.detectors.kernels.psi import PsiArrays
+from driftline.detectors.levels import (
+    MEAN_EFFECT,
+    PSI_EFFECT,
+    RATE_EFFECT,
+    band,
+    level_in_band,
+    severity_of,
+    weigh,
+    window_severity,
+)
+from driftline.detectors.spec import N_CODES, Float64, Int32, Int64, UInt8
+from driftline.detectors.tables import SKIP, Tables
+
+CHECK_ROWS: Final = 32
+"""Rows of a scope between looks at levels, and between anchors: 3 % of the row's cost, at most 31 rows late."""
+COARSE_ROWS: Final = 1024
+FINE_ANCHORS: Final = 256
+COARSE_ANCHORS: Final = 128
+"""Anchors kept: the last 8,192 rows to 32 rows, the last 131,072 to 1,024; what began before has no `since`."""
+
+RUN_BIT: Final = 128
+"""Set in a ring byte whose row lies in a run of equal values."""
+
+OPENED: Final = 0
+EVIDENCE: Final = 1
+RECOVERED: Final = 2
+NO_DETECTOR: Final = -1
+RUN_DETECTOR: Final = 62
+"""The place of the built-in run detector in an episode's bits."""
+
+# Fields of an episode; all zero = none is open.
+E_OPEN, E_BITS, E_SEVERITY, E_DIRECTION, E_KIND, E_BAND_SINCE, E_SOURCE, E_OFFSET, E_TIME = range(9)
+EPISODE_FIELDS: Final = 9
+# Fields of an anchor.
+A_ROW, A_SOURCE, A_OFFSET, A_TIME = range(4)
+ANCHOR_FIELDS: Final = 4
+
+NOTE = np.dtype(
+    [
+        ("row", "<i8"),
+        ("scope", "<i4"),
+        ("series", "<i4"),
+        ("kind", "i1"),
+        ("detector", "i1"),
+        ("direction", "i1"),
+        ("severity", "i1"),
+        ("effect_kind", "i1"),
+        ("since", "i1"),
+        ("statistic", "<f8"),
+        ("threshold", "<f8"),
+        ("value", "<f8"),
+        ("base", "<f8"),
+        ("effect", "<f8"),
+        ("n", "<i8"),
+        ("since_at", "<i8", (3,)),
+        ("episode_at", "<i8", (3,)),
+        ("counts", "<i4", (N_CODES,)),
+    ],
+    align=True,
+)
+"""What the kernel says; `since`: 0 unknown, 1 the last anchor before the change, 2 that very row."""
+
+Notes = NDArray[np.void]
+
+
+class Windows(NamedTuple):
+    """State of all scopes; axes as in `Tables`, R rows of the ring."""
+
+    ring: UInt8  # (S, R, C) codes, with RUN_BIT
+    heads: Int64  # (S,) rows each scope has had
+    runs_within: Int32  # (S, L) rows of the window in a run
+    last: Float64  # (S, C) the last value, or code
+    run: Int64  # (S, C) how often in a row
+    episodes: Int64  # (S, Q, EPISODE_FIELDS)
+    fine: Int64  # (S, FINE_ANCHORS, ANCHOR_FIELDS)
+    coarse: Int64  # (S, COARSE_ANCHORS, ANCHOR_FIELDS)
+
+
+@compiled
+def note_alarm(
+    t: Tables,
+    st: Windows,
+    psi: PsiArrays,
+    out: Notes,
+    w: int,
+    s: int,
+    q: int,
+    detector: int,
+    statistic: float,
+    threshold: float,
+    direction: int,
+    back: int,
+    row: int,
+    at: Int64,
+    counts: Int64,
+) -> int:
+    """Let an alarm open an episode or add to it; returns the notes written so far.
+
+    Parameters
+    ----------
+    back : values of the series since the change, 0 = not known.
+    at : source, offset and time of this row. `counts`: scratch, (N_CODES,).
+    """
+    episode = st.episodes[s, q]
+    bit = np.int64(1) << detector
+    if episode[E_OPEN] and episode[E_BITS] & bit:
+        return w
+    lane = t.series_lane[q]
+    rows_back, runs = _count_since(t, st, psi, s, q, lane, back, counts)
+    kind = RATE_EFFECT
+    if t.is_value[q]:
+        kind = PSI_EFFECT if detector == t.psi_detector[lane] or not t.has_mean[q] else MEAN_EFFECT
+    n, value, base, effect, certain = weigh(t, s, q, kind, counts, runs)
+    if direction == 0:
+        gap = value - base
+        if kind == PSI_EFFECT:
+            gap = weigh(t, s, q, MEAN_EFFECT, counts, runs)[1] if t.has_mean[q] else 0.0
+        direction = 1 if gap > 0.0 else (-1 if gap < 0.0 else 0)
+    if t.direction[q] * direction < 0:
+        return w
+    severity = max(severity_of(t, q, kind, certain), episode[E_SEVERITY])
+    note = out[w]
+    note["kind"] = EVIDENCE
+    if not episode[E_OPEN]:
+        note["kind"] = OPENED
+        episode[E_OPEN] = 1
+        episode[E_DIRECTION] = direction
+        episode[E_KIND] = kind
+        episode[E_BAND_SINCE] = -1
+        episode[E_SOURCE] = at[0]
+        episode[E_OFFSET] = at[1]
+        episode[E_TIME] = at[2]
+    episode[E_BITS] |= bit
+    episode[E_SEVERITY] = severity
+    note["detector"] = detector
+    note["direction"] = direction
+    note["statistic"] = statistic
+    note["threshold"] = threshold
+    _fill(note, st, s, q, row, kind, severity, n, value, base, effect, counts)
+    note["since"] = _anchor(st, s, st.heads[s] - rows_back, note["since_at"]) if rows_back > 0 else 0
+    return w + 1
+
+
+@compiled
+def check_episode(t: Tables, st: Windows, psi: PsiArrays, out: Notes, w: int, s: int, q: int, row: int, counts: Int64) -> int:
+    """End an open episode whose level has been back for a full window, or note that it got worse."""
+    episode = st.episodes[s, q]
+    lane = t.series_lane[q]
+    runs = st.runs_within[s, lane]
+    for code in range(N_CODES):
+        counts[code] = psi.counts[s, lane, code]
+    recovered = False
+    if not level_in_band(t, s, q, counts, runs):
+        episode[E_BAND_SINCE] = -1
+    elif episode[E_BAND_SINCE] < 0:
+        episode[E_BAND_SINCE] = st.heads[s]
+    else:
+        recovered = st.heads[s] - episode[E_BAND_SINCE] >= t.lane_window[lane]
+    severity, kind = window_severity(t, s, q, counts, runs)
+    if recovered:
+        kind = episode[E_KIND]
+    elif severity <= episode[E_SEVERITY]:
+        return w
+    n, value, base, effect, _ = weigh(t, s, q, kind, counts, runs)
+    note = out[w]
+    note["kind"] = RECOVERED if recovered else EVIDENCE
+    note["detector"] = NO_DETECTOR
+    note["direction"] = 0 if recovered else episode[E_DIRECTION]
+    note["since"] = 0
+    note["statistic"] = value if kind == PSI_EFFECT or recovered else abs(effect)
+    if recovered:
+        note["statistic"] = value if kind == PSI_EFFECT else abs(value - base)
+        note["threshold"] = band(t, s, q, lane, kind, n)
+        severity = episode[E_SEVERITY]
+    else:
+        note["statistic"] = abs(effect)
+        note["threshold"] = t.bounds[q, severity - 1]
+        episode[E_SEVERITY] = severity
+    _fill(note, st, s, q, row, kind, severity, n, value, base, effect, counts)
+    if recovered:
+        for field in range(EPISODE_FIELDS):
+            episode[field] = 0
+    return w + 1
+
+
+@compiled
+def _fill(
+    note: Any,
+    st: Windows,
+    s: int,
+    q: int,
+    row: int,
+    kind: int,
+    severity: int,
+    n: int,
+    value: float,
+    base: float,
+    effect: float,
+    counts: Int64,
+) -> None:
+    note["row"] = row
+    note["scope"] = s
+    note["series"] = q
+    note["effect_kind"] = kind
+    note["severity"] = severity
+    note["n"] = n
+    note["value"] = value
+    note["base"] = base
+    note["effect"] = effect
+    note["episode_at"][0] = st.episodes[s, q, E_SOURCE]
+    note["episode_at"][1] = st.episodes[s, q, E_OFFSET]
+    note["episode_at"][2] = st.episodes[s, q, E_TIME]
+    for code in range(N_CODES):
+        note["counts"][code] = counts[code]
+
+
+@compiled
+def _count_since(t: Tables, st: Windows, psi: PsiArrays, s: int, q: int, lane: int, back: int, counts: Int64) -> tuple[int, int]:
+    """Fill the counts of the rows since the change, clipped to the window; returns its age in rows and the rows in runs.
+
+    `back` counts values, a row without one is stepped over. Beyond the window the rows without a value are not known:
+    their share within it is taken for the rest.
+    """
+    if back <= 0:
+        for code in range(N_CODES):
+            counts[code] = psi.counts[s, lane, code]
+        return 0, st.runs_within[s, lane]
+    for code in range(N_CODES):
+        counts[code] = 0
+    c = t.series_column[q]
+    length = st.ring.shape[1]
+    head = st.heads[s]
+    rows = min(head, t.lane_window[lane])
+    found = 0
+    runs = 0
+    walked = 0
+    while walked < rows and found < back:
+        walked += 1
+        byte = int(st.ring[s, (head - walked) % length, c])
+        code = byte & (RUN_BIT - 1)
+        counts[code] += 1
+        runs += byte // RUN_BIT
+        if t.flags[q, code] != SKIP:
+            found += 1
+    if found < back and found > 0:
+        return min(head, back * walked // found), runs
+    return walked, runs
+
+
+@compiled
+def date_change(t: Tables, st: Windows, s: int, q: int, within: int) -> int:
+    """Values since the likeliest change of the mean among the last `within` values of the window (0 = all of it).
+
+    The split that explains most variance, the likelihood ratio of Gaussian data with an unknown mean on both sides
+    (statistics.md 1.2 C); one pass over the ring, at an alarm only. The last values of the window that the detector
+    has seen are taken as its window: rows it skipped are skipped here.
+    """
+    c = t.series_column[q]
+    length = st.ring.shape[1]
+    head = st.heads[s]
+    rows = min(head, t.lane_window[t.series_lane[q]])
+    wanted = within if within > 0 else rows
+    n = 0
+    total = 0.0
+    for walked in range(1, rows + 1):
+        x = _reading(t, s, c, q, int(st.ring[s, (head - walked) % length, c]) & (RUN_BIT - 1))
+        if n < wanted and not math.isnan(x):
+            n += 1
+            total += x
+    seen = 0
+    after = 0.0
+    best = 0
+    largest = -1.0
+    for walked in range(1, rows + 1):
+        x = _reading(t, s, c, q, int(st.ring[s, (head - walked) % length, c]) & (RUN_BIT - 1))
+        if math.isnan(x) or seen >= n - 1:
+            continue
+        seen += 1
+        after += x
+        gap = after - seen * total / n
+        gain = gap * gap / (float(seen) * (n - seen))
+        if gain > largest:
+            largest = gain
+            best = seen
+    return best
+
+
+@compiled
+def _reading(t: Tables, s: int, c: int, q: int, code: int) -> float:
+    """The number a code stands for in a series."""
+    if t.is_value[q]:
+        score: float = t.score[s, c, code]
+        return score
+    return math.nan if t.flags[q, code] == SKIP else float(t.flags[q, code])
+
+
+@compiled
+def _anchor(st: Windows, s: int, wanted: int, where: Int64) -> int:
+    """Write the last anchor at or before row `wanted` of a scope; 0 = none that old is kept, 2 = that very row."""
+    row = wanted - wanted % CHECK_ROWS
+    anchor = st.fine[s, (row // CHECK_ROWS) % FINE_ANCHORS]
+    if anchor[A_ROW] != row:
+        row = wanted - wanted % COARSE_ROWS
+        anchor = st.coarse[s, (row // COARSE_ROWS) % COARSE_ANCHORS]
+        if anchor[A_ROW] != row:
+            return 0
+    for field in range(3):
+        where[field] = anchor[A_SOURCE + field]
+    return 2 if row == wanted else 1

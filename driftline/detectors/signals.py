@@ -1,0 +1,163 @@
+"""From the kernel's notes to signals a person can read: names of detectors and bins, reasons, positions."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from driftline.detectors.baseline import ColumnReference
+from driftline.detectors.episodes import EVIDENCE, NO_DETECTOR, OPENED, RECOVERED, RUN_DETECTOR, Notes
+from driftline.detectors.levels import MEAN_EFFECT, PSI_EFFECT
+from driftline.detectors.spec import (
+    ABOVE,
+    BELOW,
+    INVALID,
+    MISSING,
+    NOT_APPLICABLE,
+    OTHER,
+    SEVERITIES,
+    UNSEEN,
+    Anchor,
+    BinEvidence,
+    EffectKind,
+    Int64,
+    Series,
+    Signal,
+)
+from driftline.detectors.tables import SKIP, Layout, Tables
+
+BINS_SHOWN: Final = 3
+_KINDS: Final[dict[int, Any]] = {OPENED: "open", EVIDENCE: "evidence", RECOVERED: "recovery"}
+_EFFECTS: Final[tuple[EffectKind, ...]] = ("psi", "mean", "rate")
+_DIRECTIONS: Final[dict[int, Any]] = {1: "up", -1: "down", 0: None}
+
+
+def signals_of(notes: Notes, layout: Layout, tables: Tables) -> list[Signal]:
+    """Signals in order of row, scope, column, series; those of one series in the order they were made."""
+    order = sorted(range(len(notes)), key=lambda i: (int(notes[i]["row"]), int(notes[i]["scope"]), int(notes[i]["series"])))
+    return [_signal(notes[i], layout, tables) for i in order]
+
+
+def _signal(note: Any, layout: Layout, tables: Tables) -> Signal:
+    q, scope = int(note["series"]), int(note["scope"])
+    series, effect = layout.series[q], int(note["effect_kind"])
+    recovered = int(note["kind"]) == RECOVERED
+    return Signal(
+        kind=_KINDS[int(note["kind"])],
+        row=int(note["row"]),
+        scope=scope,
+        column=layout.column_of[q],
+        series=series.name,
+        detector="level" if recovered else _detector_name(series, int(note["detector"])),
+        statistic=float(note["statistic"]),
+        threshold=float(note["threshold"]),
+        value=float(note["value"]),
+        baseline_value=float(note["base"]),
+        effect_kind=_EFFECTS[effect],
+        effect_size=float(note["effect"]),
+        direction=_DIRECTIONS[int(note["direction"])],
+        severity=SEVERITIES[int(note["severity"])],
+        n=int(note["n"]),
+        window=series.window,
+        since=None if not note["since"] else _anchor(note["since_at"], exact=int(note["since"]) == 2),
+        episode=_anchor(note["episode_at"], exact=True),
+        bins=_bins(note["counts"], layout, tables, scope, q),
+        reason=_reason(note, series, effect),
+    )
+
+
+def _detector_name(series: Series, place: int) -> str:
+    if place == NO_DETECTOR:
+        return "severity"
+    return "constant_run" if place == RUN_DETECTOR else series.detectors[place].name
+
+
+def _anchor(at: Int64, *, exact: bool) -> Anchor:
+    return Anchor(source=int(at[0]), offset=int(at[1]), time_ms=int(at[2]), exact=exact)
+
+
+def _reason(note: Any, series: Series, effect: int) -> str:
+    value, base, statistic, threshold = (float(note[name]) for name in ("value", "base", "statistic", "threshold"))
+    if int(note["kind"]) == RECOVERED:
+        what = {PSI_EFFECT: "PSI", MEAN_EFFECT: "distance of the mean"}.get(effect, "distance of the rate")
+        return f"level back in its band for a full window of {series.window} rows: {what} {statistic:.4g}, band {threshold:.4g}"
+    what = {PSI_EFFECT: "PSI", MEAN_EFFECT: "mean of the standardised score"}.get(effect, "rate")
+    level = f"{what} {value:.4g} against {base:.4g} in the baseline, over {int(note['n'])} values"
+    place = int(note["detector"])
+    if place == RUN_DETECTOR:
+        return f"{int(statistic)} equal values in a row"
+    if place == NO_DETECTOR:
+        return f"{level}: effect {statistic:.4g} has passed {threshold:.4g}"
+    return f"{series.detectors[place].name} {statistic:.4g} passed {threshold:.4g}; {level}"
+
+
+def _bins(counts: Any, layout: Layout, tables: Tables, scope: int, q: int) -> tuple[BinEvidence, ...]:
+    series, c = layout.series[q], layout.column_of[q]
+    reference = layout.references[c]
+    expected, observed = layout.counts[scope, c], counts.astype("i8")
+    if series.flag is not None:
+        if series.flag == "constant":
+            return _largest(_by_group(expected, observed, tables, reference, scope, c))
+        counted = tables.flags[q] != SKIP
+        hit = tables.flags[q] == 1
+        before = float(expected[hit].sum()) / max(int(expected[counted].sum()), 1)
+        now = float(observed[hit].sum()) / max(int(observed[counted].sum()), 1)
+        return (BinEvidence(bin=_flag_name(series.flag), expected=before, observed=now, contribution=now - before),)
+    return _largest(_by_group(expected, observed, tables, reference, scope, c))
+
+
+def _largest(bins: list[BinEvidence]) -> tuple[BinEvidence, ...]:
+    return tuple(sorted(bins, key=lambda item: -item.contribution)[:BINS_SHOWN])
+
+
+def _flag_name(flag: str) -> str:
+    kind, _, value = flag.partition(":")
+    if kind == "tail":
+        return f"above the baseline's {value} quantile"
+    return value if kind == "value" else {"one": "1", "out_of_range": "out of range"}.get(flag, flag)
+
+
+def _by_group(expected: Int64, observed: Int64, tables: Tables, reference: ColumnReference, scope: int, c: int) -> list[BinEvidence]:
+    groups: dict[int, list[int]] = {}
+    for code in _order(reference):
+        groups.setdefault(int(tables.group[scope, c, code]), []).append(code)
+    m, n = int(expected[:NOT_APPLICABLE].sum()), int(observed[:NOT_APPLICABLE].sum())
+    used = int(tables.groups[scope, c])
+    out = []
+    for group, codes in groups.items():
+        had, has = int(expected[codes].sum()), int(observed[codes].sum())
+        if not had and not has:
+            continue
+        share = (has + 0.5) / (n + 0.5 * used)
+        gap = float(tables.log_half[has]) - float(tables.log_half[n]) - float(tables.log_share[scope, c, group])
+        # ln((n + .5) / (n + .5 B)): here the terms stand alone, so the true denominator matters.
+        gap -= (0.5 * used - 0.5) / (n + 0.5 * used)
+        out.append(
+            BinEvidence(
+                bin=_group_name(reference, codes),
+                expected=had / max(m, 1),
+                observed=has / max(n, 1),
+                contribution=(share - float(tables.share[scope, c, group])) * gap,
+            )
+        )
+    return out
+
+
+def _order(reference: ColumnReference) -> list[int]:
+    inner = range(reference.n_bins)
+    values = [*inner, OTHER, UNSEEN] if reference.kind == "categorical" else [BELOW, *inner, ABOVE]
+    return [*values, MISSING, INVALID]
+
+
+def _group_name(reference: ColumnReference, codes: list[int]) -> str:
+    if len(codes) == 1:
+        return reference.bin_name(codes[0])
+    if reference.kind == "categorical":
+        return "rare values"
+    inner = [code for code in codes if code not in (BELOW, ABOVE)]
+    if reference.kind == "binary":
+        return str(inner[0])
+    if BELOW in codes:
+        return f"<= {reference.edges[inner[-1]]:.6g}" if inner[-1] < len(reference.edges) else "any"
+    if ABOVE in codes:
+        return f"> {reference.edges[inner[0] - 1]:.6g}"
+    return f"({reference.edges[inner[0] - 1]:.6g}, {reference.edges[inner[-1]]:.6g}]"

@@ -1,0 +1,233 @@
+"""One pass over coded rows: rings, counts, PSI, runs of equal values, levels and episodes of every scope."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from driftline.detectors.episodes import (
+    A_OFFSET,
+    A_ROW,
+    A_SOURCE,
+    A_TIME,
+    ANCHOR_FIELDS,
+    CHECK_ROWS,
+    COARSE_ANCHORS,
+    COARSE_ROWS,
+    E_BITS,
+    E_OPEN,
+    EPISODE_FIELDS,
+    FINE_ANCHORS,
+    NOTE,
+    RUN_BIT,
+    RUN_DETECTOR,
+    Notes,
+    Windows,
+    check_episode,
+    date_change,
+    note_alarm,
+)
+from driftline.detectors.kernels.bank import Alarms
+from driftline.detectors.kernels.jit import compiled
+from driftline.detectors.kernels.psi import REFRESH_ROWS, PsiArrays, psi_push, psi_refresh, psi_value
+from driftline.detectors.spec import MISSING, N_CODES, Float64, Int32, Int64, UInt8
+from driftline.detectors.tables import UP, Tables
+
+CHANGE = np.dtype(
+    [
+        ("row", "<i8"),
+        ("scope", "<i4"),
+        ("series", "<i4"),
+        ("detector", "<i4"),
+        ("direction", "<i4"),
+        ("statistic", "<f8"),
+        ("threshold", "<f8"),
+        ("back", "<i8"),
+        ("dated", "<i4"),
+    ],
+    align=True,
+)
+"""An alarm of a change detector, by series and the detector's place in it; sorted by row, scope, series, detector.
+
+`dated`: `back` is an estimate of the change itself; otherwise the change lies somewhere within the last `back` values
+(0 = not even that is known), and is looked for in the window.
+"""
+
+BUFFER_NOTES = 64
+
+
+def new_windows(n_scopes: int, rows: int, n_columns: int, n_lanes: int, n_series: int) -> Windows:
+    """Empty state; anchors of no row have row -1."""
+    return Windows(
+        ring=np.zeros((n_scopes, rows, n_columns), np.uint8),
+        heads=np.zeros(n_scopes, np.int64),
+        runs_within=np.zeros((n_scopes, n_lanes), np.int32),
+        last=np.full((n_scopes, n_columns), np.nan),
+        run=np.zeros((n_scopes, n_columns), np.int64),
+        episodes=np.zeros((n_scopes, n_series, EPISODE_FIELDS), np.int64),
+        fine=np.full((n_scopes, FINE_ANCHORS, ANCHOR_FIELDS), -1, np.int64),
+        coarse=np.full((n_scopes, COARSE_ANCHORS, ANCHOR_FIELDS), -1, np.int64),
+    )
+
+
+def run_windows(
+    t: Tables, st: Windows, psi: PsiArrays, codes: UInt8, values: Float64, scopes: Int32, at: Int64, changes: Alarms, room: int
+) -> Notes:
+    """Take a batch; returns every note in the order it was made.
+
+    Parameters
+    ----------
+    codes, values : shape (n, C). `scopes`: (n, scopes a row). `at`: (n, 3) source, offset, time.
+    changes : dtype CHANGE, sorted.
+    room : most notes one row can make in one scope.
+    """
+    buffer = np.zeros(max(BUFFER_NOTES, room), NOTE)
+    parts: list[Notes] = []
+    row = slot = next_change = 0
+    while row < len(codes):
+        written, row, slot, next_change = _run(t, st, psi, codes, values, scopes, at, changes, buffer, room, row, slot, next_change)
+        if written:
+            parts.append(buffer[:written].copy())
+    return np.concatenate(parts) if parts else np.zeros(0, NOTE)
+
+
+@compiled
+def _run(
+    t: Tables,
+    st: Windows,
+    psi: PsiArrays,
+    codes: UInt8,
+    values: Float64,
+    scopes: Int32,
+    at: Int64,
+    changes: Any,
+    out: Notes,
+    room: int,
+    row: int,
+    slot: int,
+    next_change: int,
+) -> tuple[int, int, int, int]:
+    """Go on from a row, a place in its scopes and an alarm; stops early when `out` could overflow."""
+    counts = np.zeros(N_CODES, np.int64)
+    above = np.zeros(t.lane_column.shape[0], np.uint8)
+    runs = np.zeros(codes.shape[1], np.uint8)
+    w = 0
+    for i in range(row, codes.shape[0]):
+        for k in range(slot, scopes.shape[1]):
+            if w + room > out.shape[0]:
+                return w, i, k, next_change
+            s = scopes[i, k]
+            _count_runs(t, st, s, codes[i], values[i], runs)
+            crossed = _slide(t, st, psi, s, codes[i], runs, above)
+            _remember(st, s, codes[i], runs, at[i])
+            while next_change < changes.shape[0] and changes[next_change]["row"] == i and changes[next_change]["scope"] == s:
+                a = changes[next_change]
+                q = a["series"]
+                back = a["back"] if a["dated"] else date_change(t, st, s, q, a["back"])
+                w = note_alarm(
+                    t, st, psi, out, w, s, q, a["detector"], a["statistic"], a["threshold"], a["direction"], back, i, at[i], counts
+                )
+                next_change += 1
+            if crossed:
+                w = _note_psi(t, st, psi, out, w, s, i, at[i], above, counts)
+            for q in range(t.series_lane.shape[0]):
+                if t.is_run[q]:
+                    c = t.series_column[q]
+                    if t.run_limit[s, c] > 0 and st.run[s, c] == t.run_limit[s, c] and codes[i, c] < MISSING:
+                        limit = t.run_limit[s, c]
+                        w = note_alarm(t, st, psi, out, w, s, q, RUN_DETECTOR, float(limit), float(limit), UP, limit, i, at[i], counts)
+            if st.heads[s] % CHECK_ROWS == 0:
+                for q in range(t.series_lane.shape[0]):
+                    if st.episodes[s, q, E_OPEN]:
+                        w = check_episode(t, st, psi, out, w, s, q, i, counts)
+        slot = 0
+    return w, codes.shape[0], 0, next_change
+
+
+@compiled
+def _count_runs(t: Tables, st: Windows, s: int, codes: UInt8, values: Float64, runs: UInt8) -> None:
+    """Lengthen or restart the run of every column; `runs[c]` = this row lies in a run that is an alarm."""
+    for c in range(codes.shape[0]):
+        runs[c] = 0
+        limit = t.run_limit[s, c]
+        if limit == 0 or codes[c] >= MISSING:
+            continue
+        x = float(codes[c]) if t.run_by_code[c] else values[c]
+        if math.isnan(x):
+            continue
+        if x == st.last[s, c]:
+            st.run[s, c] += 1
+        else:
+            st.last[s, c] = x
+            st.run[s, c] = 1
+        runs[c] = st.run[s, c] >= limit
+
+
+@compiled
+def _slide(t: Tables, st: Windows, psi: PsiArrays, s: int, codes: UInt8, runs: UInt8, above: UInt8) -> bool:
+    """Move every lane's window by one row; `above[lane]` = its PSI is an alarm that its episode has not heard."""
+    length = st.ring.shape[1]
+    head = st.heads[s]
+    refresh = (head + 1) % REFRESH_ROWS == 0
+    check = (head + 1) % CHECK_ROWS == 0
+    crossed = False
+    for lane in range(t.lane_column.shape[0]):
+        c = t.lane_column[lane]
+        st.runs_within[s, lane] += runs[c]
+        leaving = -1
+        window = t.lane_window[lane]
+        if head >= window:
+            byte = int(st.ring[s, (head - window) % length, c])
+            leaving = byte & (RUN_BIT - 1)
+            st.runs_within[s, lane] -= byte // RUN_BIT
+        psi_push(psi, s, lane, codes[c], leaving)
+        if refresh:
+            psi_refresh(psi, s, lane)
+        above[lane] = 0
+        n = psi.grouped[s, lane]
+        if t.psi_detector[lane] < 0 or n < t.psi_least[s, lane]:
+            continue
+        value = psi_value(psi, s, lane)
+        if value > t.psi_limit[s, lane] * (1.0 / n + 1.0 / t.psi_size[s, c]):
+            q = t.psi_series[lane]
+            heard = st.episodes[s, q, E_BITS] & (np.int64(1) << t.psi_detector[lane])
+            # A series that is watched on one side asks for the side of the mean, which is looked up at checks only.
+            if not heard and (check or t.direction[q] == 0):
+                above[lane] = 1
+                crossed = True
+    return crossed
+
+
+@compiled
+def _remember(st: Windows, s: int, codes: UInt8, runs: UInt8, at: Int64) -> None:
+    """Write the row to the scope's ring, and every 32nd row to its anchors."""
+    head = st.heads[s]
+    place = head % st.ring.shape[1]
+    for c in range(codes.shape[0]):
+        st.ring[s, place, c] = codes[c] + RUN_BIT * runs[c]
+    if head % CHECK_ROWS == 0:
+        _write_anchor(st.fine[s, (head // CHECK_ROWS) % FINE_ANCHORS], head, at)
+    if head % COARSE_ROWS == 0:
+        _write_anchor(st.coarse[s, (head // COARSE_ROWS) % COARSE_ANCHORS], head, at)
+    st.heads[s] = head + 1
+
+
+@compiled
+def _write_anchor(anchor: Int64, row: int, at: Int64) -> None:
+    anchor[A_ROW] = row
+    anchor[A_SOURCE] = at[0]
+    anchor[A_OFFSET] = at[1]
+    anchor[A_TIME] = at[2]
+
+
+@compiled
+def _note_psi(t: Tables, st: Windows, psi: PsiArrays, out: Notes, w: int, s: int, row: int, at: Int64, above: UInt8, counts: Int64) -> int:
+    for lane in range(above.shape[0]):
+        if above[lane]:
+            c = t.lane_column[lane]
+            limit = t.psi_limit[s, lane] * (1.0 / psi.grouped[s, lane] + 1.0 / t.psi_size[s, c])
+            value = psi_value(psi, s, lane)
+            w = note_alarm(t, st, psi, out, w, s, t.psi_series[lane], t.psi_detector[lane], value, limit, 0, 0, row, at, counts)
+    return w
