@@ -1,0 +1,198 @@
+"""The features of a batch of rows: one matrix of numbers, coded texts, and the list of invalid values.
+
+Feature indexes of `invalid` count numeric names first, categorical names after them, as `Observations` does.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from itertools import chain
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from driftline.streams.ingest.mapping import Invalid, name_values
+from driftline.streams.ingest.plan import FeaturePlan, RowPlan
+from driftline.streams.ingest.values import load_loosely, number, numbers, texts
+from driftline.streams.observation import Coded
+from driftline.streams.task import Record
+
+Float64 = npt.NDArray[np.float64]
+
+
+@dataclass(slots=True)
+class FeatureColumns:
+    """Features of a batch; `invalid` holds (row, feature) pairs, `maps` the features by row where they are not declared."""
+
+    numeric_names: list[str]
+    numeric: Float64
+    categorical: dict[str, Coded]
+    invalid: list[tuple[int, int]] = field(default_factory=list)
+    maps: list[dict[str, Any]] | None = None
+
+    def index(self) -> dict[str, int]:
+        return {name: i for i, name in reversed(list(enumerate((*self.numeric_names, *self.categorical))))}
+
+
+def read_features(plan: RowPlan, rows: list[Any], records: list[Record], faults: list[tuple[int, int]]) -> FeatureColumns:
+    """The features of rows; `faults` are (row, leaf index) pairs from repaired rows."""
+    features = plan.features
+    if features.mode == "object":
+        out = _object(plan, rows)
+    elif features.mode == "vector":
+        out = _vector(plan, rows, records)
+    else:
+        return _dynamic(features, rows, records)
+    _apart(features, rows, records, out)
+    _faults(features, faults, out)
+    out.invalid = sorted(set(out.invalid))
+    return out
+
+
+def _object(plan: RowPlan, rows: list[Any]) -> FeatureColumns:
+    features = plan.features
+    n = len(rows)
+    parents = rows
+    if features.node is not None and features.node.attr:
+        parents = list(map(attrgetter(features.node.attr), rows))
+    numeric = [name for name in features.numeric if name in features.leaves]
+    matrix = np.full((n, len(features.numeric)), math.nan)
+    out = FeatureColumns(features.numeric, matrix, {name: Coded(np.full(n, -1, np.int32), []) for name in features.categorical})
+    if numeric:
+        block = _matrix(parents, [features.leaves[name].name for name in numeric])
+        if len(numeric) == len(features.numeric):
+            out.numeric = block
+        else:
+            matrix[:, [features.numeric.index(name) for name in numeric]] = block
+        for name in numeric:
+            if features.leaves[name].kind != "number":
+                _mark_texts(list(map(attrgetter(features.leaves[name].name), parents)), features.numeric.index(name), out)
+    for name in features.categorical:
+        if name in features.leaves:
+            out.categorical[name] = texts(list(map(attrgetter(features.leaves[name].name), parents)))
+    return out
+
+
+def _matrix(parents: list[Any], names: list[str]) -> Float64:
+    """The fastest way found from rows to a matrix: 0.8 us for 20 columns, where an array of tuples takes 1.1."""
+    get = attrgetter(*names)
+    n, width = len(parents), len(names)
+    if width == 1:
+        return numbers(list(map(get, parents))).reshape(n, 1)
+    try:
+        flat = np.fromiter(chain.from_iterable(map(get, parents)), np.float64, n * width)
+    except (TypeError, ValueError, OverflowError):
+        flat = numbers([v if not isinstance(v, str) else None for v in chain.from_iterable(map(get, parents))])
+    return flat.reshape(n, width)
+
+
+def _mark_texts(values: list[Any], feature: int, out: FeatureColumns) -> None:
+    """A leaf that is shared with a text takes any scalar: texts are then invalid numbers."""
+    for row, value in enumerate(values):
+        if isinstance(value, str | dict | list):
+            out.numeric[row, feature] = math.nan
+            out.invalid.append((row, feature))
+
+
+def _vector(plan: RowPlan, rows: list[Any], records: list[Record]) -> FeatureColumns:
+    features = plan.features
+    assert features.slot is not None
+    vectors = features.slot.column(rows, records)
+    width, n = len(features.vector), len(rows)
+    out = FeatureColumns(features.numeric, np.full((n, len(features.numeric)), math.nan), {})
+    if features.numeric == features.vector and all(v is not None and len(v) == width for v in vectors):
+        try:
+            out.numeric = np.fromiter(chain.from_iterable(vectors), np.float64, n * width).reshape(n, width)
+            return out
+        except (TypeError, ValueError, OverflowError):
+            pass
+    # A vector of another length than its names says nothing about where the gap is: names beyond its end are missing.
+    padded = [[*(v or ())[:width], *[None] * (width - len(v or ()))] for v in vectors]
+    for name in features.numeric:
+        if name in features.vector:
+            _number_column([v[features.vector.index(name)] for v in padded], features.numeric.index(name), out)
+    for name in features.categorical:
+        column = [v[features.vector.index(name)] for v in padded] if name in features.vector else [None] * n
+        _text_column(column, name, len(features.numeric) + features.categorical.index(name), out)
+    return out
+
+
+def _apart(features: FeaturePlan, rows: list[Any], records: list[Record], out: FeatureColumns) -> None:
+    for name, slot in features.apart.items():
+        values = slot.column(rows, records)
+        if name in features.numeric:
+            if slot.leaf is None:
+                values = [_header_number(v) for v in values]
+            _number_column(values, features.numeric.index(name), out)
+        else:
+            _text_column(values, name, len(features.numeric) + features.categorical.index(name), out)
+    out.categorical = {name: out.categorical[name] for name in features.categorical}
+
+
+def _header_number(text: str | None) -> Any:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
+
+
+def _number_column(values: list[Any], feature: int, out: FeatureColumns) -> None:
+    out.numeric[:, feature] = numbers([v if not isinstance(v, str) else None for v in values])
+    out.invalid += [(row, feature) for row, v in enumerate(values) if v is not None and number(v) is None]
+
+
+def _text_column(values: list[Any], name: str, feature: int, out: FeatureColumns) -> None:
+    out.categorical[name] = texts(values)
+    out.invalid += [(row, feature) for row, v in enumerate(values) if v is Invalid or isinstance(v, dict | list)]
+
+
+def _faults(features: FeaturePlan, faults: list[tuple[int, int]], out: FeatureColumns) -> None:
+    if not faults:
+        return
+    index = out.index()
+    of_leaf: dict[int, list[int]] = {}
+    for name, leaf in features.leaves.items():
+        of_leaf.setdefault(leaf.index, []).append(index[name])
+    for name, slot in features.apart.items():
+        if slot.leaf is not None:
+            of_leaf.setdefault(slot.leaf.index, []).append(index[name])
+    if features.slot is not None and features.slot.leaf is not None:
+        of_leaf[features.slot.leaf.index] = [index[name] for name in features.vector if name in index]
+    out.invalid += [(row, feature) for row, leaf in faults for feature in of_leaf.get(leaf, ())]
+
+
+def _dynamic(features: FeaturePlan, rows: list[Any], records: list[Record]) -> FeatureColumns:
+    """Undeclared features: the names of this batch, sorted, so that the same rows in another cut have the same names."""
+    if features.slot is None:
+        maps = [_top_level(features, record) for record in records]
+    else:
+        maps = [m if isinstance(m, dict) else name_values(m) if m else {} for m in features.slot.column(rows, records)]
+    names = sorted(set(chain.from_iterable(maps)))
+    n = len(rows)
+    if names and all(len(m) == len(names) for m in maps):
+        ordered = [list(map(m.__getitem__, names)) for m in maps]
+        if not {type(v) for values in ordered for v in values} - {float, int, bool}:
+            return FeatureColumns(names, numbers(list(chain.from_iterable(ordered))).reshape(n, len(names)), {}, maps=maps)
+    columns = {name: [m.get(name) for m in maps] for name in names}
+    kinds = {name: set(map(type, column)) for name, column in columns.items()}
+    categorical = [name for name in names if str in kinds[name]]
+    numeric = [name for name in names if kinds[name] & {float, int, bool} or name not in categorical]
+    out = FeatureColumns(numeric, np.full((n, len(numeric)), math.nan), {}, maps=maps)
+    for i, name in enumerate(numeric):
+        out.numeric[:, i] = numbers([v if not isinstance(v, str) else None for v in columns[name]])
+    for name in categorical:
+        out.categorical[name] = texts([v if isinstance(v, str) else None for v in columns[name]])
+    index = out.index()
+    out.invalid = sorted((row, index[name]) for name, column in columns.items() for row, v in enumerate(column) if v is Invalid)
+    return out
+
+
+def _top_level(features: FeaturePlan, record: Record) -> dict[str, Any]:
+    """The scalars at the top of an event that nothing else reads; objects and lists there are no features."""
+    found = load_loosely(record.value() or b"{}")
+    if not isinstance(found, dict):
+        return {}
+    return {k: v for k, v in found.items() if k not in features.mapped and not isinstance(v, dict | list)}

@@ -1,0 +1,161 @@
+"""Label records to columns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from driftline.schemas.config import LabelSource
+from driftline.streams.columns import Ids
+from driftline.streams.ingest.decoder import Refused, decode_all, read_loosely
+from driftline.streams.ingest.mapping import Kind, Mapped, parse_path, repair
+from driftline.streams.ingest.plan import Slot
+from driftline.streams.ingest.predictions import digests
+from driftline.streams.ingest.values import NO_TIME, canonical_id, number, numbers, texts, times_ms
+from driftline.streams.observation import Coded
+from driftline.streams.task import Record
+
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass(slots=True)
+class LabelRows:
+    """Labels of one source partition in offset order; `value` is NaN where the label is a text."""
+
+    ids: Ids
+    offset: Int64
+    record_ms: Int64
+    time_ms: Int64
+    value: Float64
+    text: Coded | None
+    model: Coded | None
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+
+@dataclass(slots=True)
+class _Rows:
+    rows: list[Any] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+
+
+class LabelDecoder:
+    """Decodes one label topic; compiled once."""
+
+    def __init__(self, source: LabelSource) -> None:
+        self._unit = source.fields.time_unit
+        self._mapped = Mapped()
+        self._slots: dict[str, Slot] = {}
+        kinds: dict[str, Kind] = {"id": "any", "time": "any", "model": "any", "value": "any"}
+        for name, kind in kinds.items():
+            text = getattr(source.fields, name)
+            if text is not None:
+                path = parse_path(text)
+                self._slots[name] = Slot(path, self._mapped.leaf(path.parts, kind) if path.origin == "json" else None)
+        kind_of_row = self._mapped.build("LabelRow")
+        for slot in self._slots.values():
+            slot.bind()
+        self._decode = msgspec.json.Decoder(kind_of_row).decode
+
+    def decode(self, records: Sequence[Record], *, clip_ms: int | None = None) -> tuple[LabelRows | None, list[Refused]]:
+        """Every record is a row or refused; a label without a value is refused too, for nothing can be joined."""
+        refused: list[Refused] = []
+        decoded = decode_all(self._decode, [record.value() for record in records])
+        found = _Rows(decoded, list(records))
+        if any(row is None for row in decoded):
+            found = self._slow(decoded, records, refused)
+        rows = self._columns(found, refused, clip_ms)
+        refused.sort(key=lambda item: item.record.offset())
+        return rows, refused
+
+    def _slow(self, decoded: list[Any], records: Sequence[Record], refused: list[Refused]) -> _Rows:
+        out = _Rows()
+        for row, record in zip(decoded, records, strict=True):
+            taken = row
+            if taken is None:
+                value = record.value()
+                if not value:
+                    refused.append(Refused(record, "empty", "a tombstone" if value is None else "an empty value"))
+                    continue
+                loose, why = read_loosely(record, value)
+                if why is not None:
+                    refused.append(why)
+                    continue
+                taken = repair(self._mapped.root, loose, [])
+            out.rows.append(taken)
+            out.records.append(record)
+        return out
+
+    def _columns(self, found: _Rows, refused: list[Refused], clip_ms: int | None) -> LabelRows | None:
+        columns = {name: slot.column(found.rows, found.records) for name, slot in self._slots.items()}
+        ids = columns["id"]
+        canonical: list[str | None] = ids if set(map(type, ids)) == {str} and all(ids) else [canonical_id(v) for v in ids]
+        record_ms = [record.timestamp()[1] for record in found.records]
+        stated = times_ms(columns["time"], self._unit) if "time" in columns and found.rows else np.full(len(ids), NO_TIME, np.int64)
+        bad = self._bad(found, columns, canonical, record_ms, stated, refused)
+        if bad:
+            keep = [i for i in range(len(ids)) if i not in bad]
+            found = _Rows([found.rows[i] for i in keep], [found.records[i] for i in keep])
+            return self._columns(found, refused, clip_ms)
+        if not ids:
+            return None
+        recorded = np.array(record_ms, np.int64)
+        if clip_ms is not None:
+            recorded = np.minimum(recorded, clip_ms)
+        recorded = np.where(recorded < 0, stated, recorded)
+        time_ms = np.where(stated == NO_TIME, recorded, stated)
+        values = columns["value"]
+        texts_only = [v if isinstance(v, str) else None for v in values] if str in set(map(type, values)) else None
+        model = columns.get("model")
+        return LabelRows(
+            ids=digests([text for text in canonical if text is not None]),
+            offset=np.array([record.offset() for record in found.records], np.int64),
+            record_ms=recorded,
+            time_ms=time_ms,
+            value=numbers(values if texts_only is None else [None if isinstance(v, str) else v for v in values]),
+            text=None if texts_only is None else texts(texts_only),
+            model=None if model is None or model.count(None) == len(model) else texts(model),
+        )
+
+    def _bad(
+        self, found: _Rows, columns: dict[str, list[Any]], ids: list[str | None], record_ms: list[int], stated: Int64, refused: list[Refused]
+    ) -> set[int]:
+        """Rows that cannot be joined: without id, value, or any time."""
+        values = columns["value"]
+        if None not in ids and set(map(type, values)) <= {float, int, bool} and min(record_ms, default=0) >= 0:
+            bad_values = [i for i, v in enumerate(values) if not _usable(v)]
+            if not bad_values and _encodable(ids):
+                return set()
+        bad: set[int] = set()
+        for i, record in enumerate(found.records):
+            text = canonical_id(columns["id"][i])
+            if text is None:
+                refused.append(Refused(record, "id", f"expected a text or a number as id, got {str(columns['id'][i])[:80]!r}"))
+            elif not _usable(values[i]):
+                refused.append(Refused(record, "label", f"expected a number, boolean or text as label, got {str(values[i])[:80]!r}"))
+            elif record_ms[i] < 0 and stated[i] == NO_TIME:
+                refused.append(Refused(record, "time", "neither a record time nor a time in the event"))
+            else:
+                continue
+            bad.add(i)
+        return bad
+
+
+def _usable(value: Any) -> bool:
+    if isinstance(value, str):
+        return 0 < len(value) <= 256 and value.isprintable()
+    found = number(value)
+    return found is not None and math.isfinite(found)
+
+
+def _encodable(ids: list[str | None]) -> bool:
+    return max((len(text) for text in ids if text is not None), default=0) <= 1_024
+

@@ -1,0 +1,175 @@
+"""What is read of one model's predictions: compiled once from the field mapping and the model's configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Any, Literal
+
+import msgspec
+
+from driftline.schemas.config import Fields, Model
+from driftline.streams.ingest.mapping import Kind, Leaf, Mapped, Node, Path, parse_path, repair, wire_text
+from driftline.streams.task import Record
+
+FeatureMode = Literal["object", "vector", "dynamic", "root"]
+
+
+@dataclass(slots=True)
+class Slot:
+    """One thing to read: a leaf of the row, or something of the record beside its value."""
+
+    path: Path
+    leaf: Leaf | None = None
+    get: attrgetter[Any] | None = None
+
+    def bind(self) -> None:
+        """Attribute paths are known only when the type of the rows is built."""
+        if self.leaf is not None:
+            self.get = attrgetter(self.leaf.attr)
+
+    def column(self, rows: Sequence[Any], records: Sequence[Record]) -> list[Any]:
+        """The slot's value of each row, as decoded."""
+        if self.get is not None:
+            return list(map(self.get, rows))
+        return [from_record(self.path, record) for record in records]
+
+
+@dataclass(slots=True)
+class FeaturePlan:
+    """Where the features are: all under one object (`names` by attribute), a vector, a map, or paths of their own."""
+
+    mode: FeatureMode
+    node: Node | None = None
+    slot: Slot | None = None
+    numeric: list[str] = field(default_factory=list)
+    categorical: list[str] = field(default_factory=list)
+    vector: list[str] = field(default_factory=list)
+    leaves: dict[str, Leaf] = field(default_factory=dict)
+    """By feature, in "object" mode."""
+    apart: dict[str, Slot] = field(default_factory=dict)
+    """By feature with a path of its own."""
+    mapped: frozenset[str] = frozenset()
+    """Top-level keys that are no features, in "root" mode."""
+
+
+@dataclass(slots=True)
+class RowPlan:
+    """One model as one source sends it."""
+
+    name: str
+    model: Model
+    fields: Fields
+    mapped: Mapped
+    slots: dict[str, Slot]
+    segments: dict[str, Slot | str]
+    """By segment key: a slot, or the name of the declared feature it is."""
+    features: FeaturePlan
+    type: type[msgspec.Struct]
+
+    def repair(self, found: object, invalid: list[int]) -> Any:
+        """The row of a loosely decoded event."""
+        return repair(self.mapped.root, found, invalid)
+
+
+_SLOTS: tuple[tuple[str, Kind], ...] = (
+    ("id", "any"), ("time", "any"), ("version", "any"), ("score", "number"), ("class_", "any"),
+    ("latency_ms", "number"), ("error", "raw"), ("weight", "number"),
+)  # fmt: skip
+
+
+def compile_plan(name: str, model: Model, fields: Fields, *, tag_field: str | None) -> RowPlan:
+    """The plan of a model under a field mapping.
+
+    Raises
+    ------
+    ValueError : paths contradict each other.
+    """
+    mapped = Mapped()
+    slots: dict[str, Slot] = {}
+    for slot_name, kind in _SLOTS:
+        text = getattr(fields, slot_name)
+        if text is not None:
+            slots[slot_name] = _slot(mapped, text, "score" if slot_name == "score" and model.task == "multiclass" else kind)
+    features = _features(mapped, model, fields)
+    segments: dict[str, Slot | str] = {}
+    declared = (*features.numeric, *features.categorical)
+    for key, segment in model.segments.items():
+        if segment.path is None and key in declared:
+            segments[key] = key
+        else:
+            segments[key] = _slot(mapped, segment.path or key, "any")
+    if features.mode == "root":
+        features.mapped = frozenset(mapped.root.children) | ({tag_field} if tag_field else set()) | _top_key(fields.model)
+    kind_of_row = mapped.build("Row", tag_field=tag_field, tag=name if tag_field else None)
+    plan = RowPlan(name, model, fields, mapped, slots, segments, features, kind_of_row)
+    _bind(plan)
+    return plan
+
+
+def from_record(path: Path, record: Record) -> str | None:
+    """What a path outside the value names: a header (the last of its name), the key, the topic, a constant."""
+    if path.origin == "const":
+        return path.text
+    if path.origin == "topic":
+        return record.topic()
+    if path.origin == "key":
+        return wire_text(record.key())
+    for name, value in reversed(record.headers() or ()):
+        if name == path.text:
+            return wire_text(value)
+    return None
+
+
+def _top_key(text: str) -> frozenset[str]:
+    path = parse_path(text)
+    return frozenset(path.parts[:1])
+
+
+def _slot(mapped: Mapped, text: str, kind: Kind) -> Slot:
+    path = parse_path(text)
+    return Slot(path, mapped.leaf(path.parts, kind) if path.origin == "json" else None)
+
+
+def _features(mapped: Mapped, model: Model, fields: Fields) -> FeaturePlan:
+    path = parse_path(fields.features)
+    if path.origin != "json":
+        raise ValueError(f'features: expected a path into the event, got "{fields.features}"')
+    if model.features is None and fields.feature_names is None:
+        if not path.parts:
+            return FeaturePlan("root")
+        return FeaturePlan("dynamic", slot=Slot(path, mapped.leaf(path.parts, "dynamic")))
+    kinds = {n: f.kind for n, f in model.features.items()} if model.features is not None else {}
+    for name in fields.feature_names or () if model.features is None else ():
+        kinds[name] = "numeric"
+    plan = FeaturePlan("object")
+    plan.numeric = [n for n, kind in kinds.items() if kind == "numeric"]
+    plan.categorical = [n for n, kind in kinds.items() if kind == "categorical"]
+    own = {n: f.path for n, f in (model.features or {}).items() if f.path is not None}
+    for name, text in own.items():
+        plan.apart[name] = _slot(mapped, text, _leaf_kind(kinds[name]))
+    if fields.feature_names is not None:
+        plan.mode, plan.vector = "vector", fields.feature_names
+        vector_kind: Kind = "scalars" if plan.categorical else "numbers"
+        plan.slot = Slot(path, mapped.leaf(path.parts, vector_kind))
+        return plan
+    under = [n for n in (*plan.numeric, *plan.categorical) if n not in own]
+    if under:
+        plan.node = mapped.node(path.parts)
+        plan.node.name_values = bool(path.parts)
+        plan.leaves = {n: mapped.leaf((*path.parts, n), _leaf_kind(kinds[n])) for n in under}
+    return plan
+
+
+def _leaf_kind(kind: str) -> Kind:
+    return "number" if kind == "numeric" else "any"
+
+
+def _bind(plan: RowPlan) -> None:
+    slots = [*plan.slots.values(), *plan.features.apart.values(), *(s for s in plan.segments.values() if isinstance(s, Slot))]
+    if plan.features.slot is not None:
+        slots.append(plan.features.slot)
+    for slot in slots:
+        slot.bind()
+

@@ -1,0 +1,189 @@
+"""Decoded rows of one model to columns: observation batches and waiting rows are cut from these."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from driftline.streams.columns import ID_TYPE, Ids
+from driftline.streams.ingest.decoder import ModelRows, Refused
+from driftline.streams.ingest.features import FeatureColumns, read_features
+from driftline.streams.ingest.plan import RowPlan, Slot
+from driftline.streams.ingest.scores import read_scores
+from driftline.streams.ingest.values import NO_TIME, canonical_id, numbers, scalar_text, texts, times_ms
+from driftline.streams.observation import Coded
+
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass(slots=True)
+class Predictions:
+    """Rows of one model from one source partition, in offset order.
+
+    Attributes
+    ----------
+    replaced : rows whose event time was implausible or unreadable, so that record time stands in its place.
+    classes, probabilities : multi-class score vectors, shape (n, len(classes)); NaN where a row has none.
+    """
+
+    plan: RowPlan
+    ids: Ids
+    offset: Int64
+    record_ms: Int64
+    time_ms: Int64
+    replaced: int
+    features: FeatureColumns
+    segments: dict[str, Coded]
+    version: Coded | None
+    class_: Coded | None
+    score: Float64 | None
+    confidence: Float64 | None
+    entropy: Float64 | None
+    classes: list[str]
+    probabilities: Float64 | None
+    latency_ms: Float64 | None
+    error: npt.NDArray[np.int8] | None
+    weight: Float64 | None
+    invalid_fields: int
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+
+def read_predictions(group: ModelRows, refused: list[Refused], *, max_age: int, max_skew: int, clip_ms: int | None) -> Predictions | None:
+    """The columns of a model's rows; rows without a usable id or any time go to `refused`.
+
+    Parameters
+    ----------
+    clip_ms : record times beyond are set to it; None = no wall clock is known.
+    """
+    plan = group.plan
+    ids = _ids(group, refused)
+    if not group.rows:
+        return None
+    rows, records = group.rows, group.records
+    record_ms = np.array([record.timestamp()[1] for record in records], np.int64)
+    if clip_ms is not None and (record_ms > clip_ms).any():
+        record_ms = np.minimum(record_ms, clip_ms)
+    time_slot = plan.slots.get("time")
+    stated = record_ms if time_slot is None else times_ms(time_slot.column(rows, records), plan.fields.time_unit)
+    timeless = (record_ms < 0) & (stated == NO_TIME)
+    if timeless.any():
+        refused += [Refused(records[i], "time", "neither a record time nor an event time") for i in np.flatnonzero(timeless)]
+        kept = _keep(group, ~timeless)
+        return read_predictions(kept, refused, max_age=max_age, max_skew=max_skew, clip_ms=clip_ms)
+    record_ms = np.where(record_ms < 0, stated, record_ms)
+    plausible = (stated >= record_ms - max_age) & (stated <= record_ms + max_skew)
+    time_ms = np.where(plausible, stated, record_ms)
+    features = read_features(plan, rows, records, group.faults)
+    scores = read_scores(plan, _column(plan, "score", group), _column(plan, "class_", group))
+    feature_leaves = {leaf.index for leaf in plan.features.leaves.values()}
+    return Predictions(
+        plan=plan, ids=ids, offset=np.array([record.offset() for record in records], np.int64), record_ms=record_ms, time_ms=time_ms,
+        replaced=int(len(rows) - np.count_nonzero(plausible)), features=features, segments=_segments(plan, group, features),
+        version=_text(plan, "version", group), class_=scores.class_, score=scores.score, confidence=scores.confidence,
+        entropy=scores.entropy, classes=scores.classes, probabilities=scores.probabilities,
+        latency_ms=_number(plan, "latency_ms", group), error=_errors(plan, group), weight=_number(plan, "weight", group),
+        invalid_fields=sum(leaf not in feature_leaves for _, leaf in group.faults),
+    )  # fmt: skip
+
+
+def digests(texts_: list[str]) -> Ids:
+    """The 16-byte hashes ids are joined and partitioned by, shape (n,)."""
+    return np.frombuffer(b"".join(map(xxhash.xxh3_128_digest, map(str.encode, texts_))), ID_TYPE)
+
+
+def partition_of(ids: Ids, partitions: int) -> Int64:
+    """The partition of `driftline.waiting` and `driftline.labels` each id belongs to."""
+    return (ids.view("<u8")[::2] % np.uint64(partitions)).astype(np.int64)
+
+
+def _ids(group: ModelRows, refused: list[Refused]) -> Ids:
+    found = group.plan.slots["id"].column(group.rows, group.records)
+    if set(map(type, found)) == {str} and all(found):
+        try:
+            if max(map(len, found)) <= 1_024:
+                return digests(found)
+        except UnicodeEncodeError:
+            pass
+    ids = [canonical_id(value) for value in found]
+    bad = [i for i, text in enumerate(ids) if text is None]
+    if bad:
+        refused += [Refused(group.records[i], "id", f"expected a text or a number as id, got {str(found[i])[:80]!r}") for i in bad]
+        keep = np.ones(len(ids), np.bool_)
+        keep[bad] = False
+        kept = _keep(group, keep)
+        group.rows, group.records, group.faults = kept.rows, kept.records, kept.faults
+    return digests([text for text in ids if text is not None])
+
+
+def _keep(group: ModelRows, keep: npt.NDArray[np.bool_]) -> ModelRows:
+    new = np.cumsum(keep) - 1
+    wanted = keep.tolist()
+    return replace(
+        group,
+        rows=[row for row, good in zip(group.rows, wanted, strict=True) if good],
+        records=[record for record, good in zip(group.records, wanted, strict=True) if good],
+        faults=[(int(new[row]), leaf) for row, leaf in group.faults if wanted[row]],
+    )
+
+
+def _column(plan: RowPlan, name: str, group: ModelRows) -> list[Any] | None:
+    slot = plan.slots.get(name)
+    return None if slot is None else slot.column(group.rows, group.records)
+
+
+def _text(plan: RowPlan, name: str, group: ModelRows) -> Coded | None:
+    values = _column(plan, name, group)
+    return None if values is None or values.count(None) == len(values) else texts(values)
+
+
+def _number(plan: RowPlan, name: str, group: ModelRows) -> Float64 | None:
+    values = _column(plan, name, group)
+    if values is None or values.count(None) == len(values):
+        return None
+    column = numbers([_plain(v) for v in values] if str in set(map(type, values)) else values)
+    return None if np.isnan(column).all() else column
+
+
+def _plain(value: Any) -> Any:
+    """The number a header's text spells."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        return None
+
+
+def _errors(plan: RowPlan, group: ModelRows) -> npt.NDArray[np.int8] | None:
+    """1 where the field is true or non-empty; producers that send it only on failure send it nowhere in most batches."""
+    values = _column(plan, "error", group)
+    if values is None:
+        return None
+    if values.count(None) == len(values):
+        return np.zeros(len(values), np.int8)
+    return np.fromiter(map(bool, values), np.int8, len(values))
+
+
+def _segments(plan: RowPlan, group: ModelRows, features: FeatureColumns) -> dict[str, Coded]:
+    out: dict[str, Coded] = {}
+    for key, where in plan.segments.items():
+        if isinstance(where, Slot):
+            values = where.column(group.rows, group.records)
+            if features.maps is not None and plan.model.segments[key].path is None:
+                values = [m[key] if m.get(key) is not None else v for m, v in zip(features.maps, values, strict=True)]
+            out[key] = texts(values)
+        elif where in features.categorical:
+            out[key] = features.categorical[where]
+        else:
+            column = features.numeric[:, features.numeric_names.index(where)].tolist()
+            out[key] = texts([None if math.isnan(v) else scalar_text(v) for v in column])
+    return out
+

@@ -1,0 +1,286 @@
+"""Ingest of one source partition: observations, waiting rows, label rows, dead letters and ticks out of records.
+
+Ticks: a block with rows carries the running maximum of its source partition's record times. An input that is at its
+end is ticked by `tick`, about once a second; while data flows, a target partition that got no rows gets an empty block
+when the source's time has moved on by a second, so that sparse labels hold nobody up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from driftline.schemas.config import Config
+from driftline.schemas.topics import DEAD_LETTERS, LABELS, OBSERVATIONS, WAITING
+from driftline.streams.cluster import Cluster
+from driftline.streams.columns import LabelBlock, WaitingBlock, encode_labels, encode_waiting
+from driftline.streams.ingest.blocks import label_blocks, waiting_blocks
+from driftline.streams.ingest.counters import Counters
+from driftline.streams.ingest.dead_letters import dead_letter
+from driftline.streams.ingest.decoder import DecodedBatch, PredictionDecoder, Refused
+from driftline.streams.ingest.labels import LabelDecoder
+from driftline.streams.ingest.predictions import Predictions, read_predictions
+from driftline.streams.observation import Coded, Observations, encode
+from driftline.streams.partitioner import partition_for
+from driftline.streams.task import FINAL_MS, Idle, Output, PartitionId, Record, RestoredState, StateDelta
+
+STATE_VERSION: Final = 1
+_STATE: Final = "ingest"
+_TICK_EVERY_MS: Final = 1_000
+_BATCH_ROWS_MAX: Final = 20_000
+_BATCH_BYTES_MAX: Final = 4 << 20
+# A record time this far beyond the last wall tick is a broken clock, not a batch that waited for its turn.
+_AHEAD_MS: Final = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Names and sizes of the topics ingest writes; `join` is off when no labels topic is configured."""
+
+    observations: str
+    waiting: str
+    labels: str
+    dead_letters: str
+    partitions: Mapping[str, int]
+    join: bool
+
+    @classmethod
+    def of(cls, config: Config, cluster: Cluster) -> Targets:
+        names = [topic.full_name(config.topics.prefix) for topic in (OBSERVATIONS, WAITING, LABELS, DEAD_LETTERS)]
+        sizes = {name: cluster.partitions.get(name, config.topics.partitions) for name in names[:3]}
+        return cls(names[0], names[1], names[2], names[3], sizes, bool(config.labels))
+
+
+class IngestTask:
+    """What all sources share: time, sequence numbers, dead letters, ticks. Subclasses say what a record is.
+
+    State: the running maximum of record times, and the last sequence number for each observations partition.
+    """
+
+    stream: str
+
+    def __init__(self, name: str, partition: PartitionId, config: Config, targets: Targets, counters: Counters, state: RestoredState) -> None:
+        self.name = name
+        self._partition = partition
+        self._config = config
+        self._targets = targets
+        self._counters = counters
+        self._next_offset: int | None = None
+        self._time_ms = -1
+        self._seq: dict[str, int] = {}
+        self._sent_ms: dict[int, int] = {}
+        self._ticked_ms = -1
+        self._wall_ms: int | None = None
+        self._dirty = False
+        self._withhold = any(f.sensitive for m in config.models.values() for f in (m.features or {}).values())
+        if (blob := state.blobs.get(_STATE)) is not None:
+            held: dict[str, Any] = orjson.loads(blob)
+            self._time_ms, self._seq = held["time_ms"], held["seq"]
+
+    def process(self, records: Mapping[PartitionId, Sequence[Record]]) -> list[Output]:
+        batch = records.get(self._partition, ())
+        if not batch:
+            return []
+        self._dirty = True
+        self._next_offset = batch[-1].offset() + 1
+        clip = self._clip_ms()
+        newest = max([record.timestamp()[1] for record in batch])
+        self._time_ms = max(self._time_ms, newest if clip is None else min(newest, clip))
+        self._ticked_ms = min(self._ticked_ms, self._time_ms)
+        outputs, refused = self._take(batch, clip)
+        outputs += self._dead_letters(refused)
+        return outputs
+
+    def tick(self, idle: Idle) -> list[Output]:
+        if idle.time_ms < FINAL_MS:
+            self._wall_ms = max(idle.time_ms, self._wall_ms or 0)
+        if self._partition not in idle.at_end:
+            return []
+        now_ms = idle.time_ms if idle.time_ms >= FINAL_MS else max(idle.time_ms, self._time_ms)
+        if now_ms < self._ticked_ms + _TICK_EVERY_MS:
+            return []
+        self._ticked_ms = now_ms
+        self._dirty = True
+        if now_ms < FINAL_MS:
+            # The end of an input is no time: what comes after it goes on from the last record.
+            self._time_ms = now_ms
+        return self._ticks(now_ms)
+
+    def positions(self) -> Mapping[PartitionId, int]:
+        return {} if self._next_offset is None else {self._partition: self._next_offset}
+
+    def paused(self) -> frozenset[PartitionId]:
+        return frozenset()
+
+    def checkpoint(self) -> StateDelta:
+        if not self._dirty:
+            return StateDelta()
+        self._dirty = False
+        return StateDelta({_STATE: orjson.dumps({"v": STATE_VERSION, "time_ms": self._time_ms, "seq": self._seq})})
+
+    def committed(self) -> None:
+        """Nothing to remove."""
+
+    def _take(self, batch: Sequence[Record], clip_ms: int | None) -> tuple[list[Output], list[Refused]]:
+        raise NotImplementedError
+
+    def _ticks(self, now_ms: int) -> list[Output]:
+        raise NotImplementedError
+
+    def _clip_ms(self) -> int | None:
+        return None if self._wall_ms is None else self._wall_ms + _AHEAD_MS
+
+    def _count(self, outcome: str, n: int) -> None:
+        if n:
+            self._counters.increment("records", {"stream": self.stream, "outcome": outcome}, n)
+
+    def _dead_letters(self, refused: list[Refused]) -> list[Output]:
+        refused.sort(key=lambda item: item.record.offset())
+        for item in refused:
+            self._counters.increment("dead_letters", {"stage": "ingest", "reason": item.reason})
+        self._count("invalid", len(refused))
+        return [dead_letter(item, topic=self._targets.dead_letters, stage="ingest", payload=not self._withhold) for item in refused]
+
+    def _blocks(self, topic: str, rows: Mapping[int, bytes], empty: bytes) -> list[Output]:
+        """One message for each target partition with rows, and an empty one where time moved on without any."""
+        outputs = [Output(topic, None, value, partition=partition) for partition, value in rows.items()]
+        for partition in range(self._targets.partitions[topic]):
+            if partition in rows:
+                self._sent_ms[partition] = self._time_ms
+            elif self._time_ms >= self._sent_ms.setdefault(partition, -1) + _TICK_EVERY_MS:
+                self._sent_ms[partition] = self._time_ms
+                outputs.append(Output(topic, None, empty, partition=partition))
+        return outputs
+
+    def _tick_all(self, topic: str, now_ms: int, empty: bytes) -> list[Output]:
+        sizes = range(self._targets.partitions[topic])
+        self._sent_ms = dict.fromkeys(sizes, min(now_ms, self._time_ms))
+        return [Output(topic, None, empty, partition=partition) for partition in sizes]
+
+
+class PredictionTask(IngestTask):
+    """Ingest of one partition of a prediction topic."""
+
+    stream = "predictions"
+
+    def __init__(
+        self, name: str, partition: PartitionId, config: Config, targets: Targets, counters: Counters, state: RestoredState,
+        decoder: PredictionDecoder, limits: tuple[int, int],
+    ) -> None:  # fmt: skip
+        super().__init__(name, partition, config, targets, counters, state)
+        self._decoder = decoder
+        self._max_age, self._max_skew = limits
+
+    def _take(self, batch: Sequence[Record], clip_ms: int | None) -> tuple[list[Output], list[Refused]]:
+        decoded = self._decoder.decode(batch)
+        refused = decoded.refused
+        self._unknown(decoded, refused)
+        taken: list[Predictions] = []
+        for group in decoded.models:
+            rows = read_predictions(group, refused, max_age=self._max_age, max_skew=self._max_skew, clip_ms=clip_ms)
+            if rows is not None:
+                taken.append(rows)
+        taken.sort(key=lambda rows: rows.plan.name)
+        outputs = [output for rows in taken for output in self._observations(rows)]
+        if self._targets.join:
+            waiting = waiting_blocks(taken, self._partition, self._time_ms, self._targets.partitions[self._targets.waiting])
+            empty = encode_waiting(WaitingBlock(self._partition, self._time_ms))
+            outputs += self._blocks(self._targets.waiting, {p: encode_waiting(b) for p, b in waiting.items()}, empty)
+        for rows in taken:
+            self._count_rows(rows)
+        return outputs, refused
+
+    def _unknown(self, decoded: DecodedBatch, refused: list[Refused]) -> None:
+        if self._config.unknown_models == "dead_letter":
+            refused += [Refused(record, "unknown_model", f'model "{name[:80]}" is not configured') for record, name in decoded.unknown]
+        self._count("unknown_model", len(decoded.unknown))
+
+    def _count_rows(self, rows: Predictions) -> None:
+        self._count("ok", len(rows))
+        if rows.replaced:
+            self._counters.increment("time_replaced", {"model": rows.plan.name}, rows.replaced)
+        if faults := len(rows.features.invalid) + rows.invalid_fields:
+            self._counters.increment("invalid_values", {"model": rows.plan.name}, faults)
+
+    def _observations(self, rows: Predictions) -> Iterator[Output]:
+        columns = rows.features.numeric.shape[1] + len(rows.features.categorical) + len(rows.segments) + 9
+        step = max(1, min(_BATCH_ROWS_MAX, _BATCH_BYTES_MAX // (8 * columns)))
+        for start in range(0, len(rows), step):
+            yield self._observation(observations_of(rows, slice(start, start + step), self._partition, self.name))
+
+    def _observation(self, batch: Observations) -> Output:
+        topic = self._targets.observations
+        partition = partition_for(batch.model, self._targets.partitions[topic])
+        batch.seq = self._seq[str(partition)] = self._seq.get(str(partition), 0) + 1
+        return Output(topic, batch.model.encode(), encode(batch), partition=partition)
+
+    def _ticks(self, now_ms: int) -> list[Output]:
+        outputs = [
+            self._observation(Observations("tick", model, self.name, 0, [self._partition], tick_ms=now_ms)) for model in sorted(self._decoder.plans)
+        ]
+        if self._targets.join:
+            outputs += self._tick_all(self._targets.waiting, now_ms, encode_waiting(WaitingBlock(self._partition, now_ms)))
+        return outputs
+
+
+class LabelTask(IngestTask):
+    """Ingest of one partition of a label topic."""
+
+    stream = "labels"
+
+    def __init__(
+        self, name: str, partition: PartitionId, config: Config, targets: Targets, counters: Counters, state: RestoredState,
+        decoder: LabelDecoder,
+    ) -> None:  # fmt: skip
+        super().__init__(name, partition, config, targets, counters, state)
+        self._decoder = decoder
+
+    def _take(self, batch: Sequence[Record], clip_ms: int | None) -> tuple[list[Output], list[Refused]]:
+        rows, refused = self._decoder.decode(batch, clip_ms=clip_ms)
+        blocks: dict[int, bytes] = {}
+        if rows is not None:
+            parts = label_blocks(rows, self._partition, self._time_ms, self._targets.partitions[self._targets.labels])
+            blocks = {partition: encode_labels(block) for partition, block in parts.items()}
+            self._count("ok", len(rows))
+        empty = encode_labels(LabelBlock(self._partition, self._time_ms))
+        return self._blocks(self._targets.labels, blocks, empty), refused
+
+    def _ticks(self, now_ms: int) -> list[Output]:
+        return self._tick_all(self._targets.labels, now_ms, encode_labels(LabelBlock(self._partition, now_ms)))
+
+
+def observations_of(rows: Predictions, part: slice, source: PartitionId, task: str) -> Observations:
+    """The observation batch of a part of the rows; its sequence number is set by the sender."""
+    whole = part.start == 0 and part.stop >= len(rows)
+
+    def cut(column: npt.NDArray[Any] | None) -> Any:
+        return column if column is None or whole else column[part]
+
+    def text(column: Coded | None) -> Any:
+        return column if column is None or whole else _compact(column, part)
+
+    start, stop = part.start, part.stop
+    invalid = [(row - start, feature) for row, feature in rows.features.invalid if start <= row < stop]
+    offset = cut(rows.offset)
+    return Observations(
+        "predictions", rows.plan.name, task, 0, [source],
+        offset=offset, source=np.zeros(len(offset), np.uint16), time_ms=cut(rows.time_ms), record_ms=cut(rows.record_ms),
+        version=text(rows.version), numeric_names=rows.features.numeric_names, numeric=cut(rows.features.numeric),
+        categorical={name: text(column) for name, column in rows.features.categorical.items()},
+        invalid=np.array(invalid, np.int32).reshape(-1, 2) if invalid else None,
+        segments={name: text(column) for name, column in rows.segments.items()},
+        score=cut(rows.score), confidence=cut(rows.confidence), entropy=cut(rows.entropy), class_=text(rows.class_),
+        latency_ms=cut(rows.latency_ms), error=cut(rows.error), weight=cut(rows.weight),
+    )  # fmt: skip
+
+
+def _compact(column: Coded, part: slice) -> Coded:
+    """A part of a text column with only the values it uses."""
+    used, codes = np.unique(column.codes[part], return_inverse=True)
+    missing = int(len(used) > 0 and used[0] < 0)
+    return Coded((codes - missing).astype(np.int32), [column.values[c] for c in used[missing:].tolist()])

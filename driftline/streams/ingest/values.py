@@ -1,0 +1,149 @@
+"""What single JSON values mean: canonical ids and texts, times, numbers; batches first, single values where a batch is mixed."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from driftline.schemas.config import TimeUnit
+from driftline.streams.observation import Coded, code
+
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+
+NO_TIME: Final = -(1 << 62)
+ID_CHARS_MAX: Final = 1_024
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+# Seconds until the year 5138, milliseconds until then, microseconds until then: the ranges cannot meet for a time since 1973.
+_AUTO: Final = ((1e11, 1_000.0), (1e14, 1.0), (1e17, 1e-3))
+_PER_UNIT: Final = {"s": 1_000.0, "ms": 1.0, "us": 1e-3}
+
+
+def canonical_id(value: object) -> str | None:
+    """The text an id is joined by: 1, 1.0 and "1" are one id; None for what cannot be an id."""
+    text = scalar_text(value) if not isinstance(value, bool) else None
+    if not text or len(text) > ID_CHARS_MAX:
+        return None
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return None
+    return text
+
+
+def scalar_text(value: object) -> str | None:
+    """The text of a scalar; None for null, NaN, infinities, objects and arrays."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        # Python refuses to print integers of more than 4,300 digits; nobody's id has a hundred.
+        return str(value) if abs(value) < 10**100 else None
+    if isinstance(value, float) and math.isfinite(value):
+        return str(int(value)) if value.is_integer() and abs(value) < 1e16 else repr(value)
+    return None
+
+
+def number(value: object) -> float | None:
+    """The number of a JSON number or boolean; None for anything else. Too large for a double is an infinity."""
+    if isinstance(value, float):
+        return value
+    if isinstance(value, int):
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf if value > 0 else -math.inf
+    return None
+
+
+def time_ms(value: object, unit: TimeUnit) -> int:
+    """Unix milliseconds of a time, `NO_TIME` when it is none."""
+    if isinstance(value, str):
+        return _iso_ms(value) if unit in ("auto", "iso") else NO_TIME
+    if isinstance(value, bool) or not isinstance(value, int | float) or unit == "iso":
+        return NO_TIME
+    number_ = number(value)
+    if number_ is None or not math.isfinite(number_):
+        return NO_TIME
+    scale = _PER_UNIT.get(unit) or next((s for limit, s in _AUTO if abs(number_) < limit), 1e-6)
+    result = math.floor(number_ * scale + 0.5)
+    return result if abs(result) < 1 << 60 else NO_TIME
+
+
+def times_ms(values: Sequence[object], unit: TimeUnit) -> Int64:
+    """Unix milliseconds of a column of times, `NO_TIME` where there is none; equal to `time_ms` of each."""
+    kinds = set(map(type, values))
+    if kinds <= {int, float} and unit != "iso" and kinds:
+        try:
+            numbers = np.array(values, np.float64)
+        except OverflowError:
+            return np.array([time_ms(v, unit) for v in values], np.int64)
+        size = np.abs(numbers)
+        scale = _PER_UNIT.get(unit)
+        if scale is not None or (size.max() < 1e14 and size.min() >= 1e11):
+            scaled = np.floor(numbers * (scale or 1.0) + 0.5)
+            if (np.abs(scaled) < 1 << 60).all():
+                return scaled.astype(np.int64)
+    return np.array([time_ms(v, unit) for v in values], np.int64)
+
+
+def _iso_ms(text: str) -> int:
+    try:
+        parsed = datetime.fromisoformat(text.strip())
+        if parsed.tzinfo is None:
+            parsed = parsed.replace(tzinfo=UTC)
+        delta = parsed - _EPOCH
+    except (ValueError, OverflowError):
+        return NO_TIME
+    return delta.days * 86_400_000 + delta.seconds * 1_000 + delta.microseconds // 1_000
+
+
+def numbers(values: list[Any]) -> Float64:
+    """A column of numbers, booleans and nulls; NaN where there is none (and for any other value)."""
+    try:
+        return np.fromiter(values, np.float64, len(values))
+    except (TypeError, ValueError, OverflowError):
+        return np.array([math.nan if (n := number(v)) is None else n for v in values], np.float64)
+
+
+def texts(values: list[Any]) -> Coded:
+    """A column of scalars as texts; missing where there is none. Values stand in order of first appearance."""
+    first = values[0]
+    if isinstance(first, str) and values.count(first) == len(values):
+        return Coded(np.zeros(len(values), np.int32), [first])
+    if not set(map(type, values)) <= _TEXT_OR_NONE:
+        values = [scalar_text(v) for v in values]
+    try:
+        return code(values)
+    except UnicodeEncodeError:
+        return code([None if v is None else v.encode("utf-8", "replace").decode() for v in values])
+
+
+_TEXT_OR_NONE: Final = {str, type(None)}
+
+
+def load_loosely(value: bytes) -> object:
+    """The JSON of a value, with the literals NaN and Infinity, which Python producers write and standard JSON has not.
+
+    Raises
+    ------
+    ValueError, RecursionError : it cannot be decoded.
+    """
+    try:
+        return orjson.loads(value)
+    except orjson.JSONDecodeError:
+        # The standard library follows nesting with the C stack guarded by RecursionError; orjson stops at 1,024 levels.
+        return json.loads(value)
+
+
+def registry_schema_id(value: bytes) -> int | None:
+    """The schema id when a value starts with a schema registry's framing: a zero byte and four bytes of id."""
+    return int.from_bytes(value[1:5], "big") if len(value) >= 5 and value[0] == 0 else None
