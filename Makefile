@@ -34,8 +34,9 @@ types: $(VENV)/.ready-test  ## mypy, strict
 fmt: $(VENV)/.ready-test  ## sort imports and apply the safe fixes
 	@$(BIN)/ruff check --fix .
 
-docs: $(VENV)/.ready  ## write the generated pages of docs/
+docs: $(VENV)/.ready  ## write what is generated: pages of docs/, the Grafana dashboard
 	@$(BIN)/python -m driftline.streams.metrics > docs/metrics.md
+	@$(BIN)/python dashboards/grafana/generate.py > dashboards/grafana/driftline.json
 
 bench: $(VENV)/.ready-dev  ## the table of docs/benchmarks.md, on a real Kafka and Redis (minutes)
 	@.ci/system-packages
