@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from driftline.cli.errors import Failure, Refusal
@@ -15,34 +13,9 @@ if TYPE_CHECKING:
     from confluent_kafka import Consumer, Message
     from confluent_kafka.admin import AdminClient
 
-    from driftline.schemas.config import Kafka, SecretRef
+    from driftline.schemas.config import Kafka
 
 CONNECT_SECONDS = 10.0
-
-
-def client_properties(kafka: Kafka) -> dict[str, Any]:
-    """Properties for librdkafka of the configuration, secrets resolved."""
-    properties: dict[str, Any] = {"bootstrap.servers": kafka.bootstrap}
-    for name, value in kafka.properties.items():
-        properties[name] = value if isinstance(value, (str, int, float, bool)) else secret(value, name)
-    return properties
-
-
-def secret(ref: SecretRef, name: str) -> str:
-    """The value a reference names.
-
-    Raises
-    ------
-    Refusal : the variable is not set, or the file cannot be read.
-    """
-    if ref.env is not None:
-        if ref.env not in os.environ:
-            raise Refusal(f'{name}: the environment variable "{ref.env}" is not set')
-        return os.environ[ref.env]
-    try:
-        return Path(ref.file or "").read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise Refusal(f'{name}: cannot read the secret in "{ref.file}": {error.strerror}') from error
 
 
 def quiet(properties: dict[str, Any]) -> dict[str, Any]:
@@ -63,6 +36,8 @@ def admin(kafka: Kafka) -> AdminClient:
     """
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
+
+    from driftline.streams.kafka import client_properties
 
     client = AdminClient(quiet(client_properties(kafka)))
     try:
@@ -105,17 +80,9 @@ def consumer(kafka: Kafka, **properties: Any) -> Consumer:
     """A consumer outside every group of ours, read-committed; it commits nothing."""
     from confluent_kafka import Consumer
 
-    base = quiet(client_properties(kafka))
-    base |= {
-        "group.id": f"{kafka.group_prefix}.cli",
-        "enable.auto.commit": False,
-        "enable.auto.offset.store": False,
-        "isolation.level": "read_committed",
-        "enable.partition.eof": True,
-        "auto.offset.reset": "earliest",
-        "fetch.wait.max.ms": 50,
-    }
-    return Consumer(base | properties)
+    from driftline.streams.kafka import consumer_properties
+
+    return Consumer(quiet(consumer_properties(kafka, f"{kafka.group_prefix}.cli")) | properties)
 
 
 def partitions_of(kafka: Kafka, topic: str) -> int:

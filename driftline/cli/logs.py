@@ -38,7 +38,7 @@ class JsonFormatter(logging.Formatter):
         message = record.getMessage()
         event, _, rest = message.partition(" ")
         fields = {name: _value(value) for name, value in _PAIR.findall(rest)}
-        line = {"time": _time(record), "level": record.levelname, "processor": self._processor, "logger": record.name, "event": event, **fields}
+        line = {"time": _time(record), "level": record.levelname, "processor": self._processor, "event": event, **fields}
         left = _PAIR.sub("", rest).strip()
         if left:
             line["message"] = message

@@ -55,11 +55,12 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
     def main(self, *args: Any, **options: Any) -> Any:
-        given = options.get("args", args[0] if args else None)
-        debug = "--debug" in (sys.argv[1:] if given is None else given)
+        given = options.pop("args", args[0] if args else None)
+        words = list(sys.argv[1:] if given is None else given)
+        debug = "--debug" in words  # wherever it stands: it is added to a line that has just failed
         options["standalone_mode"] = False
         try:
-            result = super().main(*args, **options)
+            result = super().main([word for word in words if word != "--debug"], *args[1:], **options)
             sys.stdout.flush()
         except BaseException as error:  # the one place where an error becomes an exit code
             if debug and not isinstance(error, (SystemExit, click.exceptions.Exit, click.UsageError)):

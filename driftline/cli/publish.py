@@ -153,11 +153,11 @@ class _Delivery:
 def _send(source: FileMessages, kafka: Kafka, topics: dict[str, str], pace: _Pace, *, check: bool, file: str) -> dict[str, int]:
     from confluent_kafka import Producer
 
-    from driftline.cli.kafka import admin, client_properties, quiet
+    from driftline.cli.kafka import admin, quiet
+    from driftline.streams.kafka import producer_properties
 
     client = admin(kafka)
-    settings = {"partitioner": "murmur2_random", "linger.ms": 10, "compression.type": "lz4", "enable.idempotence": True}
-    producer = Producer(quiet(client_properties(kafka)) | settings)
+    producer = Producer(quiet(producer_properties(kafka)))
     delivery = _Delivery()
     checked = not check
     try:

@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from driftline.cli.errors import Failure
 from driftline.cli.output import output_option, write_rows
 
 if TYPE_CHECKING:
     from driftline.schemas.config import Config
     from driftline.schemas.topics import Topic
-
-_CREATE_SECONDS = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A topic to create."""
-
-    name: str
-    partitions: int
-    replication: int
-    settings: dict[str, str]
-
-    def row(self, state: str) -> dict[str, Any]:
-        settings = " ".join(f"{key}={value}" for key, value in self.settings.items())
-        return {"topic": self.name, "partitions": self.partitions, "replication": self.replication, "settings": settings, "state": state}
+    from driftline.streams.kafka import WantedTopic
 
 
 @click.group()
@@ -49,7 +32,7 @@ def create(config_path: str, partitions: int | None, sources: bool, show: bool, 
     config = load_config(config_path)
     wanted = wanted_topics(config, partitions=partitions, sources=sources)
     if show:
-        rows = [topic.row("") for topic in wanted]
+        rows = [_row(topic) for topic in wanted]
         write_rows(rows, ["topic", "partitions", "replication", "settings"], output)
         if output == "table":
             click.echo()
@@ -59,17 +42,16 @@ def create(config_path: str, partitions: int | None, sources: bool, show: bool, 
     write_rows(rows, ["topic", "partitions", "state"], output)
 
 
-def wanted_topics(config: Config, *, partitions: int | None = None, sources: bool = False) -> list[Wanted]:
+def wanted_topics(config: Config, *, partitions: int | None = None, sources: bool = False) -> list[WantedTopic]:
     """Our topics as the table has them and, for a trial, the sources."""
-    from driftline.schemas.topics import TOPICS
+    from driftline.streams.kafka import WantedTopic
+    from driftline.streams.kafka import wanted_topics as ours
 
-    count = partitions or config.topics.partitions
-    prefix, replication = config.topics.prefix, config.topics.replication
-    out = [Wanted(topic.full_name(prefix), topic.partitions or count, replication, _settings(topic)) for topic in TOPICS]
+    topics = config.topics.model_copy(update={"partitions": partitions}) if partitions else config.topics
+    out = ours(topics)
     if sources:
-        names = source_topics(config)
         settings = {"cleanup.policy": "delete", "retention.ms": "-1", "message.timestamp.type": "CreateTime"}
-        out += [Wanted(name, 1, replication, settings) for name in dict.fromkeys(names)]
+        out += [WantedTopic(name, 1, topics.replication, settings) for name in dict.fromkeys(source_topics(config))]
     return out
 
 
@@ -78,40 +60,17 @@ def source_topics(config: Config) -> list[str]:
     return [source.topic for source in config.predictions] + [source.topic for source in config.labels]
 
 
-def _settings(topic: Topic) -> dict[str, str]:
-    """Append time: logical time stands inside the records, or retention would eat every replay of history."""
-    settings = {
-        "cleanup.policy": topic.cleanup,
-        "message.timestamp.type": "LogAppendTime",
-        "max.message.bytes": str(topic.max_message_bytes),
-    }
-    if topic.cleanup == "delete":
-        settings["retention.ms"] = str(topic.retention_ms)
-    return settings
+def _row(topic: WantedTopic, state: str = "") -> dict[str, Any]:
+    settings = " ".join(f"{key}={value}" for key, value in topic.properties.items())
+    return {"topic": topic.name, "partitions": topic.partitions, "replication": topic.replication, "settings": settings, "state": state}
 
 
-def _create(config: Config, wanted: list[Wanted]) -> list[dict[str, Any]]:
-    from confluent_kafka import KafkaError, KafkaException
-    from confluent_kafka.admin import NewTopic
+def _create(config: Config, wanted: list[WantedTopic]) -> list[dict[str, Any]]:
+    from driftline.cli.kafka import admin
+    from driftline.streams.kafka import create_topics
 
-    from driftline.cli.kafka import admin, partition_counts
-
-    client = admin(config.kafka)
-    existing = partition_counts(client)
-    new = [topic for topic in wanted if topic.name not in existing]
-    rows = {topic.name: {**topic.row("exists"), "partitions": existing[topic.name]} for topic in wanted if topic.name in existing}
-    requests = [NewTopic(t.name, num_partitions=t.partitions, replication_factor=t.replication, config=t.settings) for t in new]
-    futures = client.create_topics(requests, operation_timeout=_CREATE_SECONDS) if requests else {}
-    for topic in new:
-        try:
-            futures[topic.name].result(_CREATE_SECONDS)
-            rows[topic.name] = topic.row("created")
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                hint = "`driftline topics create CONFIG --print` lists topics and rights for whoever may create them"
-                raise Failure(f'topic "{topic.name}": {error.args[0].str()}', hint=hint) from error
-            rows[topic.name] = topic.row("exists")
-    return [rows[topic.name] for topic in wanted]
+    created = set(create_topics(admin(config.kafka), wanted))
+    return [_row(topic, "created" if topic.name in created else "exists") for topic in wanted]
 
 
 def acls(config: Config) -> list[dict[str, Any]]:
@@ -134,7 +93,7 @@ def acls(config: Config) -> list[dict[str, Any]]:
     for processor, (reads, writes) in processors.items():
         rows += [_acl(processor, "topic", name, "literal", "Read, Describe, DescribeConfigs") for name in dict.fromkeys(reads)]
         rows += [_acl(processor, "topic", topic.full_name(prefix), "literal", "Write, Describe, DescribeConfigs") for topic in writes]
-        rows.append(_acl(processor, "group", f"{config.kafka.group_prefix}.{processor}", "prefixed", "Read, Describe"))
+        rows.append(_acl(processor, "group", f"{config.kafka.group_prefix}", "prefixed", "Read, Describe"))
         if config.kafka.guarantee == "exactly_once" and processor != "alert":
             rows.append(_acl(processor, "transactional-id", f"{config.kafka.group_prefix}.{processor}", "prefixed", "Write, Describe"))
     rows.append(_acl("all", "cluster", "kafka-cluster", "literal", "Describe, IdempotentWrite"))

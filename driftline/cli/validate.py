@@ -82,10 +82,7 @@ def _show_cost(config: Config, path: str, rate: float, output: str) -> None:
         return
     click.echo(f"{path}: valid")
     click.echo(f"at {rate:,.0f} predictions a second, to within a factor of two:")
-    shown = [
-        {"model": m.model, "features": m.features, "scopes": m.scopes, "series": m.series, "redis": _bytes(m.redis_bytes), "cpu us": m.cpu_us}
-        for m in found.models
-    ]
+    shown = [{**row, "redis": _bytes(m.redis_bytes), "cpu us": m.cpu_us} for row, m in zip(models, found.models, strict=True)]
     write_rows(shown, ["model", "features", "scopes", "series", "redis", "cpu us"], output)
     if not all(m["features_known"] for m in models):
         click.echo("features are learned from the data; 20 are assumed")

@@ -120,7 +120,7 @@ def _start(command: Command) -> subprocess.Popen[bytes]:
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {DRAIN_SIGNAL})
     try:
-        return subprocess.Popen(command.arguments, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603 - our own command line
+        return subprocess.Popen(command.arguments, stdin=subprocess.PIPE, start_new_session=True)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

@@ -1,0 +1,90 @@
+"""Which processors a configuration needs, and how each is made: the one list for `run`, `replay` and `baseline build`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from driftline.schemas.config import Config
+from driftline.schemas.topics import CHECKPOINTS, DEAD_LETTERS, DRIFT, LABELS, OBSERVATIONS, SNAPSHOTS, WAITING, Topic
+from driftline.streams.cluster import Cluster
+from driftline.streams.errors import SetupError
+from driftline.streams.ingest.counters import Counters
+from driftline.streams.task import Processor
+
+PROCESSORS: Final = ("ingest", "join", "detect", "alert")
+"""In the order in which events pass them; the HTTP ports follow it."""
+
+_READS: Final[dict[str, tuple[Topic, ...]]] = {
+    "ingest": (),
+    "join": (WAITING, LABELS),
+    "detect": (OBSERVATIONS,),
+    "alert": (DRIFT,),
+}
+_WRITES: Final[dict[str, tuple[Topic, ...]]] = {
+    "ingest": (OBSERVATIONS, DEAD_LETTERS),
+    "join": (OBSERVATIONS, DEAD_LETTERS, CHECKPOINTS),
+    "detect": (DRIFT, SNAPSHOTS, DEAD_LETTERS, CHECKPOINTS),
+    "alert": (DEAD_LETTERS,),
+}
+
+
+def needed(config: Config) -> list[str]:
+    """The processors this configuration needs: without labels there is nothing to join."""
+    return [name for name in PROCESSORS if name != "join" or config.labels]
+
+
+def topics_of(name: str, config: Config) -> list[str]:
+    """Every topic a processor must know of, read or written; missing ones are an error at start."""
+    ours: Sequence[Topic] = (*_READS[name], *_WRITES[name])
+    if name == "ingest":
+        ours = (*ours, WAITING, LABELS) if config.labels else ours
+    names = [topic.full_name(config.topics.prefix) for topic in ours]
+    sources = [source.topic for source in config.predictions] + [source.topic for source in config.labels]
+    # Positions speak of the users' topics everywhere, so everyone needs their ids.
+    return [*names, *dict.fromkeys(sources)]
+
+
+def groups_of(config: Config) -> dict[str, str]:
+    """Processor to consumer group."""
+    prefix = config.kafka.group_prefix
+    groups = {name: f"{prefix}.{name}" for name in needed(config)}
+    groups["alert"] = f"{prefix}-alert"
+    return groups
+
+
+def make_ingest(config: Config, cluster: Cluster, counters: Counters) -> Processor:
+    """Ingest.
+
+    Raises
+    ------
+    SetupError : the field mapping contradicts itself.
+    """
+    from driftline.streams.ingest import IngestProcessor
+
+    try:
+        return IngestProcessor(config, cluster, counters)
+    except ValueError as error:
+        raise SetupError(str(error)) from error
+
+
+def make_detect(config: Config, cluster: Cluster) -> Processor:
+    """Detect, with the baselines of the configuration.
+
+    Raises
+    ------
+    SetupError : a baseline file cannot be used.
+    """
+    from driftline.detectors.spec import BaselineError
+    from driftline.streams.detect.reference import configured_baselines
+    from driftline.streams.detect.task import DetectProcessor
+
+    try:
+        return DetectProcessor(config, cluster, configured_baselines(config))
+    except BaselineError as error:
+        raise SetupError(f"baseline: {error}") from error
+
+
+def make_joins(config: Config, cluster: Cluster, counters: Counters) -> list[Processor]:
+    """One join an age; none without labels."""
+    return []
