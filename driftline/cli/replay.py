@@ -197,7 +197,7 @@ def _replay_topic(config: Config, begin: str, what: str, printer: EventPrinter) 
     cluster = read_cluster(admin(config.kafka), topics_of("detect", config))
     replay = Replay([make_detect(config, cluster)], cluster, _sink(config, what, printer))
     topic = OBSERVATIONS.full_name(config.topics.prefix)
-    messages = read_topic(config.kafka, topic, from_ms=from_ms)
+    messages: Iterator[Any] = read_topic(config.kafka, topic, from_ms=from_ms)
     while batch := list(islice(messages, 500)):
         replay.feed(batch)
     replay.finish(mature=False)

@@ -146,7 +146,9 @@ class _Log:
 
     def append(self, output: Output) -> MemoryRecord:
         count = self._partitions.get(output.topic, 1)
-        partition = output.partition if output.partition is not None else partition_for((output.key or b"").decode("utf-8", "replace"), count)
+        partition = output.partition
+        if partition is None:
+            partition = partition_for((output.key or b"").decode("utf-8", "replace"), count)
         key = (output.topic, partition)
         offset = self._next.get(key, 0)
         self._next[key] = offset + 1

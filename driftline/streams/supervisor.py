@@ -116,7 +116,7 @@ def _start(command: Command) -> subprocess.Popen[bytes]:
     """Start a child in a session of its own, so that Ctrl-C reaches the supervisor alone and ends things in order.
 
     The drain signal is blocked while the child starts: its default action would kill a child that has no handler yet;
-    blocked, it waits until `unblock_drain`. The pipe on stdin closes when the supervisor dies, however it dies.
+    blocked, it waits for `relay_drain`. The pipe on stdin closes when the supervisor dies, however it dies.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {DRAIN_SIGNAL})
     try:
@@ -125,8 +125,18 @@ def _start(command: Command) -> subprocess.Popen[bytes]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def unblock_drain() -> None:
-    """In a child, once it has a handler for the drain signal."""
+def relay_drain() -> None:
+    """In a child, before anything slow: keep a drain signal that comes early for the handler that comes later."""
+
+    def early(_number: int, _frame: object) -> None:
+        threading.Thread(target=again, name="relay-drain", daemon=True).start()
+
+    def again() -> None:
+        while signal.getsignal(DRAIN_SIGNAL) is early:
+            time.sleep(_POLL_SECONDS)
+        os.kill(os.getpid(), DRAIN_SIGNAL)
+
+    signal.signal(DRAIN_SIGNAL, early)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {DRAIN_SIGNAL})
 
 

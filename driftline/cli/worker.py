@@ -1,0 +1,152 @@
+"""One processor in this process: connect, serve health and metrics, run until told to end."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from driftline.streams.errors import StreamError
+from driftline.streams.wiring import PROCESSORS, make_detect, make_ingest, make_joins, topics_of
+
+if TYPE_CHECKING:
+    import redis
+
+    from driftline.schemas.config import Config
+    from driftline.streams.cluster import Cluster
+    from driftline.streams.http import Health
+    from driftline.streams.metrics import Metrics
+    from driftline.streams.task import Processor
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """How `run` was called."""
+
+    time: Literal["wall", "data"]
+    until_idle: float | None
+    at_end: Literal["mature", "wait"]
+    start: str | None
+    on_lost_state: Literal["fail", "rebuild-from-earliest"]
+    instance: str | None
+    age: int | None = None
+
+
+def run_worker(name: str, config: Config, options: WorkerOptions) -> int:
+    """Run the processor; returns the exit code."""
+    from driftline import __version__
+    from driftline.streams.http import Health, HttpServer
+    from driftline.streams.metrics import Metrics
+
+    metrics = Metrics(version=__version__)
+    health = Health(needs_redis=name != "ingest")
+    server: HttpServer | None = None
+    if config.http.port:
+        port = config.http.port + PROCESSORS.index(name) + (0 if not options.age else len(PROCESSORS) + options.age - 1)
+        server = HttpServer(metrics.registry, health, host=config.http.host, port=port)
+        server.start()
+        log.info("http_listening url=http://%s:%d", config.http.host, port)
+    try:
+        if name == "alert":
+            from driftline.streams.alert.main import run_alert
+
+            return run_alert(config, until_idle_s=options.until_idle, metrics=metrics, health=health)
+        return _run_tasks(name, config, options, metrics, health)
+    except StreamError as error:
+        log.error("processor_stopped error=%s\n%s", type(error).__name__, error)
+        return error.exit_code
+    finally:
+        if server is not None:
+            server.stop()
+
+
+def _run_tasks(name: str, config: Config, options: WorkerOptions, metrics: Metrics, health: Health) -> int:
+    from driftline.streams.kafka import make_admin, read_cluster
+    from driftline.streams.runner import Runner
+    from driftline.streams.state.redis_store import RedisStore
+
+    url = _redis_url(config)
+    admin = make_admin(config.kafka)
+    cluster = read_cluster(admin, topics_of(name, config))
+    live_since_ms = _live_since_ms(config, cluster, url) if options.time == "wall" else 0
+    cluster = read_cluster(admin, topics_of(name, config), live_since_ms=live_since_ms)
+    # Redis' deadline is at most a third of the transaction's, so that an abort still fits (PROTOCOL 10).
+    store = RedisStore(url, timeout_seconds=config.kafka.transaction_timeout / 3_000)
+    processor = _processor(name, config, cluster, Counts(metrics), options)
+    runner = Runner(
+        processor,
+        config,
+        cluster,
+        store,
+        metrics,
+        health,
+        time=options.time,
+        until_idle_s=options.until_idle,
+        at_end=options.at_end,
+        start=options.start,
+        transactional=config.kafka.guarantee == "exactly_once",
+        on_lost_state=options.on_lost_state,
+        instance=options.instance,
+    )
+    log.info("processor_ready processor=%s topics=%s", name, ",".join(processor.input_topics()))
+    try:
+        runner.run()
+    finally:
+        health.stopping()
+        store.close()
+    log.info("processor_ended processor=%s", name)
+    return 0
+
+
+def _processor(name: str, config: Config, cluster: Cluster, counts: Counts, options: WorkerOptions) -> Processor:
+    match name:
+        case "ingest":
+            return make_ingest(config, cluster, counts)
+        case "join":
+            return make_joins(config, cluster, counts)[options.age or 0]
+        case _:
+            return make_detect(config, cluster)
+
+
+def _redis_url(config: Config) -> str:
+    from driftline.streams.kafka import secret_text
+
+    return config.redis.url if isinstance(config.redis.url, str) else secret_text(config.redis.url)
+
+
+def _live_since_ms(config: Config, cluster: Cluster, url: str) -> int:
+    """When this installation first went live: records before are history. Kept, so that a restart changes no event.
+
+    The first worker to ask decides, for all processors alike.
+    """
+    import redis
+
+    key = f"{config.redis.key_prefix}:{config.environment}:{cluster.cluster_id}:live_since_ms"
+    client: redis.Redis = redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5)
+    try:
+        client.set(key, int(time.time() * 1_000), nx=True)
+        found = client.get(key)
+    finally:
+        client.close()
+    assert isinstance(found, bytes)
+    return int(found)
+
+
+class Counts:
+    """The counters port of the tasks, on the metrics table; names without a metric are dropped."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        from driftline.streams.metrics import METRICS
+
+        self._metrics = metrics
+        self._known = {metric.name: metric for metric in METRICS if metric.kind == "counter"}
+
+    def increment(self, name: str, labels: Mapping[str, str], n: int = 1) -> None:
+        """Add to ``driftline_<name>_total``."""
+        metric = self._known.get(f"driftline_{name}_total")
+        if metric is not None and n:
+            self._metrics.add(metric, n, *(labels.get(label, "") for label in metric.labels))
