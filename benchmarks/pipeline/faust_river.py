@@ -18,7 +18,7 @@ sys.argv = [sys.argv[0], "worker", "-l", "warn", "--without-web"]
 
 app = faust.App(
     f"bench-{uuid.uuid4().hex}", broker=f"kafka://{bootstrap}", topic_disable_leader=True, topic_allow_declare=False, web_enabled=False,
-    consumer_auto_offset_reset="earliest", stream_wait_empty=False, broker_max_poll_records=500,
+    consumer_auto_offset_reset="earliest", stream_wait_empty=False, broker_max_poll_records=500, worker_redirect_stdouts=False,
 )  # fmt: skip
 detectors: dict[str, tuple[ADWIN, PageHinkley]] = {}
 counts = {"predictions": 0, "labels": 0}

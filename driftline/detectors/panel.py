@@ -73,6 +73,10 @@ class Panel:
         """Rows of scope 0 since the baseline stands."""
         return 0 if self._watch is None else int(self._watch.windows.heads[0])
 
+    def scope_rows(self, scope: int) -> int:
+        """Rows of one scope since the baseline stands."""
+        return 0 if self._watch is None else int(self._watch.windows.heads[scope])
+
     def _start(self, baseline: Baseline) -> None:
         self._watch = _Watch(self._spec, baseline)
         self.baseline = baseline

@@ -257,7 +257,7 @@ class Model(Section):
     baseline: BaselineSource = Field(default_factory=BaselineSource, description="what is compared with")
     window: int = Field(5_000, ge=30, le=1_000_000, description="events in a sliding window")
     series_max: int = Field(20_000, ge=1, description="refuse a file that implies more series than this")
-    snapshot_every: int = Field(1_000, ge=10, description="events between snapshots of a panel")
+    snapshot_every: int = Field(5_000, ge=10, description="events between snapshots of a panel, and of each segment value in it")
     freshness: DurationMs | None = Field(300_000, description="silence of this length is an event; null = never")
     monitors: list[Monitor] | None = Field(
         None, description="null = the default monitors; the first whose globs match a series owns it"

@@ -27,6 +27,8 @@ from driftline.streams.task import Output
 NO_VERSION: Final = ""
 """Events without a version share the panels of this one."""
 
+LEARNING_SNAPSHOT_EVERY: Final = 500
+
 Placed = tuple[int, Output]
 """A row of the batch and what it caused."""
 
@@ -40,6 +42,7 @@ class WatchedPanel:
     seen : rows so far, learning included; snapshots fall on its multiples.
     first_ms : event time of the first row, for the provisional time of a learned baseline.
     learned_here : the baseline came from these rows, not from a file.
+    shown : rows of each scope at its last snapshot.
     """
 
     name: PanelName
@@ -47,6 +50,7 @@ class WatchedPanel:
     seen: int = 0
     first_ms: int = -1
     learned_here: bool = True
+    shown: list[int] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -101,7 +105,7 @@ class WatchedModel:
         """What a restart needs beside the panels' own blobs, as JSON."""
         row = self.last_row
         return {
-            "panels": [[panel_path(p.name), *astuple(p.name), p.seen, p.first_ms, p.learned_here] for p in self.panels.values()],
+            "panels": [[panel_path(p.name), *astuple(p.name), p.seen, p.first_ms, p.learned_here, p.shown] for p in self.panels.values()],
             "health": self.health.export(),
             "last_row": None if row is None else [*_position_list(row.position), row.time_ms, row.record_ms],
             "health_opened": {series: _position_list(position) for series, position in self.health_opened.items()},
@@ -109,11 +113,11 @@ class WatchedModel:
 
     def restore(self, meta: Mapping[str, Any], blobs_of: Callable[[str], tuple[dict[str, bytes], dict[str, RingState]]]) -> None:
         """Go on from `export_meta` and the panels' blobs."""
-        for path, kind, version, age_ms, seen, first_ms, learned_here in meta["panels"]:
+        for path, kind, version, age_ms, seen, first_ms, learned_here, shown in meta["panels"]:
             name = PanelName(kind, version, age_ms)
             blobs, rings = blobs_of(path)
             panel = Panel.restore(self.plan.panel(kind), blobs, rings)
-            self.panels[name] = WatchedPanel(name, panel, seen, first_ms, learned_here)
+            self.panels[name] = WatchedPanel(name, panel, seen, first_ms, learned_here, shown)
         self.health = StreamHealth.restore(self.plan.model.freshness, meta["health"])
         if meta["last_row"] is not None:
             topic, partition, offset, time_ms, record_ms = meta["last_row"]
@@ -131,15 +135,15 @@ class WatchedModel:
                 reason = f'first event of version "{name.version}"'
                 note = self.writer.note(self.plan, name, self._row(batch, row), kind="version_seen", baseline=None, n=1, reason=reason)
                 placed.append((row, note))
-        every = self.plan.model.snapshot_every
         start = 0
         while start < rows.n:
+            every = self._snapshot_every(watched)
             stop = min(rows.n, start + every - watched.seen % every)
             for signal in watched.panel.update(rows.slice(start, stop)):
                 row = start + signal.row if index is None else int(index[start + signal.row])
                 placed.append((row, self._signal_output(watched, signal, self._row(batch, row))))
             watched.seen += stop - start
-            if watched.seen % every == 0:
+            if watched.seen % self._snapshot_every(watched) == 0:
                 row = stop - 1 if index is None else int(index[stop - 1])
                 placed += [(row, output) for output in self._snapshots(watched, self._row(batch, row))]
             start = stop
@@ -175,20 +179,34 @@ class WatchedModel:
             provisional=watched.learned_here and row.time_ms - watched.first_ms < settle,
         )
 
+    def _snapshot_every(self, watched: WatchedPanel) -> int:
+        """Learning is shown more often: it costs nothing and a person waits for it."""
+        every = self.plan.model.snapshot_every
+        return every if watched.panel.baseline is not None else min(every, LEARNING_SNAPSHOT_EVERY)
+
     def _snapshots(self, watched: WatchedPanel, row: RowContext) -> Iterator[Output]:
+        """One for all rows, and one for each segment value that had `snapshot_every` rows of its own since its last."""
         panel = watched.panel
-        baseline = panel.baseline
-        state = "learning" if baseline is None else "watching"
-        for scope in range(1 if baseline is None else len(panel.scope_names)):
+        if panel.baseline is None:
+            yield self.writer.snapshot(
+                self.plan, watched.name, row, [], segment=None, state="learning", rows=watched.seen, baseline=None
+            )  # fmt: skip
+            return
+        watched.shown += [0] * (len(panel.scope_names) - len(watched.shown))
+        for scope, shown in enumerate(watched.shown):
+            rows = panel.scope_rows(scope)
+            if scope and rows - shown < self.plan.model.snapshot_every:
+                continue
+            watched.shown[scope] = rows
             yield self.writer.snapshot(
                 self.plan,
                 watched.name,
                 row,
-                [] if baseline is None else panel.levels(scope),
-                segment=None if baseline is None else _segment(panel, scope),
-                state=state,
-                rows=watched.seen,
-                baseline=None if baseline is None else baseline.id,
+                panel.levels(scope),
+                segment=_segment(panel, scope),
+                state="watching",
+                rows=watched.seen if scope == 0 else rows,
+                baseline=panel.baseline.id,
             )
 
     def _stream(self, batch: Observations) -> Iterator[Placed]:
