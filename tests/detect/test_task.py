@@ -1,0 +1,160 @@
+"""The detect task: observations in, drift events out, whatever the cuts and restarts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import orjson
+import pytest
+
+from driftline.schemas.config import Config
+from driftline.schemas.loading import parse_config
+from driftline.streams.cluster import Cluster
+from driftline.streams.detect.task import DetectProcessor, DetectTask
+from driftline.streams.errors import SequenceError
+from driftline.streams.observation import Observations, code, encode
+from driftline.streams.task import MemoryRecord, Output, RestoredRing, RestoredState
+
+TOPIC = "driftline.observations"
+CLUSTER = Cluster("c", {"p": "topic-id"}, {TOPIC: 1, "driftline.drift": 1, "driftline.snapshots": 1})
+CONFIG = """
+version: 1
+predictions: p
+labels: l
+models:
+  m:
+    features: {a: numeric, b: numeric, c: categorical}
+    segments: [s]
+    window: 300
+    snapshot_every: 500
+    baseline: {learn: 600, settle: 0s}
+    monitors:
+      - {id: all, series: ["*"], detectors: [psi, adwin, page_hinkley, rate], run_length: 1.0e+6}
+"""
+
+
+def config(text: str = CONFIG) -> Config:
+    return parse_config(text, name="test.yml")
+
+
+def open_task(state: RestoredState | None = None, text: str = CONFIG) -> DetectTask:
+    return DetectProcessor(config(text), CLUSTER).open("detect/0", state or RestoredState())
+
+
+def stream(sizes: Sequence[int], *, change_at: int = 1_500, versions: int = 1) -> list[MemoryRecord]:
+    """A stream in batches of these sizes; `a` moves by 1.5 sd and `b` turns invalid now and then from `change_at` on."""
+    total = sum(sizes)
+    draw = np.random.default_rng(11)
+    index = np.arange(total)
+    a = draw.normal(size=total) + 1.5 * (index >= change_at)
+    numeric = np.column_stack([a, draw.normal(size=total)])
+    texts = [("x", "y", "z")[k] for k in draw.integers(0, 3, total)]
+    segments = [("BR", "MX")[k] for k in draw.integers(0, 2, total)]
+    score = draw.beta(1, 9, total)
+    broken = (index >= change_at) & (draw.random(total) < 0.2)
+    numeric[broken, 1] = np.nan
+    records, start = [], 0
+    for seq, size in enumerate(sizes, 1):
+        part = slice(start, start + size)
+        batch = Observations(
+            "predictions", "m", "ingest/p/0", seq, [("p", 0)], offset=index[part], source=np.zeros(size, np.uint16),
+            time_ms=index[part] * 100, record_ms=index[part] * 100,
+            version=code([f"v{(i * versions) // total}" for i in range(start, start + size)]), numeric_names=["a", "b"],
+            numeric=numeric[part], categorical={"c": code(texts[part])}, score=score[part], segments={"s": code(segments[part])},
+            invalid=np.array([[i, 1] for i in np.flatnonzero(broken[part])], np.int32).reshape(-1, 2),
+        )  # fmt: skip
+        records.append(MemoryRecord(TOPIC, 0, seq - 1, b"m", encode(batch), 0))
+        start += size
+    return records
+
+
+def run(task: DetectTask, records: Sequence[MemoryRecord]) -> list[Output]:
+    return task.process({(TOPIC, 0): records})
+
+
+def events(outputs: Sequence[Output]) -> list[dict[str, object]]:
+    return [orjson.loads(o.value or b"") for o in outputs if o.topic == "driftline.drift"]
+
+
+def test_a_shift_opens_an_episode_that_names_the_first_changed_record() -> None:
+    found = [e for e in events(run(open_task(), stream([3_000]))) if e["series"] == "feature:a" and e["segment"] is None]
+    first = found[0]
+    assert first["kind"] == "drift"
+    assert 1_500 <= first["position"]["offset"] < 1_560
+    # The argmin of the sum may lie well before the change by chance; the index of positions adds up to 32 rows.
+    assert 1_300 <= first["since"]["position"]["offset"] <= 1_520
+    assert first["severity"] == "critical"
+    assert first["bins"]
+
+
+def test_a_field_that_changes_its_type_is_named_and_leaves_the_others_alone() -> None:
+    found = events(run(open_task(), stream([3_000])))
+    named = {e["series"] for e in found if e["kind"] == "drift"}
+    assert "quality:b:invalid" in named
+    assert not {s for s in named if ":c" in str(s)}
+
+
+@pytest.mark.parametrize("sizes", [[1] * 700 + [2_300], [777] * 3 + [669], [1_500, 1_500], [599, 1, 1, 2_399]])
+def test_however_the_stream_is_cut_the_outputs_are_the_same_bytes_in_the_same_order(sizes: list[int]) -> None:
+    whole = run(open_task(), stream([3_000], versions=2))
+    assert run(open_task(), stream(sizes, versions=2)) == whole
+
+
+def test_a_restart_at_every_commit_changes_nothing() -> None:
+    sizes = [250] * 12
+    whole = run(open_task(), stream(sizes, versions=2))
+    blobs: dict[str, bytes] = {}
+    rings: dict[str, RestoredRing] = {}
+    outputs: list[Output] = []
+    for record in stream(sizes, versions=2):
+        task = open_task(RestoredState(dict(blobs), dict(rings)))
+        outputs += run(task, [record])
+        delta = task.checkpoint()
+        for name, blob in delta.blobs.items():
+            if blob is None:
+                blobs.pop(name, None)
+            else:
+                blobs[name] = blob
+        for ring in delta.rings:
+            before = b"" if ring.full or ring.name not in rings else rings[ring.name].rows
+            rows = (before + ring.rows)[-ring.window * ring.record_bytes :]
+            rings[ring.name] = RestoredRing(ring.name, ring.record_bytes, ring.window, ring.head, rows)
+    assert outputs == whole
+
+
+def test_a_new_version_is_announced_and_learns_scores_of_its_own() -> None:
+    found = events(run(open_task(), stream([3_000], versions=2)))
+    assert [e["version"] for e in found if e["kind"] == "version_seen"] == ["v0", "v1"]
+    learned = [(e["series"], e["version"]) for e in found if e["kind"] == "baseline"]
+    assert learned == [("panel:features", None), ("panel:scores", "v0"), ("panel:scores", "v1")]
+
+
+@pytest.mark.parametrize("order", [[0, 2], [0, 1, 1], [1]])
+def test_a_gap_or_a_repeat_of_batches_stops_the_task(order: list[int]) -> None:
+    records = stream([100] * 3)
+    with pytest.raises(SequenceError, match="ingest/p/0"):
+        run(open_task(), [records[i] for i in order])
+
+
+def test_ids_differ_between_a_topic_and_its_recreation() -> None:
+    again = Cluster("c", {"p": "another-id"}, CLUSTER.partitions)
+    first = {e["id"] for e in events(run(open_task(), stream([3_000])))}
+    second = {e["id"] for e in events(run(DetectProcessor(config(), again).open("detect/0", RestoredState()), stream([3_000])))}
+    assert first
+    assert not first & second
+
+
+def test_severity_is_held_at_info_while_a_learned_baseline_settles() -> None:
+    text = CONFIG.replace("settle: 0s", "settle: 24h")
+    found = [e for e in events(run(open_task(text=text), stream([3_000]))) if e["kind"] == "drift"]
+    assert found
+    assert {e["severity"] for e in found} == {"info"}
+    assert all(e["provisional"] for e in found)
+
+
+def test_snapshots_come_at_row_counts_and_say_what_is_learning() -> None:
+    shown = [orjson.loads(o.value or b"") for o in run(open_task(), stream([3_000])) if o.topic == "driftline.snapshots"]
+    features = [(s["rows"], s["state"]) for s in shown if s["panel"] == "features" and s["segment"] is None]
+    assert features == [(500, "learning"), *[(n, "watching") for n in (1_000, 1_500, 2_000, 2_500, 3_000)]]
+    assert {tuple(s["segment"].items()) for s in shown if s["segment"]} == {(("s", "BR"),), (("s", "MX"),)}
