@@ -90,6 +90,12 @@ def checked_rows(rows: Any, scopes: Any, dtype: type, n_columns: int, n_scopes: 
     return rows, scopes
 
 
+def series_rows(values: ArrayLike) -> tuple[Float64Array, Int32Array]:
+    """One series' values as rows of a bank with one scope and one column."""
+    rows = np.asarray(values, np.float64).reshape(-1, 1)
+    return rows, np.zeros(rows.shape, np.int32)
+
+
 def pack(magic: bytes, version: int, n_columns: int, arrays: list[NDArray[Any]]) -> bytes:
     """State of one scope: a frame and each array with its length, little-endian, no pickle."""
     parts = [_FRAME.pack(magic, version, len(arrays), n_columns, 0)]
