@@ -45,8 +45,8 @@ class Bench:
         self._workers.append(worker)
         return worker
 
-    def run(self, *, failpoint: str = "", expect: int = 0, until_idle_seconds: float = 0.5, **options: object) -> None:
-        worker = self.start(failpoint=failpoint, until_idle_seconds=until_idle_seconds, time="data", **options)
+    def run(self, *, failpoint: str = "", expect: int = 0, until_idle_s: float = 0.5, **options: object) -> None:
+        worker = self.start(failpoint=failpoint, until_idle_s=until_idle_s, time="data", **options)
         code = worker.wait(60)
         assert code == expect, f"exit code {code}, expected {expect}\n{self.log()}"
 

@@ -13,7 +13,8 @@ from tests.runner.toy import WINDOW
 def expected(values: list[int], task: str) -> list[dict[str, Any]]:
     """What one uninterrupted task prints, computed plainly."""
     rows = [value % 256 for value in values]
-    return [{"n": i + 1, "value": value, "window": sum(rows[max(0, i + 1 - WINDOW) : i + 1]), "task": task} for i, value in enumerate(values)]
+    sums = [sum(rows[max(0, i - WINDOW) : i]) for i in range(1, len(rows) + 1)]
+    return [{"n": i + 1, "value": value, "window": sums[i], "task": task} for i, value in enumerate(values)]
 
 
 def by_task(outputs: list[dict[str, Any]], task: str) -> list[dict[str, Any]]:

@@ -16,7 +16,6 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from driftline.streams.errors import OffsetError, OwnershipError, SetupError, StreamError
-from driftline.streams.runner.ports import RunnerMetrics
 from driftline.streams.task import PartitionId
 
 _log = logging.getLogger(__name__)
@@ -48,6 +47,7 @@ class Membership:
     owned : what Kafka assigned to this member.
     next : partitions being read and their next offset.
     joined : whether any assignment has arrived yet.
+    dropped : records of partitions not read any more, or handed out before.
     """
 
     def __init__(
@@ -56,20 +56,19 @@ class Membership:
         topics: Sequence[str],
         *,
         incremental: bool,
-        metrics: RunnerMetrics,
         revoked: Callable[[frozenset[PartitionId]], None],
         lost: Callable[[frozenset[PartitionId]], None],
     ) -> None:
         self._consumer = consumer
         self._topic = topics[0] if len(topics) == 1 else None
         self._incremental = incremental
-        self._metrics = metrics
         self._revoked, self._lost = revoked, lost
         self._failure: BaseException | None = None
         self._ends: dict[PartitionId, int] = {}
         self._paused: frozenset[PartitionId] = frozenset()
         self.changes = 0
         self.joined = False
+        self.dropped = 0
         self.owned: set[PartitionId] = set()
         self.next: dict[PartitionId, int] = {}
         consumer.subscribe(list(topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
@@ -121,13 +120,13 @@ class Membership:
         for key, records in list(groups.items()):
             expected = self.next.get(key)
             if expected is None:
-                self._metrics.count("records_not_owned_total", len(records))
+                self.dropped += len(records)
                 del groups[key]
                 continue
             first, last = _offset(records[0]), _offset(records[-1])
             if first < expected or last - first < len(records) - 1:
                 records = _in_order(records, expected)
-                self._metrics.count("records_repeated_total", len(groups[key]) - len(records))
+                self.dropped += len(groups[key]) - len(records)
                 groups[key] = records
             if records:
                 self.next[key] = _offset(records[-1]) + 1

@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from driftline.streams.errors import LostStateError, OffsetError, StateError
 from driftline.streams.runner.start import start_offsets
+from driftline.streams.state.base import BaseLog
 from driftline.streams.state.checkpoints import Checkpoints, Loaded, Scope
 from driftline.streams.state.manifest import CommitReference, decode_reference
 from driftline.streams.state.store import Store
@@ -37,6 +38,7 @@ class RunningTask:
     committed : offsets of the last commit, all inputs.
     replay_to : offsets up to which outputs are suppressed, because they were published before; None when live.
     dirty : whether something is to be committed.
+    source : where its state came from: redis, older, base, metadata or none.
     """
 
     name: str
@@ -48,7 +50,7 @@ class RunningTask:
     replay_to: dict[PartitionId, int] | None = None
     dirty: bool = False
     rows: int = 0
-    base: str = ""
+    source: str = "redis"
     paused: frozenset[PartitionId] = field(default_factory=frozenset)
 
     def positions(self) -> dict[PartitionId, int]:
@@ -80,6 +82,7 @@ class Restorer:
         consumer: Consumer,
         store: Store,
         scope: Scope,
+        base: BaseLog | None,
         *,
         start: str,
         by_time: bool,
@@ -90,6 +93,7 @@ class Restorer:
         self._consumer = consumer
         self._store = store
         self._scope = scope
+        self._base = base
         self._start = start
         self._by_time = by_time
         self._on_lost_state = on_lost_state
@@ -116,13 +120,15 @@ class Restorer:
             reference = self._reference(name, known)
             if checkpoints.epoch <= reference.epoch:
                 checkpoints.claim(reference.epoch)
-            loaded = self._load(name, checkpoints, reference, offsets)
+            loaded, source, rows = self._load(name, checkpoints, reference, offsets)
         except StateError as error:
             if self._on_lost_state != "rebuild-from-earliest":
                 raise
             _log.error("state_rebuilt task=%s reason=%r note=%r", name, error.message, "windows and baselines start anew")
             return self._begin(name, inputs, checkpoints, "earliest")
-        return self._open(name, inputs, checkpoints, loaded, offsets, reference)
+        task = self._open(name, inputs, checkpoints, loaded, offsets)
+        task.source, task.rows = source, rows
+        return task
 
     def _reference(self, name: str, known: Committed) -> CommitReference:
         metadata = {metadata for _, metadata in known.values()}
@@ -131,11 +137,14 @@ class Restorer:
         return decode_reference(metadata.pop(), name)
 
     def _fresh(self, name: str, inputs: frozenset[PartitionId], checkpoints: Checkpoints) -> RunningTask:
-        if not checkpoints.never_committed() and self._on_lost_state != "rebuild-from-earliest":
-            raise StateError(
-                f'task "{name}": no committed offset, but Redis holds its state: the group expired or its offsets were deleted',
-                hint=_REBUILD,
-            )
+        if self._on_lost_state != "rebuild-from-earliest":
+            based = self._base is not None and self._base.exists(name)
+            place = "Redis" if not checkpoints.never_committed() else "Kafka" if based else None
+            if place is not None:
+                raise StateError(
+                    f'task "{name}": no committed offset, but {place} holds its state: the group expired or its offsets were deleted',
+                    hint=_REBUILD,
+                )
         return self._begin(name, inputs, checkpoints, self._start)
 
     def _begin(self, name: str, inputs: frozenset[PartitionId], checkpoints: Checkpoints, start: str) -> RunningTask:
@@ -143,19 +152,32 @@ class Restorer:
         offsets = start_offsets(self._consumer, inputs, start, now_ms=self._now_ms(), by_time=self._by_time)
         state = checkpoints.begin()
         _log.info("task_started task=%s state=new offsets=%s", name, _listed(offsets))
-        return RunningTask(name, self._processor.open(name, state), checkpoints, inputs, dict(offsets), dict(offsets), dirty=True)
+        task = self._processor.open(name, state)
+        return RunningTask(name, task, checkpoints, inputs, dict(offsets), dict(offsets), dirty=True, source="none")
 
-    def _load(self, name: str, checkpoints: Checkpoints, reference: CommitReference, offsets: Mapping[PartitionId, int]) -> Loaded:
+    def _load(
+        self, name: str, checkpoints: Checkpoints, reference: CommitReference, offsets: Mapping[PartitionId, int]
+    ) -> tuple[Loaded, str, int]:
+        """The state to go on from, where it was found, and its number of rows if known."""
         try:
             loaded = checkpoints.load(reference)
         except LostStateError as error:
-            return self._older(name, checkpoints, error, offsets)
+            return self._instead(name, checkpoints, reference, error, offsets)
         if loaded.offsets != offsets:
             raise StateError(f'task "{name}": checkpoint {reference.id} belongs to other offsets than those committed with it')
-        return loaded
+        if self._base is not None and reference.base:
+            self._base.known(name, 0)
+        checkpoints.based_on(reference.base)
+        return loaded, "redis", 0
 
-    def _older(self, name: str, checkpoints: Checkpoints, reason: LostStateError, offsets: Mapping[PartitionId, int]) -> Loaded:
-        """The newest committed checkpoint that is whole; what came after it is replayed."""
+    def _instead(
+        self, name: str, checkpoints: Checkpoints, reference: CommitReference, reason: LostStateError, offsets: Mapping[PartitionId, int]
+    ) -> tuple[Loaded, str, int]:
+        """The state in the metadata; else the newest older checkpoint that is whole; else the base checkpoint."""
+        if (inline := checkpoints.load_inline(reference, offsets)) is not None:
+            _log.warning("checkpoint_replaced task=%s reason=%r by=metadata", name, reason.message)
+            checkpoints.adopt(inline)
+            return inline, "metadata", 0
         for manifest in checkpoints.load_older():
             try:
                 loaded = checkpoints.load_manifest(manifest)
@@ -164,8 +186,14 @@ class Restorer:
                 continue
             if all(loaded.offsets[key] <= offset for key, offset in offsets.items()):
                 _log.warning("checkpoint_replaced task=%s reason=%r by=%s", name, reason.message, manifest.id)
-                return loaded
-        raise StateError(f"{reason.message}, and no older checkpoint is whole", hint=_REBUILD) from reason
+                checkpoints.based_on(reference.base)
+                return loaded, "older", 0
+        found = self._base.find(name) if self._base is not None and reference.base else None
+        if found is None:
+            raise StateError(f"{reason.message}, no older one is whole and Kafka holds no base checkpoint", hint=_REBUILD) from reason
+        _log.warning("checkpoint_replaced task=%s reason=%r by=base id=%s", name, reason.message, found.loaded.manifest.id)
+        checkpoints.adopt(found.loaded, reference.base)
+        return found.loaded, "base", found.rows
 
     def _open(
         self,
@@ -174,14 +202,13 @@ class Restorer:
         checkpoints: Checkpoints,
         loaded: Loaded,
         offsets: dict[PartitionId, int],
-        reference: CommitReference,
     ) -> RunningTask:
         task = self._processor.open(name, loaded.state)
         begin = {**loaded.offsets, **{key: at for key, at in task.positions().items() if key in inputs}}
         self._check_kept(name, begin)
         replay_to = None if loaded.offsets == offsets else offsets
         _log.info("task_started task=%s state=%s offsets=%s replay=%s", name, loaded.manifest.id, _listed(begin), replay_to is not None)
-        return RunningTask(name, task, checkpoints, inputs, dict(loaded.offsets), begin, replay_to=replay_to, base=reference.base)
+        return RunningTask(name, task, checkpoints, inputs, dict(loaded.offsets), begin, replay_to=replay_to)
 
     def _check_kept(self, name: str, offsets: Mapping[PartitionId, int]) -> None:
         for key, offset in offsets.items():

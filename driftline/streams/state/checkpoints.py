@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from driftline.streams.cluster import Cluster
 from driftline.streams.errors import LostStateError, StateError
 from driftline.streams.state.manifest import (
@@ -19,8 +21,10 @@ from driftline.streams.state.manifest import (
     checksum,
     decode_manifest,
     encode_manifest,
+    pack,
+    unpack,
 )
-from driftline.streams.state.rings import KEPT_CHECKPOINTS, plan_write, read_ring
+from driftline.streams.state.rings import KEPT_CHECKPOINTS, plan_write, read_ring, whole_ring
 from driftline.streams.state.store import Copy, Store, Write
 from driftline.streams.task import PartitionId, RestoredRing, RestoredState, StateDelta
 
@@ -90,6 +94,15 @@ class Checkpoints:
         self._trash: list[str] = []
         self._replaced: dict[str, list[str]] = {}
         self._pending: _Pending | None = None
+        self._seed: RestoredState | None = None
+        self._sequence = 0
+        self._base = ""
+        self._small: dict[str, bytes] | None = {}
+
+    @property
+    def small(self) -> bool:
+        """Whether the whole state travels with the committed offsets, so that no base checkpoint is needed."""
+        return self._small is not None
 
     @property
     def owner_key(self) -> str:
@@ -111,7 +124,7 @@ class Checkpoints:
 
     def begin(self) -> RestoredState:
         """The state of a task that never ran. What an uncommitted attempt left is removed with the first write."""
-        self._current, self._written_to = None, {}
+        self._current, self._written_to, self._seed, self._small = None, {}, None, {}
         self._sweep([])
         return _EMPTY
 
@@ -153,10 +166,43 @@ class Checkpoints:
         data = self._store.read([self._manifest_key(self._head)])[0]
         return data is not None and decode_manifest(data, self.task).sequence == 1
 
-    def prepare(self, delta: StateDelta, offsets: Offsets, base: str = "") -> tuple[Write, CommitReference]:
-        """What to write for the next checkpoint, and the reference to commit with its offsets."""
+    def load_inline(self, reference: CommitReference, offsets: Offsets) -> Loaded | None:
+        """The state that travelled with the committed offsets; None if it was too large to."""
+        if not reference.inline:
+            return None
+        world, blobs = unpack(reference.inline, self.task)
+        if world != self._world():
+            raise StateError(f'task "{self.task}": the committed state belongs to another cluster, topic or version')
+        return Loaded(self._manifest(reference.id, 1, offsets, {}, {}), RestoredState(blobs))
+
+    def adopt(self, loaded: Loaded, base: str = "") -> None:
+        """Go on from a state that came from elsewhere than this store; the next write holds all of it."""
+        self._check_world(loaded.manifest)
+        self._current, self._written_to = None, {}
+        self._seed, self._sequence, self._base = loaded.state, loaded.manifest.sequence, base
+        self._small = dict(loaded.state.blobs) if not loaded.state.rings else None
+        self._sweep([])
+
+    def based_on(self, base: str) -> None:
+        """The base checkpoint that the next references go on naming."""
+        self._base = base
+
+    def snapshot(self) -> tuple[Manifest, RestoredState]:
+        """The full state of the checkpoint just written, read back from the store."""
+        assert self._pending is not None
+        state, _ = self._read(self._pending.manifest)
+        return self._pending.manifest, state
+
+    def prepare(self, delta: StateDelta, offsets: Offsets, *, base: bool = False) -> tuple[Write, CommitReference]:
+        """What to write for the next checkpoint, and the reference to commit with its offsets.
+
+        Parameters
+        ----------
+        base : whether this checkpoint becomes a base checkpoint, unless its state travels with the offsets.
+        """
+        delta = self._with_seed(delta)
         current = self._current
-        sequence = 1 if current is None else current.sequence + 1
+        sequence = (self._sequence if current is None else current.sequence) + 1
         id_ = f"{sequence}-{self.epoch}-{self.token}"
         write = Write(self.task, self.owner_key, self.token, self.head_key, self._head, id_)
         replaced: list[str] = []
@@ -171,7 +217,10 @@ class Checkpoints:
         write.values.append((f"{self._root}:kept", " ".join([id_, *manifest.kept]).encode()))
         write.deletes.extend(self._trash)
         self._pending = _Pending(manifest, written_to, replaced)
-        return write, CommitReference(MANIFEST_VERSION, id_, checksum(data), self.epoch, base)
+        inline = self._inline(delta)
+        if base and not inline:
+            self._base = id_
+        return write, CommitReference(MANIFEST_VERSION, id_, checksum(data), self.epoch, self._base, inline)
 
     def written(self) -> None:
         """The store took the prepared write; it is the head now, committed or not."""
@@ -184,7 +233,7 @@ class Checkpoints:
         pending, self._pending = self._pending, None
         assert pending is not None
         manifest = pending.manifest
-        self._current = manifest
+        self._current, self._seed = manifest, None
         self._written_to.update(pending.written_to)
         self._replaced[manifest.id] = pending.replaced
         known = [manifest.id, *manifest.kept]
@@ -265,6 +314,14 @@ class Checkpoints:
 
     def _load(self, manifest: Manifest) -> Loaded:
         self._check_world(manifest)
+        state, self._written_to = self._read(manifest)
+        self._current = manifest
+        self._small = None if state.rings else dict(state.blobs)
+        self._sweep([manifest.id, *manifest.kept])
+        return Loaded(manifest, state)
+
+    def _read(self, manifest: Manifest) -> tuple[RestoredState, dict[str, int]]:
+        """The state a manifest names, and the highest row written of each ring."""
         blob_names, ring_names = list(manifest.blobs), list(manifest.rings)
         keys = [self._key(manifest.blobs[name].key) for name in blob_names] + [self._key(manifest.rings[name].key) for name in ring_names]
         values = self._store.read(keys)
@@ -272,14 +329,41 @@ class Checkpoints:
         for name, value in zip(blob_names, values, strict=False):
             blobs[name] = self._checked_blob(name, manifest.blobs[name], value)
         rings: dict[str, RestoredRing] = {}
+        written_to: dict[str, int] = {}
         for name, value in zip(ring_names, values[len(blob_names) :], strict=True):
             try:
-                rings[name], self._written_to[name] = read_ring(name, manifest.rings[name], value)
+                rings[name], written_to[name] = read_ring(name, manifest.rings[name], value)
             except StateError as error:
                 raise LostStateError(f'task "{self.task}": checkpoint {manifest.id}: {error.message}') from error
-        self._current = manifest
-        self._sweep([manifest.id, *manifest.kept])
-        return Loaded(manifest, RestoredState(blobs, rings))
+        return RestoredState(blobs, rings), written_to
+
+    def _with_seed(self, delta: StateDelta) -> StateDelta:
+        """The first delta after `adopt`: everything adopted, and what changed since."""
+        seed = self._seed
+        if seed is None:
+            return delta
+        changed = {ring.name: ring for ring in delta.rings}
+        rings = [whole_ring(ring, changed.pop(name, None)) for name, ring in seed.rings.items()]
+        return StateDelta({**seed.blobs, **delta.blobs}, [*rings, *changed.values()])
+
+    def _inline(self, delta: StateDelta) -> str:
+        if delta.rings:
+            self._small = None
+        if self._small is None:
+            return ""
+        for name, blob in delta.blobs.items():
+            self._small.pop(name, None)
+            if blob is not None:
+                self._small[name] = blob
+        packed = pack(self._small, self._world())
+        if not packed:
+            self._small = None
+        return packed
+
+    def _world(self) -> str:
+        """A digest of what `_check_world` compares one by one, where there is no room for more."""
+        facts = self._manifest("", 0, {}, {}, {})
+        return checksum(msgspec.json.encode([facts.cluster_id, facts.topic_ids, facts.partitions, facts.state_version]))
 
     def _checked_blob(self, name: str, entry: BlobEntry, value: bytes | None) -> bytes:
         if value is None or len(value) != entry.length or checksum(value) != entry.checksum:

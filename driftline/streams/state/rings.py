@@ -47,6 +47,17 @@ def plan_write(write: RingWrite, old: RingEntry | None, written_to: int, new_key
     return _in_place(write, old, written_to, count)
 
 
+def whole_ring(ring: RestoredRing, change: RingWrite | None) -> RingWrite:
+    """A write of the full window: what was restored, and the rows since."""
+    if change is None:
+        return RingWrite(ring.name, ring.record_bytes, ring.window, ring.head, ring.rows, full=True)
+    if change.full or (change.record_bytes, change.window) != (ring.record_bytes, ring.window):
+        return change
+    kept = min(change.head, change.window) * ring.record_bytes
+    rows = ring.rows + change.rows
+    return RingWrite(ring.name, ring.record_bytes, ring.window, change.head, rows[len(rows) - kept :], full=True)
+
+
 def _row_count(write: RingWrite, old: RingEntry | None) -> int:
     count, rest = divmod(len(write.rows), write.record_bytes)
     known = 0 if old is None else old.head
