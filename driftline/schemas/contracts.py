@@ -151,11 +151,36 @@ def _decode_json(name: str, value: bytes) -> msgspec.Struct:
     try:
         return _DECODERS[name].decode(value)
     except msgspec.ValidationError as error:
-        raise _contract_error(str(error)) from None
+        raise _contract_error(_exact(str(error), name, value)) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ContractError("$", f"not JSON: {error}") from None
     except RecursionError:
         raise ContractError("$", "nested too deeply") from None
+
+
+def _exact(message: str, name: str, value: bytes) -> str:
+    """The message with the index or key in its path that msgspec writes as ``[...]``."""
+    match = _PATH.search(message)
+    if match is None or "[...]" not in match[2]:
+        return message
+    head = match[2].split("[...]")[0]
+    data = container = msgspec.json.decode(value)
+    for part in head.split(".")[1:]:
+        container = container[part]
+    entries = list(container.items() if isinstance(container, dict) else enumerate(container))
+    for key, entry in entries:
+        container.clear()
+        if isinstance(container, dict):
+            container[key] = entry
+        else:
+            container.append(entry)
+        try:
+            msgspec.convert(data, CONTRACTS[name])
+        except msgspec.ValidationError as error:
+            if str(error) == message:
+                place = f'["{key}"]' if isinstance(key, str) else f"[{key}]"
+                return message.replace(f"{head}[...]", f"{head}{place}")
+    return message
 
 
 def _contract_error(message: str) -> ContractError:
@@ -163,6 +188,8 @@ def _contract_error(message: str) -> ContractError:
     match = _PATH.search(message)
     path = match[2] if match else "$"
     reason = message[: match.start()] if match else message
+    if match and match[1]:
+        reason = f"key: {reason}"
     missing = re.fullmatch(r"Object missing required field `(.+)`", reason)
     if missing:
         return ContractError(f"{path}.{missing[1]}", "expected a value, got nothing")

@@ -95,12 +95,12 @@ class DeadLetter:
         if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
             raise DeadLetterError(SHA256, f'expected 64 hex digits, got "{digest[:70]}"')
         return cls(
-            topic=_text(found, SOURCE_TOPIC),
+            topic=_word(found, SOURCE_TOPIC),
             partition=_number(found, SOURCE_PARTITION, 0),
             offset=_number(found, SOURCE_OFFSET, 0),
             timestamp_ms=_number(found, SOURCE_TIMESTAMP, -1),
-            stage=_text(found, STAGE),
-            reason=_text(found, REASON),
+            stage=_word(found, STAGE),
+            reason=_word(found, REASON),
             error=_text(found, ERROR),
             sha256=digest,
             truncated=truncated == "true",
@@ -169,6 +169,13 @@ def _text(found: dict[str, bytes | None], name: str) -> str:
         return value.decode()
     except UnicodeDecodeError:
         raise DeadLetterError(name, "expected UTF-8 text, got other bytes") from None
+
+
+def _word(found: dict[str, bytes | None], name: str) -> str:
+    text = _text(found, name)
+    if not text:
+        raise DeadLetterError(name, "expected a word, got an empty text")
+    return text
 
 
 def _number(found: dict[str, bytes | None], name: str, lowest: int) -> int:

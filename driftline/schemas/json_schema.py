@@ -25,7 +25,8 @@ MESSAGES: Final[Mapping[str, type[msgspec.Struct]]] = {
     "snapshot": Snapshot,
 }
 
-_NAME = {"type": "string", "minLength": 1}
+_RFC3339: Final = r"^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$"
+_NAME: Final = {"type": "string", "minLength": 1}
 _DEAD_LETTER_HEADERS: Final[Mapping[str, tuple[dict[str, Any], str]]] = {
     dead_letter.SOURCE_TOPIC: (_NAME, "topic of the source record"),
     dead_letter.SOURCE_PARTITION: ({"type": "string", "pattern": r"^[0-9]{1,19}$"}, "its partition"),
@@ -42,7 +43,7 @@ _DEAD_LETTER_HEADERS: Final[Mapping[str, tuple[dict[str, Any], str]]] = {
 def all_schemas() -> dict[str, dict[str, Any]]:
     """Name to schema, in the order of the files."""
     schemas = {name: message_schema(name, struct) for name, struct in MESSAGES.items()}
-    return schemas | {"dead_letter": dead_letter_schema(), "config": config_schema()}
+    return schemas | {"cloud_event": cloud_event_schema(), "dead_letter": dead_letter_schema(), "config": config_schema()}
 
 
 def message_schema(name: str, struct: type[msgspec.Struct]) -> dict[str, Any]:
@@ -66,6 +67,21 @@ def dead_letter_schema() -> dict[str, Any]:
     properties = {name: {**schema, "description": text} for name, (schema, text) in _DEAD_LETTER_HEADERS.items()}
     head = _head("dead_letter", "DeadLetter", "Headers of a dead letter; the value is the source record's own bytes.")
     return head | {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def cloud_event_schema() -> dict[str, Any]:
+    """Schema of the headers of drift events, alerts and transitions, as an object of texts."""
+    properties = {
+        "ce_specversion": {"const": "1.0", "description": "version of CloudEvents"},
+        "ce_id": {**_NAME, "description": "the same for the same event, however often it is sent"},
+        "ce_source": {**_NAME, "description": "the installation"},
+        "ce_type": {"enum": sorted(CLOUD_EVENT_TYPES.values()), "description": "which schema the value follows"},
+        "ce_subject": {**_NAME, "description": "what the event is about"},
+        "ce_time": {"type": "string", "pattern": _RFC3339, "description": "event time, RFC 3339"},
+        "content-type": {"const": "application/json", "description": "of the value"},
+    }
+    head = _head("cloud_event", "CloudEventHeaders", "Headers of an event in CloudEvents' binary mode.")
+    return head | {"type": "object", "properties": properties, "required": [name for name in properties if name != "content-type"]}
 
 
 def config_schema() -> dict[str, Any]:
@@ -98,7 +114,7 @@ def _short_forms(top: dict[str, Any], definitions: dict[str, Any]) -> None:
     features["additionalProperties"] = _one_of({"enum": list(get_args(FeatureKind))}, features["additionalProperties"])
     model["baseline"] = {"description": model["baseline"].pop("description", ""), **_one_of(text, model["baseline"])}
     labels = definitions["Labels"]["properties"]
-    labels["ages"] = _one_of(labels["ages"]["items"], labels["ages"])
+    labels["ages"] = {"description": labels["ages"].pop("description"), **_one_of(labels["ages"]["items"], labels["ages"])}
     labels["absent"]["anyOf"].append({"type": "boolean"})
     monitor = definitions["Monitor"]["properties"]
     monitor["series"] = {"description": monitor["series"]["description"], **_one_of(text, monitor["series"])}
@@ -107,7 +123,7 @@ def _short_forms(top: dict[str, Any], definitions: dict[str, Any]) -> None:
         "description": "{name: adwin, delta: 0.002} or {adwin: {delta: 0.002}}",
     }
     definitions["DetectorSpec"] = _one_of({"enum": sorted(DETECTOR_PARAMS)}, {"type": "string", "pattern": r"^river\."}, detector)
-    monitor["detectors"] = _one_of(text, monitor["detectors"])
+    monitor["detectors"] = {"description": monitor["detectors"].pop("description"), **_one_of(text, monitor["detectors"])}
 
 
 def _named(schema: dict[str, Any], empty: dict[str, Any]) -> dict[str, Any]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path as FilePath
 from typing import Final
 
 from pydantic import ValidationError
 
 from driftline.schemas.checks import check
-from driftline.schemas.config import Config
-from driftline.schemas.document import BYTES_MAX, DocumentError, Items, Table, describe, read_document
-from driftline.schemas.problems import ConfigError, Flaw, Problem, from_document, from_flaw, from_pydantic, value_at
+from driftline.schemas.config import Config, SecretRef
+from driftline.schemas.document import BYTES_MAX, DocumentError, Items, Path, Table, describe, read_document
+from driftline.schemas.problems import ConfigError, Flaw, Problem, from_document, from_flaw, from_pydantic, section_at, value_at
 from driftline.schemas.shorthand import spell_out
 
 _REPAIRS_MAX: Final = 8
@@ -43,10 +43,10 @@ def load_config(path: str | os.PathLike[str]) -> Config:
         line = content.count(b"\n", 0, error.start) + 1
         got = f"byte 0x{content[error.start]:02x}"
         raise ConfigError([Problem(name, line, "", "", "UTF-8 text", got, "save the file as UTF-8")]) from None
-    return parse_config(text, name=name, directory=Path(name).parent)
+    return parse_config(text, name=name, directory=FilePath(name).parent)
 
 
-def parse_config(text: str, *, name: str, directory: Path | None = None) -> Config:
+def parse_config(text: str, *, name: str, directory: FilePath | None = None) -> Config:
     """The configuration in a YAML text.
 
     Parameters
@@ -69,7 +69,8 @@ def parse_config(text: str, *, name: str, directory: Path | None = None) -> Conf
         raise ConfigError([*problems, Problem(name, 1, "", "", "a mapping with predictions and models", got, hint)])
     spell_out(root)
     config, found = _validate(root, name)
-    problems += found
+    known = {(problem.line, problem.path) for problem in problems}
+    problems += [problem for problem in found if (problem.line, problem.path) not in known]
     if config is not None:
         problems += [from_flaw(flaw, root, name) for flaw in check(config, directory)]
     if problems or config is None:
@@ -93,7 +94,7 @@ def _validate(root: Table, name: str) -> tuple[Config | None, list[Problem]]:
 
 def _repair(root: Table, flaws: Iterable[Flaw]) -> None:
     """Take the wrong parts out of `root`, or put something valid in their place where others refer to them."""
-    places = {flaw.loc if _exists(root, flaw.loc) or flaw.loc[-1] in _PLACEHOLDERS else flaw.loc[:-1] for flaw in flaws}
+    places = {flaw.loc if _removable(root, flaw.loc) else flaw.loc[:-1] for flaw in flaws}
     # From the back, so that the index of a list's earlier entries stays what it was.
     for place in sorted(places, key=_order, reverse=True):
         parent = value_at(root, place[:-1])
@@ -110,17 +111,22 @@ def _repair(root: Table, flaws: Iterable[Flaw]) -> None:
             root.put(side, [{"topic": "placeholder"}], root.origin)
 
 
-def _exists(root: object, loc: tuple[str | int, ...]) -> bool:
+def _removable(root: object, loc: Path) -> bool:
+    """Whether taking out the value at `loc` itself mends its parent; of a secret only the whole can go."""
+    if loc and loc[-1] in _PLACEHOLDERS:
+        return True
+    if section_at(loc[:-1]) is SecretRef:
+        return False
     parent = value_at(root, loc[:-1])
     last = loc[-1] if loc else None
     return (isinstance(parent, dict) and last in parent) or (isinstance(parent, list) and isinstance(last, int) and last < len(parent))
 
 
-def _order(loc: tuple[str | int, ...]) -> list[tuple[int, int, str]]:
+def _order(loc: Path) -> list[tuple[int, int, str]]:
     return [(0, part, "") if isinstance(part, int) else (1, 0, part) for part in loc]
 
 
-def _with_paths(config: Config, directory: Path) -> Config:
+def _with_paths(config: Config, directory: FilePath) -> Config:
     """Baseline files from the configuration file's folder, so that it may be used from any working directory."""
     models = {}
     for name, model in config.models.items():

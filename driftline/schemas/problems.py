@@ -88,8 +88,13 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     return f'did you mean "{found[0]}"?' if found else None
 
 
-def locate(root: Any, loc: Path) -> tuple[Origin, Path]:
-    """The origin of the value at `loc`, and `loc` without the parts that no file has (pydantic's union members)."""
+def locate(root: Any, loc: Path, *, absent: bool = True) -> tuple[Origin, Path]:
+    """The origin of the value at `loc`, and `loc` without the parts that no file has (pydantic's union members).
+
+    Parameters
+    ----------
+    absent : the last part may be a key that is not there, and is kept.
+    """
     current, origin = root, Origin((), 1)
     if isinstance(root, Table | Items):
         origin = root.origin
@@ -99,7 +104,7 @@ def locate(root: Any, loc: Path) -> tuple[Origin, Path]:
             origin, current = current.at[str(part)], current[str(part)]
         elif isinstance(current, Items) and isinstance(part, int) and part < len(current):
             origin, current = current.at[part], current[part]
-        elif index == len(loc) - 1 and isinstance(current, Table):
+        elif absent and index == len(loc) - 1 and isinstance(current, Table):
             return Origin((*origin.path, part), origin.line), (*kept, part)
         else:
             continue
@@ -134,7 +139,8 @@ def from_pydantic(errors: Iterable[Mapping[str, Any]], root: Any) -> list[Flaw]:
     groups: dict[Path, list[Mapping[str, Any]]] = {}
     for error in errors:
         loc = tuple(error["loc"])
-        kept = (*locate(root, loc[:-1])[1], loc[-1]) if error["type"] == "missing" else locate(root, loc)[1]
+        missing = error["type"] == "missing"
+        kept = (*locate(root, loc[:-1], absent=False)[1], loc[-1]) if missing else locate(root, loc, absent=False)[1]
         groups.setdefault(kept, []).append(error)
     inner = [loc for loc in groups if not any(other != loc and other[: len(loc)] == loc for other in groups)]
     return [_flaw(loc, groups[loc], value_at(root, loc)) for loc in inner]
@@ -256,7 +262,8 @@ def _hint(group: list[Mapping[str, Any]], value: Any) -> str | None:
         if kinds & {"int_type", "float_type"} and re.fullmatch(r"[\d_,]*\d", value):
             return f"write {re.sub('[_,]', '', value)}; YAML 1.2 has no separators in numbers"
         if "literal_error" in kinds:
-            return did_you_mean(value, re.findall(r"'([^']*)'", str(group[0]["ctx"]["expected"])))
+            words = " ".join(str(error["ctx"]["expected"]) for error in group if error["type"] == "literal_error")
+            return did_you_mean(value, re.findall(r"'([^']*)'", words))
     if isinstance(value, bool | int | float) and "string_type" in kinds and len(kinds) == 1:
         return f'quote it if it is text: "{describe(value)}"'
     if isinstance(value, int) and any("a duration" in str(e.get("ctx", {}).get("error", "")) for e in group):

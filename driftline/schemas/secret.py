@@ -10,7 +10,8 @@ from driftline.schemas.config import Config, SecretRef
 
 HIDDEN: Final = "***"
 
-_URL_PASSWORD: Final = re.compile(r"(?<=://)([^/@\s]*?):([^@\s]*)(?=@)")
+_URL_PASSWORD: Final = re.compile(r"(?<=://)([^/@:\s]*):(\S*)(?=@)")
+"""Up to the last @: a password may hold one, and hiding too much harms nobody."""
 _URL_TOKEN: Final = re.compile(r"((?:password|passwd|token|secret)=)[^&\s]*", re.IGNORECASE)
 _SECRET_NAME: Final = re.compile(r"password|secret|token|ssl\.key\.pem|sasl\.username")
 
