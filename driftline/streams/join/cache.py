@@ -1,0 +1,104 @@
+"""The label cache: labels that have come and whose predictions are not yet of age. Nothing in it is precious.
+
+It is a cache of one partition of `driftline.labels` (PROTOCOL 14 to 17): filled from an offset the task's checkpoint
+names, insert-only until the prediction is decided, and filled again whenever it says that it has lost entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from driftline.streams.errors import RecoverableError
+from driftline.streams.join.facts import latest_ms, read_facts
+
+
+class CacheLost(RecoverableError):
+    """The cache holds less than the task put in, or belongs to another owner: open the task again."""
+
+
+class LabelCache(Protocol):
+    """Labels of one join task by id (16 bytes)."""
+
+    def covered(self) -> tuple[int, int] | None:
+        """The labels offsets [from, next) that went in since the last reset; None when it knows of none."""
+
+    def reset(self, start: int) -> None:
+        """Forget everything; what comes next begins at labels offset `start`."""
+
+    def insert(self, ids: Sequence[bytes], facts: Sequence[bytes], *, start: int, next_offset: int) -> None:
+        """Add the facts of the labels offsets [start, next_offset); adding a fact again changes nothing.
+
+        Raises
+        ------
+        CacheLost : what was put in before `start` is not all there.
+        """
+
+    def lookup(self, ids: Sequence[bytes]) -> list[bytes | None]:
+        """The packed facts of each id."""
+
+    def settle(self, ids: Sequence[bytes], remains: Sequence[bytes]) -> None:
+        """Replace the facts of each id; an empty value removes it."""
+
+    def sweep(self, before_ms: int, count: int) -> int:
+        """Look at about `count` entries, remove those older than `before_ms`; the number of labels nobody had counted."""
+
+    def sweep_all(self, before_ms: int) -> int:
+        """`sweep` over every entry."""
+
+
+class MemoryLabelCache:
+    """A label cache in a dictionary: replay, tests, and runs without Redis."""
+
+    def __init__(self) -> None:
+        self.entries: dict[bytes, bytes] = {}
+        self._covered: tuple[int, int] | None = None
+        self._scan: list[bytes] = []
+
+    def covered(self) -> tuple[int, int] | None:
+        return self._covered
+
+    def reset(self, start: int) -> None:
+        self.entries.clear()
+        self._covered = (start, start)
+
+    def insert(self, ids: Sequence[bytes], facts: Sequence[bytes], *, start: int, next_offset: int) -> None:
+        if self._covered is None or self._covered[1] < start:
+            raise CacheLost(f"label cache: expected labels up to offset {start}, holds {self._covered}")
+        self._covered = (self._covered[0], max(self._covered[1], next_offset))
+        entries = self.entries
+        for key, fact in zip(ids, facts, strict=True):
+            held = entries.setdefault(key, fact)
+            if held is not fact and fact not in held:
+                entries[key] = fact + held
+
+    def lookup(self, ids: Sequence[bytes]) -> list[bytes | None]:
+        return list(map(self.entries.get, ids))
+
+    def settle(self, ids: Sequence[bytes], remains: Sequence[bytes]) -> None:
+        for key, value in zip(ids, remains, strict=True):
+            if value:
+                self.entries[key] = value
+            else:
+                self.entries.pop(key, None)
+
+    def sweep(self, before_ms: int, count: int) -> int:
+        if not self._scan:
+            self._scan = list(self.entries)
+        part, self._scan = self._scan[:count], self._scan[count:]
+        return self._sweep(part, before_ms)
+
+    def sweep_all(self, before_ms: int) -> int:
+        self._scan = []
+        return self._sweep(list(self.entries), before_ms)
+
+    def _sweep(self, part: Sequence[bytes], before_ms: int) -> int:
+        orphans = 0
+        for key in part:
+            value = self.entries.get(key)
+            if value is None:
+                continue
+            if latest_ms(value) < before_ms:
+                del self.entries[key]
+                orphans += sum(not fact.counted for fact in read_facts(value))
+        return orphans

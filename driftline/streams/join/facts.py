@@ -1,0 +1,126 @@
+"""Facts: what the label cache holds of a label, as bytes that Redis and memory keep alike.
+
+A fact is a fixed head and, for a label that is a text, the text. The facts of one id stand one after the other, newest
+first; they are only ever added (PROTOCOL 14), and the same source position is the same label.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from driftline.streams.columns import LabelBlock
+from driftline.streams.task import PartitionId
+
+FACT: Final = np.dtype(
+    {
+        "names": ["time_ms", "labels_offset", "source", "offset", "model", "value", "text_bytes", "counted"],
+        "formats": ["<i8", "<i8", "<u4", "<i8", "<u4", "<f8", "<u2", "u1"],
+        "offsets": [0, 8, 16, 20, 28, 32, 40, 42],
+        "itemsize": 43,
+    }
+)
+FACT_BYTES: Final = 43
+COUNTED_AT: Final = 42
+_HEAD: Final = struct.Struct("<qqIqIdHB")
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A label as cached.
+
+    Attributes
+    ----------
+    time_ms : max(its record time, its source partition's last tick before it).
+    labels_offset : its offset in the labels topic; visible only to attempts that have read beyond it.
+    source, offset : source position; the partition as a 32-bit hash, which orders equal times in a fixed way.
+    model : 32-bit hash of the model it names, 0 = the id alone joins.
+    counted : already counted in a metric, so no orphan when swept.
+    """
+
+    time_ms: int
+    labels_offset: int
+    source: int
+    offset: int
+    model: int
+    value: float
+    text: str | None
+    counted: bool
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        """Which of several labels comes first."""
+        return (self.time_ms, self.source, self.offset)
+
+    @property
+    def same_as(self) -> tuple[str | None, float]:
+        """Equal for labels that do not contradict each other."""
+        return (self.text, 0.0 if self.text is not None else self.value)
+
+    def encode(self, *, counted: bool) -> bytes:
+        text = b"" if self.text is None else self.text.encode()
+        return _HEAD.pack(self.time_ms, self.labels_offset, self.source, self.offset, self.model, self.value, len(text), counted) + text
+
+
+def source_hash(source: PartitionId) -> int:
+    """The 32 bits a fact names its source partition by."""
+    return xxhash.xxh32_intdigest(f"{source[0]}/{source[1]}".encode())
+
+
+def model_hash(name: str) -> int:
+    """The 32 bits a fact names a model by; never 0."""
+    return xxhash.xxh32_intdigest(name.encode()) or 1
+
+
+def facts_of(block: LabelBlock, labels_offset: int, before_ms: int, counted: npt.NDArray[np.bool_]) -> list[bytes]:
+    """The facts of a label block's rows.
+
+    Parameters
+    ----------
+    before_ms : the source partition's last tick before the block; no label is older than what its source had passed.
+    """
+    n = len(block)
+    heads = np.zeros(n, FACT)
+    heads["time_ms"] = np.maximum(block.record_ms, before_ms)
+    heads["labels_offset"] = labels_offset
+    heads["source"] = source_hash(block.source)
+    heads["offset"] = block.offset
+    heads["value"] = block.value
+    heads["counted"] = counted
+    if block.model is not None:
+        hashes = np.array([*map(model_hash, block.model.values), 0], np.uint32)
+        heads["model"] = hashes[block.model.codes]
+    if block.text is None:
+        return np.frombuffer(heads.tobytes(), f"V{FACT_BYTES}").tolist()
+    texts = [value.encode() for value in block.text.values]
+    sizes = np.array([*map(len, texts), 0], np.uint16)
+    heads["text_bytes"] = sizes[block.text.codes]
+    return [
+        head + (texts[c] if c >= 0 else b"")
+        for head, c in zip(np.frombuffer(heads.tobytes(), f"V{FACT_BYTES}").tolist(), block.text.codes.tolist(), strict=True)
+    ]
+
+
+def latest_ms(packed: bytes) -> int:
+    """The time of the latest label of one id."""
+    if len(packed) == FACT_BYTES:
+        return int.from_bytes(packed[:8], "little", signed=True)
+    return max(fact.time_ms for fact in read_facts(packed))
+
+
+def read_facts(packed: bytes) -> list[Fact]:
+    """The facts of one id, each source position once, the earliest first."""
+    found: dict[tuple[int, int], Fact] = {}
+    at = 0
+    while at < len(packed):
+        time_ms, labels_offset, source, offset, model, value, size, counted = _HEAD.unpack_from(packed, at)
+        at += FACT_BYTES
+        text = packed[at : at + size].decode() if size else None
+        at += size
+        found[source, offset] = Fact(time_ms, labels_offset, source, offset, model, value, text, bool(counted))
+    return sorted(found.values(), key=lambda fact: fact.order)

@@ -1,0 +1,370 @@
+"""One join task: waiting rows and labels of one partition number in, outcomes out, in the order of the waiting log.
+
+A waiting block is decided whole, when every label source partition has passed the age of its last row; so any cut or
+interleaving of the two logs gives the same outcomes. Blocks not yet of age are not state: the committed position of the
+waiting partition stays before them, and they are read again after a restart.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from driftline.streams.columns import LabelBlock, WaitingBlock, decode_labels, decode_waiting
+from driftline.streams.ingest.counters import Counters
+from driftline.streams.join.age import NO_LABEL, AgeMeasure
+from driftline.streams.join.cache import LabelCache
+from driftline.streams.join.clock import NEVER_MS, SourceClock
+from driftline.streams.join.decide import Matches, Window, match
+from driftline.streams.join.decided import RING, DecidedIds
+from driftline.streams.join.facts import FACT, FACT_BYTES, facts_of, model_hash, read_facts
+from driftline.streams.join.outcomes import outcomes
+from driftline.streams.join.rebuild import RebuildMarks
+from driftline.streams.join.setting import JoinSetting
+from driftline.streams.observation import IMPLICIT, LABELLED, UNLABELLED, encode
+from driftline.streams.partitioner import partition_for
+from driftline.streams.task import FINAL_MS, Idle, Output, PartitionId, Record, RestoredState, StateDelta
+
+STATE_VERSION: Final = 1
+_STATE: Final = "join"
+PENDING_ROWS_MAX: Final = 200_000
+# A label may come before its prediction by the age, and by at least this: producers and ingest workers are not in step.
+EARLY_MS: Final = 600_000
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A waiting block that is not yet of age; `seen_ms`: record times, none before its source's last tick."""
+
+    offset: int
+    block: WaitingBlock
+    seen_ms: npt.NDArray[np.int64]
+    last_ms: int
+
+
+class JoinTask:
+    """State: label and waiting ticks, the label cache's bounds, ids decided last, sequence numbers, the measured age."""
+
+    def __init__(
+        self, name: str, waiting: PartitionId, labels: PartitionId, setting: JoinSetting, cache: LabelCache, counters: Counters,
+        state: RestoredState,
+    ) -> None:  # fmt: skip
+        self.name = name
+        self._waiting, self._labels = waiting, labels
+        self._setting = setting
+        self._cache = cache
+        self._counters = counters
+        self._pending: deque[_Pending] = deque()
+        self._pending_rows = 0
+        self._waiting_next: int | None = None
+        self._labels_next: int | None = None
+        self._cached_next = 0
+        self._label_clock = SourceClock(setting.label_sources)
+        self._waiting_clock = SourceClock(setting.prediction_sources)
+        self._read_clock = SourceClock(setting.prediction_sources)
+        self._marks = RebuildMarks()
+        self._decided = DecidedIds(setting.generation, setting.block_rows)
+        self._seq: dict[str, int] = {}
+        self._age_ms: int | None = None if setting.age == "auto" else setting.age
+        self._measure = AgeMeasure()
+        self._hashes = {model: model_hash(model) for model in setting.models}
+        self._alone = len(setting.models) == 1
+        self._settled: dict[bytes, bytes] = {}
+        self._settle_head = 0
+        self._inserted = 0
+        self._swept_ms = NEVER_MS
+        self._rebuild_until: int | None = None
+        self._rebuild_clock = SourceClock(setting.label_sources)
+        self._dirty = False
+        self._open(state)
+
+    def process(self, records: Mapping[PartitionId, Sequence[Record]]) -> list[Output]:
+        for record in records.get(self._waiting, ()):
+            self._read_waiting(record)
+        self._read_labels(records.get(self._labels, ()))
+        return self._decide_due()
+
+    def tick(self, idle: Idle) -> list[Output]:
+        """Time reaches the join in its logs; only the end of a rebuild is seen here, when labels it needed are gone."""
+        if self._rebuild_until is not None and self._labels in idle.at_end:
+            self._end_rebuild()
+            return self._decide_due()
+        return []
+
+    def positions(self) -> Mapping[PartitionId, int]:
+        waiting = self._pending[0].offset if self._pending else self._waiting_next
+        found = ((self._waiting, waiting), (self._labels, self._labels_next))
+        return {partition: offset for partition, offset in found if offset is not None}
+
+    def paused(self) -> frozenset[PartitionId]:
+        return frozenset({self._waiting} if self._pending_rows > self._setting.pending_rows_max else ())
+
+    def checkpoint(self) -> StateDelta:
+        if not self._dirty:
+            return StateDelta()
+        self._dirty = False
+        ring = self._decided.ring()
+        blob = orjson.dumps(
+            {
+                "v": STATE_VERSION,
+                "waiting_next": self.positions().get(self._waiting),
+                "labels_next": self._rebuild_until if self._rebuild_until is not None else self._labels_next,
+                "cached_next": self._cached_next,
+                "label_ticks": self._label_clock.export(),
+                "waiting_ticks": self._waiting_clock.export(),
+                "marks": self._marks.export(),
+                "decided": self._decided.sizes(),
+                "settle_head": self._settle_head,
+                "seq": self._seq,
+                "age_ms": self._age_ms,
+            }
+        )
+        return StateDelta({_STATE: blob}, () if ring is None else (ring,))
+
+    def committed(self) -> None:
+        """Remove the labels that found their predictions, and a part of those that never will."""
+        self._remove_settled()
+        self._settle_head = self._decided.head
+        before_ms = self._swept_before_ms()
+        if before_ms <= NEVER_MS:
+            return
+        if before_ms >= FINAL_MS - EARLY_MS - (self._age_ms or 0):
+            orphans = self._cache.sweep_all(before_ms) if before_ms != self._swept_ms or self._inserted else 0
+        else:
+            orphans = self._cache.sweep(before_ms, max(100, self._inserted // 2))
+        self._inserted = 0
+        self._swept_ms = before_ms
+        if orphans:
+            self._counters.increment("label_join", {"model": "", "case": "orphan"}, orphans)
+
+    def _open(self, state: RestoredState) -> None:
+        blob = state.blobs.get(_STATE)
+        if blob is None:
+            self._cache.reset(0)
+            return
+        held: dict[str, Any] = orjson.loads(blob)
+        self._waiting_next, self._labels_next, self._cached_next = held["waiting_next"], held["labels_next"], held["cached_next"]
+        self._label_clock.restore(held["label_ticks"])
+        self._waiting_clock.restore(held["waiting_ticks"])
+        self._read_clock.restore(held["waiting_ticks"])
+        self._marks.restore(held["marks"])
+        self._seq, self._age_ms = held["seq"], held["age_ms"] if self._setting.age == "auto" else self._setting.age
+        if RING in state.rings:
+            self._reopen_decided(state, held)
+        covered = self._cache.covered()
+        if covered is None or covered[1] < self._cached_next:
+            self._begin_rebuild()
+
+    def _reopen_decided(self, state: RestoredState, held: dict[str, Any]) -> None:
+        """A crash between a commit and the removal of what it decided left labels behind: they would be found again."""
+        rows = self._decided.restore(state.rings[RING], held["decided"])
+        self._settle_head = held["settle_head"]
+        last = rows[max(0, len(rows) - (self._decided.head - self._settle_head)) :]
+        if not self._alone or not len(last):
+            return
+        ids = last["id"].tolist()
+        packed = self._cache.lookup(ids)
+        for key, limit, value in zip(ids, last["limit_ms"].tolist(), packed, strict=True):
+            if value is not None:
+                late = [f for f in read_facts(value) if f.time_ms > limit]
+                self._settled[key] = b"".join(f.encode(counted=True) for f in reversed(late))
+        self._remove_settled()
+
+    def _remove_settled(self) -> None:
+        if self._settled:
+            self._cache.settle(list(self._settled), list(self._settled.values()))
+            self._settled = {}
+
+    def _begin_rebuild(self) -> None:
+        offset, ticks = self._marks.first()
+        self._cache.reset(offset)
+        self._rebuild_clock.restore(ticks)
+        self._rebuild_until = self._labels_next
+        self._labels_next = offset
+        self._cached_next = offset
+
+    def _end_rebuild(self) -> None:
+        self._labels_next, self._rebuild_until = self._rebuild_until, None
+
+    def _read_waiting(self, record: Record) -> None:
+        value = record.value()
+        self._waiting_next = record.offset() + 1
+        self._dirty = True
+        if value is None:
+            return
+        block = decode_waiting(value)
+        before = self._read_clock.advance(block.source, block.tick_ms)
+        last = int(block.record_ms.max()) if len(block) else NEVER_MS
+        self._pending.append(_Pending(record.offset(), block, np.maximum(block.record_ms, before), last))
+        self._pending_rows += len(block)
+
+    def _read_labels(self, records: Sequence[Record]) -> None:
+        ids: list[bytes] = []
+        facts: list[bytes] = []
+        start = self._cached_next
+        for record in records:
+            rebuilding = self._rebuild_until is not None and record.offset() < self._rebuild_until
+            value = record.value()
+            if value is not None:
+                self._read_label_block(decode_labels(value), record.offset(), rebuilding, ids, facts)
+            if self._rebuild_until is None or rebuilding:
+                self._labels_next = record.offset() + 1
+            if self._rebuild_until is not None and record.offset() + 1 >= self._rebuild_until:
+                self._rebuild_until = None
+                self._labels_next = record.offset() + 1
+            self._dirty = True
+        if ids:
+            self._cached_next = records[-1].offset() + 1
+            self._inserted += len(ids)
+            self._cache.insert(ids, facts, start=start, next_offset=self._cached_next)
+
+    def _read_label_block(self, block: LabelBlock, offset: int, rebuilding: bool, ids: list[bytes], facts: list[bytes]) -> None:
+        clock = self._rebuild_clock if rebuilding else self._label_clock
+        if not rebuilding:
+            self._marks.add(offset, clock)
+        before = clock.advance(block.source, block.tick_ms)
+        if not len(block):
+            return
+        keys: list[bytes] = block.ids.tolist()
+        counted = np.zeros(len(keys), np.bool_)
+        if self._alone:
+            counted = np.fromiter(map(self._decided.__contains__, keys), np.bool_, len(keys))
+            if not rebuilding and (late := int(np.count_nonzero(counted))):
+                self._counters.increment("label_join", {"model": next(iter(self._setting.models)), "case": "late"}, late)
+        packed = facts_of(block, offset, before, counted)
+        ids += keys
+        facts += packed
+        for row in np.flatnonzero(counted).tolist():
+            # Decided, not yet committed: the removal that is due then must leave this late label where it is.
+            if keys[row] in self._settled:
+                self._settled[keys[row]] = packed[row] + self._settled[keys[row]]
+
+    def _decide_due(self) -> list[Output]:
+        if self._rebuild_until is not None:
+            return []
+        if self._age_ms is None:
+            self._age_ms = self._measured_age()
+            if self._age_ms is None:
+                return []
+            self._dirty = True
+        passed = self._label_clock.minimum()
+        due: list[_Pending] = []
+        while self._pending and (not len(self._pending[0].block) or self._pending[0].last_ms + self._age_ms < passed):
+            due.append(self._pending.popleft())
+        if not due:
+            return []
+        self._dirty = True
+        packed = self._cache.lookup([key for item in due for key in item.block.ids.tolist()]) if any(len(i.block) for i in due) else []
+        outputs: list[Output] = []
+        at = 0
+        for item in due:
+            n = len(item.block)
+            self._pending_rows -= n
+            self._waiting_clock.advance(item.block.source, item.block.tick_ms)
+            if n:
+                outputs += self._decide(item.block, packed[at : at + n])
+            at += n
+        self._marks.drop(self._swept_before_ms())
+        return outputs
+
+    def _measured_age(self) -> int | None:
+        rows = [item for item in self._pending if len(item.block)]
+        if not rows:
+            return None
+        own = [np.flatnonzero(self._own(item.block)) for item in rows]
+        seen = np.concatenate([item.seen_ms[mine] for item, mine in zip(rows, own, strict=True)])
+        keys = [key for item, mine in zip(rows, own, strict=True) for key in item.block.ids[mine].tolist()]
+        first = [NO_LABEL if value is None else _first_ms(value) for value in self._cache.lookup(keys)]
+        ticks = {"waiting_tick": self._read_clock.minimum(), "label_tick": self._label_clock.minimum()}
+        if self.paused():
+            # Nothing more is read until there is an age: what is here is the cohort.
+            ticks["waiting_tick"] = FINAL_MS
+        return self._measure.measure(seen, np.array(first, np.int64), **ticks)
+
+    def _own(self, block: WaitingBlock) -> npt.NDArray[np.bool_]:
+        """The rows whose model has this age."""
+        known = np.array([*(name in self._setting.models for name in block.model.values), False], np.bool_)
+        return known[block.model.codes]
+
+    def _decide(self, block: WaitingBlock, packed: list[bytes | None]) -> list[Output]:
+        assert self._age_ms is not None
+        own = self._own(block)
+        if not own.any():
+            return []
+        hashes = np.array([*(self._hashes.get(name, 0) for name in block.model.values), 0], np.uint32)[block.model.codes]
+        keys: list[bytes] = block.ids.tolist()
+        if not self._alone:
+            keys = [key[:12] + bytes(a ^ b for a, b in zip(key[12:], int(h).to_bytes(4, "little"), strict=True)) for key, h in zip(keys, hashes, strict=True)]
+        cases: Counter[tuple[str, int]] = Counter()
+        if not own.all():
+            rows = np.flatnonzero(own)
+            mine = [keys[row] for row in rows.tolist()]
+            repeats = np.zeros(len(block), np.bool_)
+            repeats[rows] = self._decided.repeats(mine)
+        else:
+            mine, repeats = keys, self._decided.repeats(keys)
+        self._decided.add(mine, (block.record_ms + self._age_ms)[own])
+        from_ms = self._swept_before_ms()
+        matches = match(packed, Window(block.record_ms, self._age_ms, from_ms, self._labels_next or 0, hashes))
+        outputs: list[Output] = []
+        for code, name in enumerate(block.model.values):
+            rows = np.flatnonzero((block.model.codes == code) & own)
+            if not len(rows):
+                continue
+            cases["duplicate_prediction", self._hashes[name]] += int(np.count_nonzero(repeats[rows]))
+            rows = rows[~repeats[rows]]
+            if len(rows):
+                outputs.append(self._outcome(block, name, rows, matches, cases))
+        self._settle(block, packed, matches, own & ~repeats)
+        self._count(cases + matches.cases)
+        return outputs
+
+    def _outcome(
+        self, block: WaitingBlock, name: str, rows: npt.NDArray[np.int64], matches: Matches, cases: Counter[tuple[str, int]]
+    ) -> Output:
+        model = self._setting.models[name]
+        age = None if self._setting.age == "auto" else self._age_ms
+        batch = outcomes(block, (name, model), rows, matches, task=self.name, age_ms=age)
+        assert batch.label_state is not None and batch.delay_ms is not None
+        for case, state in (("joined", LABELLED), ("implicit", IMPLICIT), ("unlabelled", UNLABELLED)):
+            cases[case, self._hashes[name]] += int(np.count_nonzero(batch.label_state == state))
+        cases["early", self._hashes[name]] += int(np.count_nonzero(batch.delay_ms < 0))
+        partition = partition_for(name, self._setting.observations_partitions)
+        batch.seq = self._seq[str(partition)] = self._seq.get(str(partition), 0) + 1
+        return Output(self._setting.observations, name.encode(), encode(batch), partition=partition)
+
+    def _settle(self, block: WaitingBlock, packed: list[bytes | None], matches: Matches, own: npt.NDArray[np.bool_]) -> None:
+        """Note what to remove once this stands. With several models a label may still be another's: it stays, counted, until swept."""
+        ids: list[bytes] = block.ids.tolist()
+        if self._alone:
+            self._settled.update((key, b"") for key, value, mine in zip(ids, packed, own.tolist(), strict=True) if mine and value is not None)
+            self._settled.update((ids[row], value) for row, value in matches.remains.items() if own[row])
+            return
+        for row in np.flatnonzero(own & matches.found).tolist():
+            facts = read_facts(packed[row] or b"")
+            self._settled[ids[row]] = b"".join(f.encode(counted=True) for f in reversed(facts))
+
+    def _count(self, cases: Counter[tuple[str, int]]) -> None:
+        names = {code: name for name, code in self._hashes.items()}
+        for (case, code), n in sorted(cases.items()):
+            if n:
+                self._counters.increment("label_join", {"model": names.get(code, ""), "case": case}, n)
+
+    def _swept_before_ms(self) -> int:
+        """Labels before this are no one's any more: every prediction source is beyond them by the age, and ten minutes."""
+        if self._age_ms is None:
+            return NEVER_MS
+        reached = self._waiting_clock.minimum()
+        return NEVER_MS if reached <= NEVER_MS else reached - max(self._age_ms, EARLY_MS)
+
+
+def _first_ms(packed: bytes) -> int:
+    if len(packed) == FACT_BYTES:
+        return int(np.frombuffer(packed, FACT)["time_ms"][0])
+    return read_facts(packed)[0].time_ms
