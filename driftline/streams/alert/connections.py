@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import logging
+from collections.abc import Iterable, Sequence
 
 import redis
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from driftline.schemas.config import Kafka
 from driftline.schemas.dead_letter import dead_letter
 from driftline.schemas.topics import DEAD_LETTERS
 from driftline.streams.alert.store import OutboxRow
 from driftline.streams.errors import AwayError, OutputError, SetupError
+from driftline.streams.kafka import log_client_error, make_consumer, producer_properties
 from driftline.streams.task import Record
+
+log = logging.getLogger(__name__)
 
 _NEVER = (
     KafkaError.MSG_SIZE_TOO_LARGE,
@@ -32,16 +35,12 @@ _OVERHEAD_BYTES = 512
 class KafkaPublisher:
     """Publishes with an idempotent producer and returns when every record is acknowledged."""
 
-    def __init__(self, properties: Mapping[str, Any], *, prefix: str) -> None:
+    def __init__(self, kafka: Kafka, *, prefix: str) -> None:
         self._dead_letters = DEAD_LETTERS.full_name(prefix)
+        properties = producer_properties(kafka)
+        # each event is awaited: a linger would only be added to its delay
         self._producer = Producer({
-            "linger.ms": 0,
-            "compression.type": "lz4",
-            "delivery.timeout.ms": DELIVERY_SECONDS * 1000,
-            **properties,
-            "enable.idempotence": True,
-            "acks": "all",
-            "partitioner": "murmur2_random",   # PROTOCOL 13: every client of ours agrees on a key's partition
+            **properties, "linger.ms": 0, "delivery.timeout.ms": DELIVERY_SECONDS * 1000, "error_cb": log_client_error, "logger": log
         })
 
     def publish(self, rows: Sequence[OutboxRow]) -> None:
@@ -91,8 +90,8 @@ class KafkaPublisher:
 class EndOffsets:
     """Asks for the ends of partitions as a committed reader sees them; belongs to one thread and joins no group."""
 
-    def __init__(self, properties: Mapping[str, Any], group: str) -> None:
-        self._consumer = Consumer({**properties, "group.id": group, "isolation.level": "read_committed", "enable.auto.commit": False})
+    def __init__(self, kafka: Kafka, group: str) -> None:
+        self._consumer = make_consumer(kafka, group)
 
     def __call__(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
         """End offset by partition (the last stable offset).
@@ -113,28 +112,6 @@ class EndOffsets:
         self._consumer.close()
 
 
-def topic_id(properties: Mapping[str, Any], topic: str) -> tuple[str, str]:
-    """Cluster id and the topic's id; the topic's name where the broker knows no ids (the embedded one).
-
-    Raises
-    ------
-    SetupError : there is no such topic.
-    AwayError : no answer in time.
-    """
-    admin = AdminClient(dict(properties))
-    try:
-        metadata = admin.list_topics(timeout=ANSWER_SECONDS)
-    except KafkaException as error:
-        raise AwayError(f"Kafka at {properties.get('bootstrap.servers')} does not answer: {error.args[0].str()}") from error
-    if topic not in metadata.topics:
-        raise SetupError(f'topic "{topic}" does not exist', hint="driftline topics create")
-    try:
-        described = admin.describe_topics(TopicCollection([topic]), request_timeout=ANSWER_SECONDS)[topic].result(ANSWER_SECONDS)
-        return str(metadata.cluster_id), str(described.topic_id)
-    except KafkaException:
-        return str(metadata.cluster_id), topic
-
-
 def redis_client(url: str) -> redis.Redis:
     """A client that never repeats a command by itself: a repeated script would land late and out of order (PROTOCOL 4).
 
@@ -147,7 +124,7 @@ def redis_client(url: str) -> redis.Redis:
             url, retry=Retry(NoBackoff(), 0), retry_on_timeout=False, socket_timeout=5, socket_connect_timeout=5, decode_responses=False
         )
     except ValueError as error:
-        raise SetupError(f'redis.url: {error}') from error
+        raise SetupError(f"redis.url: {error}") from error
 
 
 def _raise(error: KafkaError) -> None:

@@ -7,17 +7,14 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, TypeVar
 
 import redis
 
-from driftline.schemas.config import Config, SecretRef
-from driftline.schemas.topics import DRIFT
+from driftline.schemas.config import Config
+from driftline.schemas.topics import ALERTS, DEAD_LETTERS, DRIFT, TRANSITIONS
 from driftline.streams.alert import transport
 from driftline.streams.alert.app import RETRY_SECONDS, AlertApp, AppSettings
-from driftline.streams.alert.connections import EndOffsets, KafkaPublisher, redis_client, topic_id
+from driftline.streams.alert.connections import EndOffsets, KafkaPublisher, redis_client
 from driftline.streams.alert.pipeline import AlertPipeline
 from driftline.streams.alert.recovery import published_states
 from driftline.streams.alert.redis_store import RedisAlertStore
@@ -26,12 +23,14 @@ from driftline.streams.alert.watchdog import Progress, Watchdog
 from driftline.streams.alert.worker import AlertWorker, Names
 from driftline.streams.errors import AwayError, SetupError, StreamError
 from driftline.streams.http import Health
+from driftline.streams.kafka import client_properties, make_admin, read_cluster, secret_text
 from driftline.streams.metrics import Metrics
+from driftline.streams.runner.instance import Instance
+from driftline.streams.wiring import groups_of
 
 log = logging.getLogger(__name__)
 
 STALL_SECONDS = 120
-_T = TypeVar("_T")
 
 
 def run_alert(
@@ -40,6 +39,7 @@ def run_alert(
     until_idle_s: float | None = None,
     metrics: Metrics | None = None,
     health: Health | None = None,
+    instance: str | None = None,
     stall_s: float = STALL_SECONDS,
     session_timeout_s: float = 10,
 ) -> int:
@@ -51,6 +51,7 @@ def run_alert(
     Parameters
     ----------
     until_idle_s : end with 0 after this many seconds at the end of the drift topic.
+    instance : name of this worker among its like; default: DRIFTLINE_INSTANCE, else the host and a free slot on it.
     stall_s : end the process when events wait this long without any of them being taken.
 
     Returns
@@ -60,7 +61,7 @@ def run_alert(
     for noisy in ("faust", "mode", "aiokafka", transport.__name__):   # the transport's services log as Faust's do
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
-        return _run(config, until_idle_s, metrics or Metrics(), health or Health(), stall_s, session_timeout_s)
+        return _run(config, until_idle_s, metrics or Metrics(), health or Health(), instance, stall_s, session_timeout_s)
     except StreamError as error:
         log.error("alert_stopped error=%s: %s", type(error).__name__, error)
         return error.exit_code
@@ -73,33 +74,41 @@ def run_alert(
         os._exit(1)
 
 
-def _run(config: Config, until_idle_s: float | None, metrics: Metrics, health: Health, stall_s: float, session_timeout_s: float) -> int:
-    properties = kafka_properties(config)
-    credentials = faust_credentials(properties)
-    prefix, topic = config.topics.prefix, DRIFT.full_name(config.topics.prefix)
-    group = f"{config.kafka.group_prefix}-alert"
-    cluster, drift_id = _patiently(lambda: topic_id(properties, topic))
-    client = redis_client(resolve(config.redis.url))
-    _patiently(lambda: _check_redis(client))
-    store = RedisAlertStore(client, f"{config.redis.key_prefix}:{config.environment}:{cluster}")
-    publisher = KafkaPublisher(properties, prefix=prefix)
+def _run(
+    config: Config,
+    until_idle_s: float | None,
+    metrics: Metrics,
+    health: Health,
+    instance: str | None,
+    stall_s: float,
+    session_timeout_s: float,
+) -> int:
+    credentials = faust_credentials(client_properties(config.kafka))
+    prefix, topic, group = config.topics.prefix, DRIFT.full_name(config.topics.prefix), groups_of(config)["alert"]
+    cluster = read_cluster(make_admin(config.kafka), [table.full_name(prefix) for table in (DRIFT, ALERTS, TRANSITIONS, DEAD_LETTERS)])
+    url = config.redis.url
+    client = redis_client(url if isinstance(url, str) else secret_text(url))
+    _wait_for_redis(client)
+    store = RedisAlertStore(client, f"{config.redis.key_prefix}:{config.environment}:{cluster.cluster_id}")
+    publisher = KafkaPublisher(config.kafka, prefix=prefix)
     owners = {name: model.owner for name, model in config.models.items() if model.owner}
-    worker = AlertWorker(
-        AlertPipeline(owners=owners), store, publisher, Names(config.environment, prefix, drift_id), metrics=metrics
-    )
+    # the embedded broker knows no topic ids
+    names = Names(config.environment, prefix, cluster.topic_ids[topic] or topic)
+    worker = AlertWorker(AlertPipeline(owners=owners), store, publisher, names, metrics=metrics)
 
     def seed() -> int:
-        states = published_states(properties, group=group, prefix=prefix)
+        states = published_states(config.kafka, group=group, prefix=prefix)
         store.seed(states)
         return len(states)
 
     progress = Progress()
-    watchdog = Watchdog(progress, lambda: EndOffsets(properties, group), topic, stall_seconds=stall_s)
-    ends_of = EndOffsets(properties, group)
+    watchdog = Watchdog(progress, lambda: EndOffsets(config.kafka, group), topic, stall_seconds=stall_s)
+    ends_of = EndOffsets(config.kafka, group)
+    place = Instance(group, config.kafka.bootstrap, name=instance)
     with tempfile.TemporaryDirectory(prefix="driftline-alert-") as directory:   # Faust makes one, in the current directory by default
         settings = AppSettings(
-            brokers=str(properties["bootstrap.servers"]), group=group, topic=topic, data_directory=directory, credentials=credentials,
-            until_idle_s=until_idle_s, session_timeout_s=session_timeout_s,
+            brokers=config.kafka.bootstrap, group=group, topic=topic, data_directory=directory, credentials=credentials,
+            until_idle_s=until_idle_s, session_timeout_s=session_timeout_s, instance_id=place.name,
         )
         app = AlertApp(worker, settings, seed=seed, ends_of=ends_of, progress=progress, health=health, metrics=metrics)
         watchdog.start()
@@ -110,55 +119,25 @@ def _run(config: Config, until_idle_s: float | None, metrics: Metrics, health: H
             publisher.close()
             ends_of.close()
             client.close()
+            place.close()
 
 
-def kafka_properties(config: Config) -> dict[str, Any]:
-    """Librdkafka's properties with secrets resolved."""
-    resolved = {name: resolve(value) if isinstance(value, SecretRef) else value for name, value in config.kafka.properties.items()}
-    return {"bootstrap.servers": config.kafka.bootstrap, **resolved}
-
-
-def resolve(value: str | SecretRef) -> str:
-    """A text, or the secret it refers to.
-
-    Raises
-    ------
-    SetupError : the variable is not set or the file cannot be read; names the reference, never the secret.
-    """
-    if isinstance(value, str):
-        return value
-    if value.env is not None:
-        if value.env not in os.environ:
-            raise SetupError(f'expected the environment variable "{value.env}" to hold a secret, it is not set')
-        return os.environ[value.env]
-    try:
-        return Path(value.file or "").read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise SetupError(f'expected a secret in "{value.file}": {error.strerror}') from error
-
-
-def _check_redis(client: redis.Redis) -> None:
-    """An evicting Redis would lose alerts in silence."""
-    try:
-        client.ping()
-    except redis.ConnectionError as error:
-        raise AwayError(f"Redis does not answer: {error}") from error
-    try:
-        policy = dict(client.config_get("maxmemory-policy")).get("maxmemory-policy")
-    except redis.ResponseError:
-        return   # a managed Redis hides CONFIG; `driftline doctor` tells
-    if policy not in (None, "noeviction", b"noeviction"):
-        raise SetupError(f'Redis has maxmemory-policy "{policy}", which deletes state', hint="CONFIG SET maxmemory-policy noeviction")
-
-
-def _patiently(call: Callable[[], _T]) -> _T:
-    """What `call` gives once Kafka or Redis answers; its last error after `RETRY_SECONDS`."""
+def _wait_for_redis(client: redis.Redis) -> None:
+    """Until Redis answers, or has not for `RETRY_SECONDS`; one that evicts would lose alerts in silence."""
     deadline = time.monotonic() + RETRY_SECONDS
     while True:
         try:
-            return call()
-        except AwayError as error:
+            client.ping()
+            break
+        except (redis.ConnectionError, redis.TimeoutError) as error:
             if time.monotonic() > deadline:
-                raise
+                raise AwayError(f"Redis does not answer: {error}", hint="is redis.url right and Redis up?") from error
             log.warning("alert_waits reason=%s", error)
             time.sleep(1)
+    try:
+        found = client.config_get("maxmemory-policy")
+    except redis.ResponseError:
+        return   # a managed Redis hides CONFIG; `driftline doctor` tells
+    policy = found.get("maxmemory-policy") if isinstance(found, dict) else None
+    if policy not in (None, "noeviction", b"noeviction"):
+        raise SetupError(f'Redis has maxmemory-policy "{policy}", which deletes state', hint="CONFIG SET maxmemory-policy noeviction")

@@ -7,44 +7,53 @@ months survives the loss of Redis. Each record names the drift event behind it, 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any
+import time
 
 import msgspec
-from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from driftline.schemas.config import Kafka
 from driftline.schemas.contracts import ContractError, decode
 from driftline.schemas.events import Alert
 from driftline.schemas.topics import ALERTS
 from driftline.streams.alert.connections import ANSWER_SECONDS
 from driftline.streams.alert.state import AlertState, Member
 from driftline.streams.alert.wire import SOURCE_HEADER, source_offset
+from driftline.streams.errors import AwayError
+from driftline.streams.kafka import consumer_properties
 
 log = logging.getLogger(__name__)
 
+SILENCE_SECONDS = 30
 
-def published_states(properties: Mapping[str, Any], *, group: str, prefix: str) -> dict[str, AlertState]:
-    """The last published state of every alert, by fingerprint; empty when the topic is."""
+
+def published_states(kafka: Kafka, *, group: str, prefix: str) -> dict[str, AlertState]:
+    """The last published state of every alert, by fingerprint; empty when the topic is.
+
+    Raises
+    ------
+    AwayError : Kafka stopped answering before the end of the topic.
+    """
     topic = ALERTS.full_name(prefix)
-    consumer = Consumer({
-        **properties, "group.id": group, "isolation.level": "read_committed", "enable.auto.commit": False, "auto.offset.reset": "earliest"
-    })
+    consumer = Consumer({**consumer_properties(kafka, group), "auto.offset.reset": "earliest", "logger": log})
     states: dict[str, AlertState] = {}
     try:
-        found = consumer.list_topics(topic, timeout=ANSWER_SECONDS).topics[topic]
-        ends = {}
-        for number in found.partitions:
-            low, high = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=ANSWER_SECONDS, cached=False)
-            if high > low:
-                ends[number] = high
-        consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in ends])
-        while ends:
-            messages = consumer.consume(1000, 1.0)
+        unread = set(consumer.list_topics(topic, timeout=ANSWER_SECONDS).topics[topic].partitions)
+        consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in unread])
+        last_answer = time.monotonic()
+        while unread:
+            messages = consumer.consume(1000, 0.2)
             for message in messages:
-                _take(message, states)
-            for place in consumer.position([TopicPartition(topic, number) for number in ends]):
-                if place.offset >= ends[place.partition]:
-                    del ends[place.partition]
+                error = message.error()
+                if error is None:
+                    _take(message, states)
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    unread.discard(message.partition())
+            last_answer = time.monotonic() if messages else last_answer
+            if time.monotonic() - last_answer > SILENCE_SECONDS:
+                raise AwayError(f'the end of "{topic}" was not reached: no record for {SILENCE_SECONDS} s')
+    except KafkaException as error:
+        raise AwayError(f'"{topic}" cannot be read: {error.args[0].str()}') from error
     finally:
         consumer.close()
     return states
@@ -57,8 +66,6 @@ def state_of(alert: Alert, key: str, offset: int) -> AlertState:
 
 
 def _take(message: Message, states: dict[str, AlertState]) -> None:
-    if message.error() is not None:
-        return
     headers: list[tuple[str, bytes]] = message.headers() or []   # type: ignore[assignment]  # it types what it sends, too
     try:
         alert = decode("alerts", message.value(), headers)
