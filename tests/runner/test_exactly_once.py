@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,3 +40,27 @@ def test_kill_at_any_step_loses_and_doubles_nothing(bench: Bench, step: str) -> 
     bench.run(failpoint=f"{step}:3", expect=-9)
     bench.run()
     assert bench.outputs() == expected(list(range(500)), "toy/0")
+
+
+@pytest.mark.parametrize("step", ["produced", "checkpointed", "offsets_sent"])
+def test_zombie_that_wakes_after_its_successor_changes_nothing(bench: Bench, step: str) -> None:
+    bench.publish(300)
+    zombie = bench.start(failpoint=f"{step}:3:stop", instance="a", time="data")
+    stopped = bench.log
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{zombie.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        assert time.monotonic() < deadline, stopped()
+        time.sleep(0.05)
+    # Another instance: the group gives the partitions to it once the session of the first has ended.
+    successor = bench.start(instance="b", time="data")
+    before = len(bench.outputs(count=300, seconds=40))
+    os.kill(zombie.pid, signal.SIGCONT)
+    bench.publish(200, first=300)
+    outputs = bench.outputs(count=500, seconds=40)
+    time.sleep(1)
+    outputs = bench.outputs()
+    assert before == 300
+    assert outputs == expected(list(range(500)), "toy/0")
+    for worker in (zombie, successor):
+        worker.terminate()
+        assert worker.wait(30) == 0

@@ -13,8 +13,8 @@ WINDOW = 50
 class ToyTask:
     """Output `i` holds the number of records so far, the record, and a digest of the window after it."""
 
-    def __init__(self, name: str, output: str, state: RestoredState) -> None:
-        self._name, self._output = name, output
+    def __init__(self, name: str, output: str, state: RestoredState, poison: int | None) -> None:
+        self._name, self._output, self._poison = name, output, poison
         saved = json.loads(state.blobs.get("counts", b'{"n": 0, "sum": 0, "ticks": 0}'))
         self.n, self.sum, self.ticks = saved["n"], saved["sum"], saved["ticks"]
         self._window = bytearray(state.rings["window"].rows if "window" in state.rings else b"")
@@ -28,6 +28,8 @@ class ToyTask:
         for key, rows in records.items():
             for record in rows:
                 value = int(record.value() or b"0")
+                if value == self._poison:
+                    raise ValueError("poison")
                 self.n += 1
                 self.sum += value
                 row = value % 256
@@ -65,8 +67,8 @@ class ToyProcessor:
 
     name = "toy"
 
-    def __init__(self, source: str, output: str) -> None:
-        self._source, self._output = source, output
+    def __init__(self, source: str, output: str, poison: int | None = None) -> None:
+        self._source, self._output, self._poison = source, output, poison
 
     def input_topics(self) -> Sequence[str]:
         return [self._source]
@@ -78,4 +80,4 @@ class ToyProcessor:
         return frozenset({(self._source, int(task.rpartition("/")[2]))})
 
     def open(self, task: str, state: RestoredState) -> ToyTask:
-        return ToyTask(task, self._output, state)
+        return ToyTask(task, self._output, state, self._poison)

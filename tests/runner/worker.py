@@ -31,9 +31,13 @@ def make_config(bootstrap: str, redis_url: str, prefix: str, **kafka: object) ->
 def make_runner(settings: dict[str, object], **options: object) -> Runner:
     config = make_config(str(settings["bootstrap"]), str(settings["redis"]), str(settings["prefix"]))
     source, output = str(settings["source"]), str(settings["output"])
-    cluster = read_cluster(make_admin(config.kafka), [source, output])
+    checkpoints = settings.get("checkpoints")
+    if checkpoints:
+        config = config.model_copy(update={"topics": config.topics.model_copy(update={"prefix": str(checkpoints).rpartition(".")[0]})})
+    cluster = read_cluster(make_admin(config.kafka), [source, output, *([str(checkpoints)] if checkpoints else [])])
     given: dict[str, object] = dict(settings.get("options", {}))  # type: ignore[call-overload]
-    return Runner(ToyProcessor(source, output), config, cluster, RedisStore(str(settings["redis"])), **given | options)  # type: ignore[arg-type]
+    processor = ToyProcessor(source, output, settings.get("poison"))  # type: ignore[arg-type]
+    return Runner(processor, config, cluster, RedisStore(str(settings["redis"])), **given | options)  # type: ignore[arg-type]
 
 
 def main() -> None:
