@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -66,13 +67,12 @@ class ColumnOptions:
 def column_options(function: F) -> F:
     """Add the options to a command; their values arrive as one `columns` argument."""
 
+    @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         names = {"class_": "class_name", "start": "row_start"}
         values = {name: kwargs.pop(names.get(name, name)) for name in ColumnOptions.__slots__}
         return function(*args, columns=ColumnOptions(**values), **kwargs)
 
-    wrapped.__doc__ = function.__doc__
-    wrapped.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
     options = [click.option(*_declaration(flag), metavar=metavar, help=text) for flag, metavar, text in _OPTIONS]
     options += [
         click.option("--segment", "segments", multiple=True, metavar="NAME[=COLUMN]", help="A segment that is not a feature; may repeat."),

@@ -70,7 +70,7 @@ def _replay_file(config: Config, file: str, columns: ColumnOptions, what: str, p
     counters = MemoryCounters()
     processors = [make_ingest(config, cluster, counters), *make_joins(config, cluster, counters), make_detect(config, cluster)]
     replay = Replay(processors, cluster, _sink(config, what, printer))
-    total, batches = _batches(config, file, columns)
+    total, batches = record_batches(config, file, columns)
     begun, rows = time.monotonic(), 0
     with Progress(f"replay {file}", total) as progress:
         for records in batches:
@@ -116,7 +116,7 @@ def _report(counters: MemoryCounters, rows: int, seconds: float) -> None:
     note(", ".join(parts))
 
 
-def _batches(config: Config, file: str, columns: ColumnOptions) -> tuple[int | None, Iterator[list[MemoryRecord]]]:
+def record_batches(config: Config, file: str, columns: ColumnOptions) -> tuple[int | None, Iterator[list[MemoryRecord]]]:
     """The number of rows, where it is known, and the records of the source topics in time order."""
     if file.endswith((".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")):
         return None, _from_lines(config, file)
