@@ -249,15 +249,16 @@ def _column(form: str, value: bytes, at: int, size: int, rows: int, extra: Mappi
     if form == "ids":
         return np.frombuffer(value, ID_TYPE, rows, at)
     if form == "constant":
-        return np.full(_rows(name, rows, extra), extra["base"], np.int32 if coded else np.int64)
+        return np.full(_rows(name, rows), extra["base"], np.int32 if coded else np.int64)
     if form == "same":
         return np.full(extra["n"], extra["bits"], np.int64).view(np.float64)
     column = np.frombuffer(value, form, size // np.dtype(form).itemsize, at)
     if form == "<f8":
         return column
-    return (column.astype(np.int64) + extra["base"]).astype(np.int32 if coded else np.int64)
+    whole: Int64 = column.astype(np.int64) + extra["base"]
+    return whole.astype(np.int32) if coded else whole
 
 
-def _rows(name: str, rows: int, extra: Mapping[str, Any]) -> int:
+def _rows(name: str, rows: int) -> int:
     """A constant `rows:<model>` column has one entry: two rows of a block never have the same number."""
     return 1 if name.startswith("rows:") else rows

@@ -126,8 +126,9 @@ class LabelDecoder:
         )
 
     def _bad(
-        self, found: _Rows, columns: dict[str, list[Any]], ids: list[str | None], record_ms: list[int], stated: Int64, refused: list[Refused]
-    ) -> set[int]:
+        self, found: _Rows, columns: dict[str, list[Any]], ids: list[str | None], record_ms: list[int], stated: Int64,
+        refused: list[Refused],
+    ) -> set[int]:  # fmt: skip
         """Rows that cannot be joined: without id, value, or any time."""
         values = columns["value"]
         if None not in ids and set(map(type, values)) <= {float, int, bool} and min(record_ms, default=0) >= 0:

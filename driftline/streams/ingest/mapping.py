@@ -136,8 +136,9 @@ class Mapped:
             outer: Any = inner | list[NameValue] if child.name_values else inner
             fields.append((attr, outer, msgspec.field(default_factory=inner)))
             rename[attr] = key
-        node.type = msgspec.defstruct(name, fields, rename=rename, gc=False, tag_field=tag_field, tag=tag)
-        return node.type
+        made: type[msgspec.Struct] = msgspec.defstruct(name, fields, rename=rename, gc=False, tag_field=tag_field, tag=tag)
+        node.type = made
+        return made
 
 
 def repair(node: Node, found: object, invalid: list[int]) -> Any:

@@ -64,7 +64,9 @@ class IngestTask:
 
     stream: str
 
-    def __init__(self, name: str, partition: PartitionId, config: Config, targets: Targets, counters: Counters, state: RestoredState) -> None:
+    def __init__(
+        self, name: str, partition: PartitionId, config: Config, targets: Targets, counters: Counters, state: RestoredState
+    ) -> None:
         self.name = name
         self._partition = partition
         self._config = config
@@ -220,9 +222,8 @@ class PredictionTask(IngestTask):
         return Output(topic, batch.model.encode(), encode(batch), partition=partition)
 
     def _ticks(self, now_ms: int) -> list[Output]:
-        outputs = [
-            self._observation(Observations("tick", model, self.name, 0, [self._partition], tick_ms=now_ms)) for model in sorted(self._decoder.plans)
-        ]
+        models = sorted(self._decoder.plans)
+        outputs = [self._observation(Observations("tick", model, self.name, 0, [self._partition], tick_ms=now_ms)) for model in models]
         if self._targets.join:
             outputs += self._tick_all(self._targets.waiting, now_ms, encode_waiting(WaitingBlock(self._partition, now_ms)))
         return outputs

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Any, Final
+from datetime import datetime, timezone
+from typing import Annotated, Any, Final
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import orjson
@@ -20,7 +21,8 @@ Int64 = npt.NDArray[np.int64]
 
 NO_TIME: Final = -(1 << 62)
 ID_CHARS_MAX: Final = 1_024
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_Aware = Annotated[datetime, msgspec.Meta(tz=True)]
 # Seconds until the year 5138, milliseconds until then, microseconds until then: the ranges cannot meet for a time since 1973.
 _AUTO: Final = ((1e11, 1_000.0), (1e14, 1.0), (1e17, 1e-3))
 _PER_UNIT: Final = {"s": 1_000.0, "ms": 1.0, "us": 1e-3}
@@ -92,16 +94,31 @@ def times_ms(values: Sequence[object], unit: TimeUnit) -> Int64:
             scaled = np.floor(numbers * (scale or 1.0) + 0.5)
             if (np.abs(scaled) < 1 << 60).all():
                 return scaled.astype(np.int64)
+    if kinds == {str} and unit in ("auto", "iso"):
+        try:
+            parsed = msgspec.convert(values, list[_Aware])
+            seconds = np.array([moment.timestamp() for moment in parsed], np.float64)
+        except (msgspec.ValidationError, OverflowError, ValueError):
+            pass
+        else:
+            return np.rint(seconds * 1e6).astype(np.int64) // 1_000
     return np.array([time_ms(v, unit) for v in values], np.int64)
 
 
 def _iso_ms(text: str) -> int:
+    """RFC 3339 by msgspec; what it refuses (no zone: UTC is meant; date only) by the standard library."""
     try:
-        parsed = datetime.fromisoformat(text.strip())
+        parsed = msgspec.convert(text, _Aware)
+    except msgspec.ValidationError:
+        try:
+            parsed = datetime.fromisoformat(text.strip())
+        except ValueError:
+            return NO_TIME
         if parsed.tzinfo is None:
-            parsed = parsed.replace(tzinfo=UTC)
+            parsed = parsed.replace(tzinfo=timezone.utc)
+    try:
         delta = parsed - _EPOCH
-    except (ValueError, OverflowError):
+    except OverflowError:
         return NO_TIME
     return delta.days * 86_400_000 + delta.seconds * 1_000 + delta.microseconds // 1_000
 

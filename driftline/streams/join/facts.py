@@ -96,13 +96,13 @@ def facts_of(block: LabelBlock, labels_offset: int, before_ms: int, counted: npt
         hashes = np.array([*map(model_hash, block.model.values), 0], np.uint32)
         heads["model"] = hashes[block.model.codes]
     if block.text is None:
-        return np.frombuffer(heads.tobytes(), f"V{FACT_BYTES}").tolist()
+        return _cut(heads)
     texts = [value.encode() for value in block.text.values]
     sizes = np.array([*map(len, texts), 0], np.uint16)
     heads["text_bytes"] = sizes[block.text.codes]
     return [
         head + (texts[c] if c >= 0 else b"")
-        for head, c in zip(np.frombuffer(heads.tobytes(), f"V{FACT_BYTES}").tolist(), block.text.codes.tolist(), strict=True)
+        for head, c in zip(_cut(heads), block.text.codes.tolist(), strict=True)
     ]
 
 
@@ -124,3 +124,8 @@ def read_facts(packed: bytes) -> list[Fact]:
         at += size
         found[source, offset] = Fact(time_ms, labels_offset, source, offset, model, value, text, bool(counted))
     return sorted(found.values(), key=lambda fact: fact.order)
+
+
+def _cut(heads: npt.NDArray[np.void]) -> list[bytes]:
+    cut: list[bytes] = np.frombuffer(heads.tobytes(), f"V{FACT_BYTES}").tolist()
+    return cut

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from driftline.streams.columns import LabelBlock, WaitingBlock, decode_labels, decode_waiting
+from driftline.streams.columns import ID_TYPE, LabelBlock, WaitingBlock, decode_labels, decode_waiting
 from driftline.streams.ingest.counters import Counters
 from driftline.streams.join.age import NO_LABEL, AgeMeasure
 from driftline.streams.join.cache import LabelCache
@@ -300,7 +300,7 @@ class JoinTask:
         hashes = np.array([*(self._hashes.get(name, 0) for name in block.model.values), 0], np.uint32)[block.model.codes]
         keys: list[bytes] = block.ids.tolist()
         if not self._alone:
-            keys = [key[:12] + bytes(a ^ b for a, b in zip(key[12:], int(h).to_bytes(4, "little"), strict=True)) for key, h in zip(keys, hashes, strict=True)]
+            keys = _keys_by_model(block, hashes)
         cases: Counter[tuple[str, int]] = Counter()
         if not own.all():
             rows = np.flatnonzero(own)
@@ -331,7 +331,8 @@ class JoinTask:
         model = self._setting.models[name]
         age = None if self._setting.age == "auto" else self._age_ms
         batch = outcomes(block, (name, model), rows, matches, task=self.name, age_ms=age)
-        assert batch.label_state is not None and batch.delay_ms is not None
+        assert batch.label_state is not None
+        assert batch.delay_ms is not None
         for case, state in (("joined", LABELLED), ("implicit", IMPLICIT), ("unlabelled", UNLABELLED)):
             cases[case, self._hashes[name]] += int(np.count_nonzero(batch.label_state == state))
         cases["early", self._hashes[name]] += int(np.count_nonzero(batch.delay_ms < 0))
@@ -343,7 +344,8 @@ class JoinTask:
         """Note what to remove once this stands. With several models a label may still be another's: it stays, counted, until swept."""
         ids: list[bytes] = block.ids.tolist()
         if self._alone:
-            self._settled.update((key, b"") for key, value, mine in zip(ids, packed, own.tolist(), strict=True) if mine and value is not None)
+            rows = zip(ids, packed, own.tolist(), strict=True)
+            self._settled.update((key, b"") for key, value, mine in rows if mine and value is not None)
             self._settled.update((ids[row], value) for row, value in matches.remains.items() if own[row])
             return
         for row in np.flatnonzero(own & matches.found).tolist():
@@ -362,6 +364,14 @@ class JoinTask:
             return NEVER_MS
         reached = self._waiting_clock.minimum()
         return NEVER_MS if reached <= NEVER_MS else reached - max(self._age_ms, EARLY_MS)
+
+
+def _keys_by_model(block: WaitingBlock, hashes: npt.NDArray[np.uint32]) -> list[bytes]:
+    """Ids that tell models apart: one transaction may be scored by several, and none of those is a duplicate."""
+    mixed = block.ids.view("<u4").reshape(-1, 4).copy()
+    mixed[:, 3] ^= hashes
+    keys: list[bytes] = mixed.reshape(-1).view(ID_TYPE).tolist()
+    return keys
 
 
 def _first_ms(packed: bytes) -> int:
