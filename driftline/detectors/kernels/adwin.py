@@ -140,7 +140,7 @@ def _first_cut(
     confidence = portable_log(2.0 * portable_log(width) / delta)
     spread = moments[q, VARIANCE] / width
     linear = 2.0 / 3.0 * confidence
-    least = _SCREEN * 2.0 * width * confidence * spread if confidence > 0.0 else -1.0
+    least = _SCREEN * 2.0 * width * confidence * spread
     mask = totals.shape[2] - 1
     n0 = 0.0
     n1 = width
@@ -281,8 +281,8 @@ class AdwinBank:
             raise ValueError(f"expected clock and min_window_length >= 1, got {clock} and {min_window_length}")
         self.n_scopes, self.n_columns = n_scopes, n_columns
         self.delta = per_series(delta, n_scopes, n_columns)
-        if not np.all(self.delta > 0):
-            raise ValueError("expected delta > 0")
+        if not np.all((self.delta > 0) & (self.delta <= 1)):  # above 1 the bound can be negative
+            raise ValueError("expected delta above 0 and at most 1")
         self.active = all_active(n_scopes, n_columns, active)
         self.clock, self.max_buckets = clock, max_buckets
         self.min_window_length, self.grace_period = min_window_length, grace_period
