@@ -11,6 +11,7 @@ from driftline.schemas.config import Config, Model, SecretRef
 from driftline.schemas.detector_checks import check_detectors
 from driftline.schemas.document import Path, describe
 from driftline.schemas.estimate import series_count
+from driftline.schemas.mapping_checks import check_mapping
 from driftline.schemas.problems import Flaw, did_you_mean
 from driftline.schemas.series import Series, matches, model_series
 
@@ -36,6 +37,7 @@ def check(config: Config, directory: FilePath | None) -> Iterator[Flaw]:
     elif not re.match(r"(rediss?|unix)://", config.redis.url):
         yield Flaw(("redis", "url"), "a URL such as redis://host:6379/0", describe(config.redis.url))
     yield from _model_names(config)
+    yield from check_mapping(config)
     for name, model in config.models.items():
         place = ("models", name)
         yield from _labels(config, model, place)
