@@ -85,7 +85,7 @@ class Publisher:
             "bootstrap.servers": bootstrap,
         }
         self._lock = threading.Lock()
-        self._delivered = self._dropped = self._failed = 0
+        self._taken = self._delivered = self._dropped = self._failed = self._expired = 0
         self._closed = False
         self._abandoned: list[Producer] = []
         self._start()
@@ -105,7 +105,7 @@ class Publisher:
     @property
     def pending(self) -> int:
         """Records taken and not yet acknowledged."""
-        return len(self._producer)
+        return max(0, self._taken - self._delivered - self._expired)   # the queue's own length counts log lines, too
 
     def prediction(
         self,
@@ -152,7 +152,8 @@ class Publisher:
 
     def flush(self, timeout: float = CLOSE_SECONDS) -> int:
         """Wait until every record is acknowledged or has failed; returns how many are still pending after `timeout` seconds."""
-        return int(self._producer.flush(timeout))
+        self._producer.flush(timeout)
+        return self.pending
 
     def close(self, timeout: float = CLOSE_SECONDS) -> int:
         """Flush and end the background thread; later records are dropped. Returns how many were still pending."""
@@ -197,6 +198,8 @@ class Publisher:
             return self._count_dropped()
         except Exception as error:   # noqa: BLE001 - a model service must not fail because of its monitoring
             return self._count_failed(error)
+        with self._lock:
+            self._taken += 1
         return True
 
     def _after_fork(self) -> None:
@@ -204,15 +207,16 @@ class Publisher:
         self._lock = threading.Lock()
         with self._lock:
             self._abandoned.append(self._producer)
-            self._delivered = self._dropped = self._failed = 0
+            self._taken = self._delivered = self._dropped = self._failed = self._expired = 0
             self._start()
 
     def _on_delivery(self, error: KafkaError | None, _message: Message) -> None:
-        if error is not None:
-            self._count_failed(error)
-            return
         with self._lock:
-            self._delivered += 1
+            if error is None:
+                self._delivered += 1
+                return
+            self._expired += 1
+        self._count_failed(error)
 
     def _count_dropped(self) -> bool:
         with self._lock:

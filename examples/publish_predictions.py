@@ -1,6 +1,6 @@
 """A model service that publishes its predictions, and the truth when it is known, with `driftline.publish`.
 
-    python examples/publish_predictions.py --bootstrap localhost:9092
+python examples/publish_predictions.py --bootstrap localhost:9092
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The same with confluent-kafka alone: a prediction and a label are JSON records, nothing more.
 
-    python examples/publish_without_driftline.py --bootstrap localhost:9092
+python examples/publish_without_driftline.py --bootstrap localhost:9092
 """
 
 from __future__ import annotations

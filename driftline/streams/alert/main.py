@@ -26,7 +26,6 @@ from driftline.streams.http import Health
 from driftline.streams.kafka import client_properties, make_admin, read_cluster, secret_text
 from driftline.streams.metrics import Metrics
 from driftline.streams.runner.instance import Instance
-from driftline.streams.wiring import groups_of
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +83,7 @@ def _run(
     session_timeout_s: float,
 ) -> int:
     credentials = faust_credentials(client_properties(config.kafka))
-    prefix, topic, group = config.topics.prefix, DRIFT.full_name(config.topics.prefix), groups_of(config)["alert"]
+    prefix, topic, group = config.topics.prefix, DRIFT.full_name(config.topics.prefix), f"{config.kafka.group_prefix}-alert"
     cluster = read_cluster(make_admin(config.kafka), [table.full_name(prefix) for table in (DRIFT, ALERTS, TRANSITIONS, DEAD_LETTERS)])
     url = config.redis.url
     client = redis_client(url if isinstance(url, str) else secret_text(url))

@@ -1,0 +1,87 @@
+"""The examples of `examples/` as a reader would run them, on a real broker."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from driftline.schemas.contracts import cloud_event_headers, encode_event
+from driftline.schemas.events import Alert, Label, Prediction
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+CreateTopics = Callable[..., list[str]]
+
+
+class Kafka(Protocol):
+    bootstrap: str
+
+
+def run(script: str, *arguments: str) -> str:
+    done = subprocess.run([sys.executable, str(EXAMPLES / script), *arguments], capture_output=True, text=True, check=False, timeout=90)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def read(bootstrap: str, topic: str) -> list[Any]:
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "reader", "enable.partition.eof": True})
+    consumer.assign([TopicPartition(topic, 0, 0)])
+    found = []
+    while (message := consumer.poll(20)) is not None and message.error() is None:
+        found.append(message)
+    consumer.close()
+    assert message is not None
+    return found
+
+
+@pytest.mark.parametrize("script", ["publish_predictions.py", "publish_without_driftline.py"])
+def test_publishing_examples_send_the_contract(kafka: Kafka, create_topics: CreateTopics, script: str) -> None:
+    predictions, labels = create_topics("predictions", "labels")
+    run(script, "--bootstrap", kafka.bootstrap, "--predictions", predictions, "--labels", labels, "--count", "50")
+    sent = [msgspec.json.decode(message.value(), type=Prediction) for message in read(kafka.bootstrap, predictions)]
+    truth = [msgspec.json.decode(message.value(), type=Label) for message in read(kafka.bootstrap, labels)]
+    assert [prediction.id for prediction in sent] == [f"txn-{number}" for number in range(50)]
+    assert {label.id for label in truth} == {f"txn-{number}" for number in range(0, 50, 2)}
+    assert {prediction.model for prediction in sent} == {"fraud"}
+
+
+def test_both_publishing_examples_send_the_same_fields(kafka: Kafka, create_topics: CreateTopics) -> None:
+    topics = create_topics("p1", "l1", "p2", "l2")
+    for script, (predictions, labels) in (("publish_predictions.py", topics[:2]), ("publish_without_driftline.py", topics[2:])):
+        run(script, "--bootstrap", kafka.bootstrap, "--predictions", predictions, "--labels", labels, "--count", "1")
+    ours, plain = (json.loads(read(kafka.bootstrap, topic)[0].value()) for topic in (topics[0], topics[2]))
+    assert {**ours, "time": 0} == {**plain, "time": 0}
+
+
+def alert(seq: int, *, episode: str = "ep1", detected_at_ms: int = 100, **fields: Any) -> Alert:
+    values: dict[str, Any] = {
+        "fingerprint": "f", "environment": "test", "model": "fraud", "monitor": "m", "series": "s", "segment": None, "condition": "firing",
+        "severity": "warning", "max_severity": "warning", "starts_at_ms": 1, "ends_at_ms": None, "observed_at_ms": 2, "owner": None,
+        "summary": f"{episode}/{seq}", "evidence": {},
+    }
+    return Alert(episode=episode, seq=seq, detected_at_ms=detected_at_ms, **{**values, **fields})
+
+
+def test_subscriber_prints_each_change_once_and_no_history(kafka: Kafka, create_topics: CreateTopics) -> None:
+    [topic] = create_topics("alerts")
+    producer = Producer({"bootstrap.servers": kafka.bootstrap})
+    records = [
+        alert(1), alert(1), alert(2, severity="critical"), alert(1), alert(3, condition="resolved"), alert(2),
+        alert(1, episode="ep2", detected_at_ms=900), alert(3), alert(1, episode="ep2", detected_at_ms=900),
+        alert(1, episode="old", fingerprint="g", historical=True),
+    ]
+    for event in records:
+        headers = cloud_event_headers(event, id=f"{event.episode}/{event.seq}", source="/driftline/test", subject="fraud", time_ms=1)
+        producer.produce(topic, key=event.fingerprint, value=encode_event(event), headers=list(headers))
+    producer.flush()
+    found = run("subscribe_alerts.py", "--bootstrap", kafka.bootstrap, "--topic", topic, "--group", topic, "--exit-after", "8")
+    assert [line.split() for line in found.splitlines()] == [
+        ["firing", "warning", "ep1/1"], ["firing", "critical", "ep1/2"], ["resolved", "warning", "ep1/3"], ["firing", "warning", "ep2/1"],
+    ]
