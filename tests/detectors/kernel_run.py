@@ -1,0 +1,97 @@
+"""Every bank on one small stream, cut as asked; prints a digest of all alarms and states.
+
+Run as a script it shows whether another compiler setting gives the same bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from driftline.detectors.kernels import ALARM, AdwinBank, PageHinkleyBank, PsiBank, RateBank
+from driftline.detectors.kernels.psi import NO_GROUP, smoothed_shares
+
+SCOPES, COLUMNS = 3, 4
+Update = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+
+class PsiWithRing:
+    """A PSI bank that owns its ring, so that all banks look alike."""
+
+    def __init__(self) -> None:
+        groups = np.full((COLUMNS, 67), NO_GROUP, np.uint8)
+        groups[:, :12] = np.arange(12) % 6
+        shares = smoothed_shares(np.arange(60, 660, 100))
+        active = np.ones((SCOPES, COLUMNS))
+        active[1, 2] = 0
+        self.bank = PsiBank(
+            SCOPES, COLUMNS, window=[40, 25, 40, 7], groups=groups, expected=shares, threshold=0.35, active=active
+        )
+        self.ring, self.heads = self.bank.new_ring()
+
+    def update(self, codes: np.ndarray, scopes: np.ndarray) -> np.ndarray:
+        return self.bank.update(codes, scopes, self.ring, self.heads)
+
+    def export(self, scope: int) -> bytes:
+        return self.bank.export(scope) + self.ring[scope].tobytes() + self.heads[scope : scope + 1].tobytes()
+
+    def restore(self, scope: int, blob: bytes) -> None:
+        size = self.ring[scope].size
+        self.bank.restore(scope, blob[: -size - 8])
+        self.ring[scope] = np.frombuffer(blob[-size - 8 : -8], np.uint8).reshape(self.ring[scope].shape)
+        self.heads[scope] = np.frombuffer(blob[-8:], np.int64)[0]
+
+
+def new_banks() -> dict[str, Any]:
+    hits = np.full((3, 67), -1, np.int8)
+    hits[:, :12] = 0
+    hits[:, 3:6] = 1
+    return {
+        "adwin": AdwinBank(SCOPES, COLUMNS, delta=[0.9, 0.3, 0.05, 1.0], clock=4),
+        "page_hinkley": PageHinkleyBank(SCOPES, COLUMNS, threshold=[3.0, 5.0, 8.0, 4.0], min_instances=5),
+        "psi": PsiWithRing(),
+        "rate": RateBank(SCOPES, column_of=[0, 2, 3], hits=hits, rate_up=0.2, rate_down=0.2, run_length=20.0),
+    }
+
+
+def a_stream(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Values, codes and scopes with holes, infinities, changes and rows of no scope."""
+    generator = np.random.default_rng(seed)
+    values = generator.normal(size=(rows, COLUMNS)) + 2.0 * (np.arange(rows) // 60 % 2)[:, None]
+    values[generator.random((rows, COLUMNS)) < 0.05] = np.nan
+    values[generator.random((rows, COLUMNS)) < 0.02] = -np.inf
+    codes = generator.integers(0, 12, (rows, COLUMNS))
+    codes = np.where((np.arange(rows) // 70 % 2)[:, None] == 1, codes % 4, codes).astype(np.uint8)
+    codes[generator.random((rows, COLUMNS)) < 0.05] = 66
+    return values, codes, generator.integers(-1, SCOPES, (rows, 2)).astype(np.int32)
+
+
+def feed(banks: dict[str, Any], stream: tuple[np.ndarray, np.ndarray, np.ndarray], cuts: Iterable[int]) -> dict[str, list[Any]]:
+    """All alarms of each bank, with rows counted over the whole stream."""
+    values, codes, scopes = stream
+    alarms: dict[str, list[Any]] = {name: [] for name in banks}
+    edges = [0, *sorted(cuts), len(scopes)]
+    for start, stop in zip(edges, edges[1:], strict=False):
+        for name, bank in banks.items():
+            rows = values if name in {"adwin", "page_hinkley"} else codes
+            for alarm in bank.update(rows[start:stop], scopes[start:stop]):
+                alarms[name].append((int(alarm["row"]) + start, *(alarm[field].item() for field in ALARM.names[1:])))
+    return alarms
+
+
+def state(banks: dict[str, Any]) -> dict[str, list[bytes]]:
+    return {name: [bank.export(scope) for scope in range(SCOPES)] for name, bank in banks.items()}
+
+
+def digest(rows: int, seed: int, cuts: Sequence[int] = ()) -> str:
+    banks = new_banks()
+    alarms = feed(banks, a_stream(rows, seed), cuts)
+    exact = repr([(name, [tuple(v.hex() if isinstance(v, float) else v for v in a) for a in found]) for name, found in alarms.items()])
+    return hashlib.sha256(exact.encode() + b"".join(b"".join(blobs) for blobs in state(banks).values())).hexdigest()
+
+
+if __name__ == "__main__":
+    print(digest(400, 9))
