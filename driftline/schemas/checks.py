@@ -201,6 +201,8 @@ def _globs(config: Config, series: Sequence[Series], model: Model, index: int, h
 def _glob_hint(config: Config, series: Sequence[Series], glob: str) -> str:
     if glob.startswith(("outcome:", "stream:label", "stream:join")) and not config.labels:
         return 'these series need labels, and there is no "labels: TOPIC"'
+    if glob.startswith(("class_share:", "outcome:class:")):
+        return 'shares are watched of the classes that the file names: "task: multiclass" and "classes: [...]"'
     names = [one.name for one in series if not one.unknown]
     near = did_you_mean(glob, [*names, *(f"{name.split(':')[0]}:*" for name in names if ":" in name)])
     return near or "series begin with feature:, quality:, score, decision, class, service:, outcome: or stream:"

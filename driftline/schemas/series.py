@@ -12,7 +12,7 @@ from driftline.schemas.config import DEFAULT_MONITORS, Config, FeatureKind, Mode
 Group = Literal["features", "quality", "scores", "service", "outcomes", "stream"]
 
 UNKNOWN: Final = "?"
-"""Stands for names that only the data tells: features to be learned, values of a class."""
+"""Stands for names that only the data tells: features to be learned."""
 
 _QUALITY: Final[dict[str, tuple[str, ...]]] = {
     "numeric": ("missing", "invalid", "out_of_range", "constant"),
@@ -92,8 +92,7 @@ def _scores(config: Config, model: Model) -> list[Series]:
             out.append(Series("decision", "scores", "decision", rate=True))
     if model.task != "regression":
         out.append(Series("class", "scores", "class"))
-        values = model.classes if model.classes is not None else [UNKNOWN]
-        out += [Series(f"class_share:{value}", "scores", "class", rate=True) for value in values]
+        out += [Series(f"class_share:{value}", "scores", "class", rate=True) for value in model.classes or ()]
     if model.task == "multiclass":
         out += [Series("confidence", "scores", "confidence"), Series("entropy", "scores", "entropy")]
     out.append(Series("service:latency", "service", "latency"))
@@ -110,10 +109,9 @@ def _outcomes(config: Config, model: Model) -> list[Series]:
         return out + [Series(f"outcome:{what}", "outcomes", what, rate=True) for what in ("miss", "false_alarm")]
     if model.task == "regression":
         return [Series("outcome:error", "outcomes", "error"), Series("outcome:absolute_error", "outcomes", "absolute_error")]
-    values = model.classes if model.classes is not None else [UNKNOWN]
     out = [Series("outcome:log_loss", "outcomes", "log_loss"), Series("outcome:wrong", "outcomes", "wrong", rate=True)]
     out.append(Series("outcome:class", "outcomes", "label"))
-    return out + [Series(f"outcome:class:{value}", "outcomes", "label", rate=True) for value in values]
+    return out + [Series(f"outcome:class:{value}", "outcomes", "label", rate=True) for value in model.classes or ()]
 
 
 def _stream(config: Config, model: Model) -> list[Series]:

@@ -22,11 +22,10 @@ TWO = "features: {x: numeric, c: categorical}"
 
 def test_series_of_a_binary_model_without_labels_are_counted_as_by_hand() -> None:
     found = estimate(config(TWO)).models[0]
-    # 2 features; 4 qualities each; score, decision, class; latency, its two tails, error; invalid rows. A class's
-    # share has a series once its values are known.
-    assert found.series_by_group == {"features": 2, "quality": 8, "scores": 4, "service": 4, "stream": 1}
+    # 2 features; 4 qualities each; score, decision, class; latency, its two tails, error; invalid rows
+    assert found.series_by_group == {"features": 2, "quality": 8, "scores": 3, "service": 4, "stream": 1}
     assert found.scopes == 1
-    assert found.series == 19
+    assert found.series == 18
 
 
 def test_each_segment_value_and_the_others_have_every_series() -> None:

@@ -209,6 +209,7 @@ ONE_PROBLEM = [
     (with_model("classes: [a, b]"), 4, "models.fraud.classes", "no classes for task binary", "multiclass"),
     (with_model("task: multiclass\nclasses: [a, a]"), 5, "models.fraud.classes", "two or more different", ""),
     (with_model("monitors: [{id: a, series: 'outcome:*'}]"), 4, "models.fraud.monitors[0].series", "a glob that matches", "need labels"),
+    (with_model("monitors: [{id: a, series: 'class_share:*'}]"), 4, "models.fraud.monitors[0].series", "a glob that matches", "classes: ["),
     (with_model("monitors: [{id: a, series: 'features:*'}]"), 4, "models.fraud.monitors[0].series", "a glob that matches", ""),
     (
         with_model("features: {x: numeric}\nmonitors: [{id: a, series: 'feature:y'}]"),
