@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from driftline.cli.errors import Failure, Refusal
 
 if TYPE_CHECKING:
-    from confluent_kafka import Consumer, Message
+    from confluent_kafka import Consumer, Message, TopicPartition
     from confluent_kafka.admin import AdminClient
 
     from driftline.schemas.config import Kafka
@@ -107,23 +107,21 @@ def read_topic(
     to_ms: int | None = None,
     until_idle: float | None = 0.0,
     offset: int | None = None,
+    tail: int | None = None,
 ) -> Iterator[Message]:
     """Records of a topic from a time (None = the end, 0 = the beginning) or an offset on.
 
     Parameters
     ----------
+    tail : begin at most this many records before the end of each partition instead.
     until_idle : stop when all partitions are at their end and no record came for this many seconds; None = never.
     """
-    from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaException, TopicPartition
+    from confluent_kafka import KafkaError, KafkaException
 
     partitions = partitions_of(kafka, topic)
     client = consumer(kafka)
     try:
-        start = [TopicPartition(topic, p, offset if offset is not None else OFFSET_BEGINNING) for p in range(partitions)]
-        if offset is None and from_ms is None:
-            start = [TopicPartition(topic, p, OFFSET_END) for p in range(partitions)]
-        elif offset is None and from_ms:
-            start = client.offsets_for_times([TopicPartition(topic, p, from_ms) for p in range(partitions)], timeout=CONNECT_SECONDS)
+        start = _start(client, topic, partitions, from_ms=from_ms, offset=offset, tail=tail)
         client.assign(start)
         at_end: set[int] = set()
         last = time.monotonic()
@@ -152,3 +150,16 @@ def read_topic(
             yield message
     finally:
         client.close()
+
+
+def _start(client: Consumer, topic: str, partitions: int, *, from_ms: int | None, offset: int | None, tail: int | None) -> list[TopicPartition]:
+    from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, TopicPartition
+
+    parts = [TopicPartition(topic, p) for p in range(partitions)]
+    if tail is not None:
+        bounds = [client.get_watermark_offsets(part, timeout=CONNECT_SECONDS, cached=False) for part in parts]
+        return [TopicPartition(topic, p, max(low, high - tail)) for p, (low, high) in enumerate(bounds)]
+    if offset is None and from_ms:
+        return client.offsets_for_times([TopicPartition(topic, p, from_ms) for p in range(partitions)], timeout=CONNECT_SECONDS)
+    first = offset if offset is not None else OFFSET_BEGINNING if from_ms == 0 else OFFSET_END
+    return [TopicPartition(topic, p, first) for p in range(partitions)]

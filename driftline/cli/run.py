@@ -50,14 +50,15 @@ def command(
     """
     from driftline.cli.logs import configure_logs
     from driftline.schemas.loading import load_config
+    from driftline.streams.wiring import join_names
 
     config = load_config(config_path)
     names = _names(config, processors, no_alert=no_alert)
     draining = until_idle is not None
-    ages = max(len(model.labels.ages) for model in config.models.values())
-    if len(names) > 1 or (names == ["join"] and ages > 1 and age is None):
+    joins = join_names(config)
+    if len(names) > 1 or (names == ["join"] and len(joins) > 1 and age is None):
         configure_logs("run", style=log_format, level=log_level)
-        sys.exit(_supervise(config_path, names, ages, until_idle))
+        sys.exit(_supervise(config_path, names, joins, until_idle))
     from driftline.cli.worker import WorkerOptions, run_worker
     from driftline.streams.supervisor import relay_drain, watch_parent
 
@@ -94,7 +95,7 @@ def _names(config: Config, given: str | None, *, no_alert: bool) -> list[str]:
     return [name for name in PROCESSORS if name in wanted]
 
 
-def _supervise(config_path: str, names: list[str], ages: int, until_idle: float | None) -> int:
+def _supervise(config_path: str, names: list[str], joins: list[str], until_idle: float | None) -> int:
     """One child a processor (a join for each age), with this command's own options."""
     from driftline.streams.supervisor import Command, Supervisor
 
@@ -102,16 +103,15 @@ def _supervise(config_path: str, names: list[str], ages: int, until_idle: float 
     passed = _options_as_given(context.params)
     commands: list[Command] = []
     for name in names:
-        for age in range(ages) if name == "join" else (None,):
+        for age, label in enumerate(joins if name == "join" else [name]):
             words = [sys.executable, "-m", "driftline", "run", config_path, "--processors", name, "--supervised", *passed]
-            if age is not None:
+            if name == "join":
                 words += ["--age", str(age)]
             # only the first one watches its sources; the others end when they are told to
             if until_idle is not None and name == names[0]:
                 words += ["--until-idle", str(until_idle)]
             elif until_idle is not None:
                 words[6:6] = ["--time", "data", "--start", "earliest"]  # before what was given, which then holds
-            label = f"{name}-{age}" if age is not None and ages > 1 else name
             commands.append(Command(label, tuple(words)))
     supervisor = Supervisor(commands, until_idle=until_idle is not None)
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -6,10 +6,10 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from driftline.streams.errors import StreamError
-from driftline.streams.wiring import PROCESSORS, make_detect, make_ingest, make_joins, topics_of
+from driftline.streams.errors import AwayError, StreamError
+from driftline.streams.wiring import PROCESSORS, join_names, make_detect, make_ingest, make_join, topics_of
 
 if TYPE_CHECKING:
     import redis
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from driftline.schemas.config import Config
     from driftline.streams.cluster import Cluster
     from driftline.streams.http import Health
+    from driftline.streams.join import LabelCache
     from driftline.streams.metrics import Metrics
     from driftline.streams.task import Processor
 
@@ -76,7 +77,7 @@ def _run_tasks(name: str, config: Config, options: WorkerOptions, metrics: Metri
     cluster = read_cluster(admin, topics_of(name, config), live_since_ms=live_since_ms)
     # Redis' deadline is at most a third of the transaction's, so that an abort still fits (PROTOCOL 10).
     store = RedisStore(url, timeout_seconds=config.kafka.transaction_timeout / 3_000)
-    processor = _processor(name, config, cluster, Counts(metrics), options)
+    processor = _processor(name, config, cluster, Counts(metrics), options, url)
     runner = Runner(
         processor,
         config,
@@ -102,14 +103,48 @@ def _run_tasks(name: str, config: Config, options: WorkerOptions, metrics: Metri
     return 0
 
 
-def _processor(name: str, config: Config, cluster: Cluster, counts: Counts, options: WorkerOptions) -> Processor:
-    match name:
-        case "ingest":
-            return make_ingest(config, cluster, counts)
-        case "join":
-            return make_joins(config, cluster, counts)[options.age or 0]
-        case _:
-            return make_detect(config, cluster)
+def _processor(name: str, config: Config, cluster: Cluster, counts: Counts, options: WorkerOptions, url: str) -> Processor:
+    if name == "ingest":
+        return make_ingest(config, cluster, counts)
+    if name == "detect":
+        return make_detect(config, cluster)
+    age = options.age or 0
+    group = f"{config.kafka.group_prefix}.{join_names(config)[age]}"
+    root = f"{config.redis.key_prefix}:{config.environment}:{cluster.cluster_id or 'unknown'}:{group}"
+    return make_join(config, cluster, counts, RedisCaches(url, root, config.kafka.transaction_timeout / 3_000), age)
+
+
+class RedisCaches:
+    """Label caches beside the state of their tasks, under the same hash tag and the same owner.
+
+    Parameters
+    ----------
+    root : what the keys of all tasks of the group begin with, as the state store names them.
+    """
+
+    def __init__(self, url: str, root: str, timeout_seconds: float) -> None:
+        import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
+        self._root = root
+        self._client: Any = redis.Redis.from_url(
+            url, socket_timeout=timeout_seconds, socket_connect_timeout=timeout_seconds, retry=Retry(NoBackoff(), 0), retry_on_error=[]
+        )
+
+    def __call__(self, task: str) -> LabelCache:
+        """The cache of a task that this worker has just claimed: the owner that stands there is this worker."""
+        import redis
+
+        from driftline.streams.join.redis_cache import RedisLabelCache
+
+        key = f"{{{self._root}:{task}}}"
+        owner_key = f"{key}:owner"
+        try:
+            owner: bytes = self._client.get(owner_key) or b""
+        except redis.RedisError as error:
+            raise AwayError(f"redis: label cache: {error}") from error
+        return RedisLabelCache(self._client, key, owner_key=owner_key, token=owner.split(b" ")[0].decode() or None)
 
 
 def _redis_url(config: Config) -> str:

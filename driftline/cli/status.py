@@ -1,0 +1,160 @@
+"""`driftline status CONFIG`: how far behind, how far with learning, what fires."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from driftline.cli.errors import EXIT_FIRING
+from driftline.cli.output import cell, output_option, write_json, write_rows
+from driftline.cli.times import iso
+
+if TYPE_CHECKING:
+    from confluent_kafka.admin import AdminClient
+
+    from driftline.schemas.config import Config
+
+_CALL_SECONDS = 10.0
+_RANK = {"info": 0, "warning": 1, "critical": 2}
+
+
+@click.command()
+@click.argument("config_path", metavar="CONFIG", type=click.Path(dir_okay=False))
+@click.option("--exit-code", is_flag=True, help="Exit with 3 when an alert fires (of --severity or above).")
+@click.option("--severity", type=click.Choice(list(_RANK)), default="warning", show_default=True, help="For --exit-code.")
+@output_option
+def command(config_path: str, exit_code: bool, severity: str, output: str) -> None:
+    """Lag of every consumer group, what each model has learned, open alerts, time of the last output."""
+    from driftline.cli.kafka import admin
+    from driftline.schemas.loading import load_config
+
+    config = load_config(config_path)
+    client = admin(config.kafka)
+    groups = group_lags(client, config)
+    models = _models(config)
+    alerts = _open_alerts(config)
+    if output == "json":
+        write_json({"groups": groups, "models": models, "alerts": alerts})
+    else:
+        _show(groups, models, alerts)
+    loud = [alert for alert in alerts if _RANK[alert["severity"]] >= _RANK[severity] and not alert.get("historical")]
+    if exit_code and loud:
+        sys.exit(EXIT_FIRING)
+
+
+def _show(groups: list[dict[str, Any]], models: list[dict[str, Any]], alerts: list[dict[str, Any]]) -> None:
+    write_rows(groups, ["processor", "group", "state", "members", "lag"], "table")
+    click.echo()
+    rows = [{**model, "progress": _progress(model), "event time": iso(model["time_ms"])} for model in models]
+    write_rows(rows, ["model", "version", "panel", "progress", "event time", "written"], "table")
+    click.echo()
+    if not alerts:
+        click.echo("no alert fires")
+        return
+    shown = [{**alert, "since": iso(alert["starts_at_ms"])} for alert in alerts]
+    write_rows(shown, ["severity", "model", "series", "segment", "since", "summary"], "table")
+
+
+def _progress(model: dict[str, Any]) -> str:
+    if model["state"] == "none":
+        return "no snapshot yet"
+    if model["state"] == "watching":
+        return f"watching, {model['rows']:,} rows"
+    return f"learning {model['rows']:,} of {model['learn_rows']:,}" + (f", ready in about {model['ready_in']}" if model["ready_in"] else "")
+
+
+def group_lags(client: AdminClient, config: Config) -> list[dict[str, Any]]:
+    """State, members and records behind of every consumer group of the installation; a group that never ran has no lag."""
+    from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
+
+    from driftline.streams.wiring import groups_of
+
+    groups = groups_of(config)
+    offsets = {name: f.result for name in groups for f in client.list_consumer_group_offsets([ConsumerGroupTopicPartitions(name)]).values()}
+    described = client.describe_consumer_groups(list(groups), request_timeout=_CALL_SECONDS)
+    rows = []
+    for name, processor in groups.items():
+        row: dict[str, Any] = {"processor": processor, "group": name, "state": "never ran", "members": 0, "lag": None}
+        try:
+            group = described[name].result(_CALL_SECONDS)
+            committed = [p for p in offsets[name](_CALL_SECONDS).topic_partitions or [] if p.error is None and p.offset >= 0]
+        except KafkaException:
+            rows.append(row)
+            continue
+        if committed:
+            row |= {"state": group.state.name.lower(), "members": len(group.members), "lag": _lag(client, committed)}
+        rows.append(row)
+    return rows
+
+
+def _lag(client: AdminClient, committed: list[Any]) -> int:
+    from confluent_kafka import TopicPartition
+    from confluent_kafka.admin import OffsetSpec
+
+    wanted = {TopicPartition(p.topic, p.partition): OffsetSpec.latest() for p in committed}
+    found = client.list_offsets(wanted, request_timeout=_CALL_SECONDS)
+    ends = {(p.topic, p.partition): future.result(_CALL_SECONDS).offset for p, future in found.items()}
+    return sum(max(0, ends[p.topic, p.partition] - p.offset) for p in committed)
+
+
+def _models(config: Config) -> list[dict[str, Any]]:
+    """The newest snapshot of every panel of every model, over all segments."""
+    import orjson
+
+    from driftline.cli.kafka import read_topic
+    from driftline.schemas.topics import SNAPSHOTS
+
+    newest: dict[tuple[str, str, str], dict[str, Any]] = {}
+    before: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for message in read_topic(config.kafka, SNAPSHOTS.full_name(config.topics.prefix), tail=5_000):
+        snapshot = orjson.loads(message.value() or b"null")
+        if snapshot is None or snapshot["segment"] is not None:
+            continue
+        key = (snapshot["model"], snapshot["version"] or "", snapshot["panel"])
+        if key in newest:
+            before[key] = newest[key]
+        newest[key] = {**snapshot, "written_ms": message.timestamp()[1]}
+    rows = [_model_row(snapshot, before.get(key)) for key, snapshot in sorted(newest.items())]
+    missing = [name for name in config.models if name not in {row["model"] for row in rows}]
+    return rows + [
+        {"model": name, "version": None, "panel": None, "state": "none", "rows": 0, "time_ms": None, "written": None} for name in missing
+    ]
+
+
+def _model_row(snapshot: dict[str, Any], before: dict[str, Any] | None) -> dict[str, Any]:
+    row = {name: snapshot[name] for name in ("model", "version", "panel", "state", "rows", "learn_rows", "baseline", "time_ms")}
+    row["written"] = f"{cell(max(0, round(time.time() - snapshot['written_ms'] / 1_000)))} s ago"
+    row["ready_in"] = None
+    if before is not None and snapshot["state"] == "learning" and snapshot["rows"] > before["rows"]:
+        seconds = (snapshot["written_ms"] - before["written_ms"]) / 1_000 / (snapshot["rows"] - before["rows"])
+        row["ready_in"] = _about((snapshot["learn_rows"] - snapshot["rows"]) * seconds)
+    return row
+
+
+def _about(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5_400 else f"{seconds / 3_600:.1f} h"
+
+
+def _open_alerts(config: Config) -> list[dict[str, Any]]:
+    """The firing alerts of the compacted topic, loudest first."""
+    import orjson
+
+    from driftline.cli.kafka import read_topic
+    from driftline.schemas.topics import ALERTS
+
+    latest: dict[bytes, dict[str, Any]] = {}
+    for message in read_topic(config.kafka, ALERTS.full_name(config.topics.prefix), from_ms=0):
+        key, value = message.key() or b"", message.value()
+        if value is None:
+            latest.pop(key, None)
+            continue
+        alert = orjson.loads(value)
+        if key not in latest or alert["seq"] >= latest[key]["seq"]:
+            latest[key] = alert
+    firing = [alert for alert in latest.values() if alert["condition"] == "firing"]
+    return sorted(firing, key=lambda alert: (-_RANK[alert["severity"]], alert["model"], alert["series"], alert["fingerprint"]))
