@@ -139,23 +139,24 @@ class _Witness:
     def _take(self, topic: str, record: dict[str, Any]) -> None:
         verdict = self.verdict
         if topic == TRUTH:
-            self._line(f"injecting: {verdict.truth(record).change.text}")
+            verdict.truth(record)
         elif topic == SNAPSHOTS.full_name(PREFIX):
             verdict.snapshot(record)
         elif topic == DRIFT.full_name(PREFIX):
             found = verdict.drift(record)
             if found is not None:
-                self._line(_detected(found))
+                self.line(_detected(found))
             elif record["kind"] == "baseline":
-                self._line(record["reason"])
+                self.line(record["reason"])
         else:
             found = verdict.transition(record)
             if found is not None and record["change"] in ("opened", "resolved"):
                 reason = f": {record['reason']}" if record["reason"] else ""
                 alarms = f"false alarms so far: {len(verdict.accused)}"
-                self._line(f"alert {record['change']} ({record['severity']}) for {found.change.name}{reason}; {alarms}")
+                self.line(f"alert {record['change']} ({record['severity']}) for {found.change.name}{reason}; {alarms}")
 
-    def _line(self, text: str) -> None:
+    def line(self, text: str) -> None:
+        """Say a line with the time and the rows seen."""
         self._say(f"[{time.monotonic() - self._began:5.1f} s, {self.verdict.rows_seen:6,} predictions] {text}")
 
 
@@ -165,6 +166,12 @@ def _publish(options: DemoOptions, bootstrap: str, witness: _Witness, workers: s
     start_ms = int(time.time() * 1000)
     stream = FraudStream(seed=options.seed, rows=options.rows, rate=options.rate, start_ms=start_ms, changed=options.changed)
     truth = truth_records(stream.changes, start_ms, options.rate)
+    # The whole truth first: a drift event read before the record that explains it would pass for a false alarm.
+    for _, record in truth:
+        producer.produce(TRUTH, orjson.dumps(record))
+    producer.flush(30)
+    while len(witness.verdict.found) < len(truth):
+        _watch(witness, workers)
     sent = 0
     began: float | None = None
     for chunk in stream.messages():
@@ -175,7 +182,7 @@ def _publish(options: DemoOptions, bootstrap: str, witness: _Witness, workers: s
             _watch(witness, workers, timeout=0.02)
         predictions = sum(not message.label for message in chunk)
         while truth and truth[0][0] < sent + predictions:
-            producer.produce(TRUTH, orjson.dumps(truth.pop(0)[1]))
+            witness.line(f"injecting: {truth.pop(0)[1]['text']}")
         _send(producer, chunk)
         sent += predictions
         witness.read(0)
