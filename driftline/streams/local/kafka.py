@@ -68,7 +68,7 @@ class LocalKafka:
         properties: Mapping[str, str] | None = None,
         heap: str = "512m",
         detached: bool = False,
-        timeout_seconds: float = 90,
+        timeout_seconds: float = 180,   # 5 s on an idle machine; 40 s were seen with eight busy processes on two cores
     ) -> None:
         self._temporary = directory is None
         self.directory = Path(tempfile.mkdtemp(prefix="driftline-kafka-")) if directory is None else directory.resolve()
