@@ -192,11 +192,13 @@ class ChangeDetectors:
 
     def _river(self, members: list[tuple[Watch, ColumnDetector]]) -> ValueBank:
         # river takes a second to import; most panels have none of its detectors.
-        from driftline.detectors.river_adapter import RiverBank
+        from driftline.detectors.river_bank import RiverBank
 
         named = [(detector.name.removeprefix("river."), dict(detector.params)) for _, detector in members]
-        bank: ValueBank = RiverBank(self._n_scopes, named, active=self._active(members))
-        return bank
+        try:
+            return RiverBank(self._n_scopes, named, active=self._active(members))
+        except ValueError as error:
+            raise SpecError(f'series "{self._layout.series[members[0][0][0]].name}" or a later one: {error}') from error
 
     def _rate_bank(self, layout: Layout, rated: list[Watch]) -> RateBank:
         t = self._tables

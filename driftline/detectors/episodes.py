@@ -15,13 +15,19 @@ from numpy.typing import NDArray
 from driftline.detectors.kernels.jit import compiled
 from driftline.detectors.kernels.psi import PsiArrays
 from driftline.detectors.levels import (
+    LEVEL_LEAST,
+    M_BAND,
+    M_BASE,
+    M_CERTAIN,
+    M_EFFECT,
+    M_N,
+    M_VALUE,
     MEAN_EFFECT,
     PSI_EFFECT,
     RATE_EFFECT,
-    band,
     level_in_band,
+    measure,
     severity_of,
-    weigh,
     window_severity,
 )
 from driftline.detectors.spec import N_CODES, Float64, Int32, Int64, UInt8
@@ -94,47 +100,43 @@ class Windows(NamedTuple):
 
 @compiled
 def note_alarm(
-    t: Tables,
-    st: Windows,
-    psi: PsiArrays,
-    out: Notes,
-    w: int,
-    s: int,
-    q: int,
-    detector: int,
-    statistic: float,
-    threshold: float,
-    direction: int,
-    back: int,
-    row: int,
-    at: Int64,
-    counts: Int64,
+    t: Tables, st: Windows, psi: PsiArrays, out: Notes, w: int, s: int, row: int, at: Int64, alarm: Any, counts: Int64, m: Float64
 ) -> int:
     """Let an alarm open an episode or add to it; returns the notes written so far.
 
     Parameters
     ----------
-    back : values of the series since the change, 0 = not known.
-    at : source, offset and time of this row. `counts`: scratch, (N_CODES,).
+    at : source, offset and time of this row.
+    alarm : of dtype CHANGE; `back` = values of the series since the change, 0 = not known.
+    counts, m : scratch, (2, N_CODES) and (2, 3, MEASURE_FIELDS): since the change, and before it.
     """
+    q = int(alarm["series"])
+    detector = int(alarm["detector"])
     episode = st.episodes[s, q]
     bit = np.int64(1) << detector
     if episode[E_OPEN] and episode[E_BITS] & bit:
         return w
     lane = t.series_lane[q]
-    rows_back, runs = _count_since(t, st, psi, s, q, lane, back, counts)
+    back = int(alarm["back"])
+    if not alarm["dated"]:
+        back = date_change(t, st, s, q, back)
+    rows_back, runs = _count_since(t, st, psi, s, q, lane, back, counts[0])
+    for code in range(N_CODES):
+        counts[1, code] = psi.counts[s, lane, code] - counts[0, code]
+    for part in range(2):
+        measure(t, s, q, counts[part], runs if part == 0 else int(st.runs_within[s, lane]) - runs, m[part])
     kind = RATE_EFFECT
     if t.is_value[q]:
         kind = PSI_EFFECT if detector == t.psi_detector[lane] or not t.has_mean[q] else MEAN_EFFECT
-    n, value, base, effect, certain = weigh(t, s, q, kind, counts, runs)
+    direction = int(alarm["direction"])
     if direction == 0:
-        gap = value - base
+        gap = m[0, kind, M_VALUE] - m[0, kind, M_BASE]
         if kind == PSI_EFFECT:
-            gap = weigh(t, s, q, MEAN_EFFECT, counts, runs)[1] if t.has_mean[q] else 0.0
-        direction = 1 if gap > 0.0 else (-1 if gap < 0.0 else 0)
-    if t.direction[q] * direction < 0:
+            gap = m[0, MEAN_EFFECT, M_VALUE] if t.has_mean[q] else 0.0
+        direction = int(gap > 0.0) - int(gap < 0.0)
+    if t.direction[q] * direction < 0 or (not episode[E_OPEN] and back > 0 and _returns(m[:, kind], kind)):
         return w
-    severity = max(severity_of(t, q, kind, certain), episode[E_SEVERITY])
+    severity = max(severity_of(t, q, kind, m[0, kind, M_CERTAIN]), int(episode[E_SEVERITY]))
     note = out[w]
     note["kind"] = EVIDENCE
     if not episode[E_OPEN]:
@@ -150,49 +152,63 @@ def note_alarm(
     episode[E_SEVERITY] = severity
     note["detector"] = detector
     note["direction"] = direction
-    note["statistic"] = statistic
-    note["threshold"] = threshold
-    _fill(note, st, s, q, row, kind, severity, n, value, base, effect, counts)
-    note["since"] = _anchor(st, s, st.heads[s] - rows_back, note["since_at"]) if rows_back > 0 else 0
+    note["statistic"] = alarm["statistic"]
+    note["threshold"] = alarm["threshold"]
+    note["since"] = 0
+    if rows_back > 0:
+        note["since"] = _anchor(st, s, st.heads[s] - rows_back, note["since_at"])
+    _fill(note, st, s, q, row, kind, severity, m[0, kind], counts[0])
     return w + 1
 
 
 @compiled
-def check_episode(t: Tables, st: Windows, psi: PsiArrays, out: Notes, w: int, s: int, q: int, row: int, counts: Int64) -> int:
+def _returns(m: Float64, kind: int) -> bool:
+    """Whether a change led back to the baseline: in its band after it, further away in the window before it.
+
+    Without this every episode that ended would be followed by one for its end, raised by a detector that notices late.
+    """
+    after = abs(m[0, M_VALUE] - m[0, M_BASE])
+    before = abs(m[1, M_VALUE] - m[1, M_BASE])
+    return bool(kind != PSI_EFFECT and after <= m[0, M_BAND] and m[1, M_N] >= LEVEL_LEAST and before > after)
+
+
+@compiled
+def check_episode(
+    t: Tables, st: Windows, psi: PsiArrays, out: Notes, w: int, s: int, q: int, row: int, counts: Int64, m: Float64
+) -> int:
     """End an open episode whose level has been back for a full window, or note that it got worse."""
     episode = st.episodes[s, q]
     lane = t.series_lane[q]
-    runs = st.runs_within[s, lane]
     for code in range(N_CODES):
         counts[code] = psi.counts[s, lane, code]
+    measure(t, s, q, counts, int(st.runs_within[s, lane]), m)
     recovered = False
-    if not level_in_band(t, s, q, counts, runs):
+    if not level_in_band(t, s, q, m):
         episode[E_BAND_SINCE] = -1
     elif episode[E_BAND_SINCE] < 0:
         episode[E_BAND_SINCE] = st.heads[s]
     else:
         recovered = st.heads[s] - episode[E_BAND_SINCE] >= t.lane_window[lane]
-    severity, kind = window_severity(t, s, q, counts, runs)
-    if recovered:
-        kind = episode[E_KIND]
-    elif severity <= episode[E_SEVERITY]:
-        return w
-    n, value, base, effect, _ = weigh(t, s, q, kind, counts, runs)
+    severity, kind = window_severity(t, q, m)
     note = out[w]
-    note["kind"] = RECOVERED if recovered else EVIDENCE
-    note["detector"] = NO_DETECTOR
-    note["direction"] = 0 if recovered else episode[E_DIRECTION]
-    note["since"] = 0
-    note["statistic"] = value if kind == PSI_EFFECT or recovered else abs(effect)
     if recovered:
-        note["statistic"] = value if kind == PSI_EFFECT else abs(value - base)
-        note["threshold"] = band(t, s, q, lane, kind, n)
-        severity = episode[E_SEVERITY]
-    else:
-        note["statistic"] = abs(effect)
-        note["threshold"] = t.bounds[q, severity - 1]
+        kind = int(episode[E_KIND])
+        severity = int(episode[E_SEVERITY])
+        note["kind"] = RECOVERED
+        note["direction"] = 0
+        note["statistic"] = m[kind, M_VALUE] if kind == PSI_EFFECT else abs(m[kind, M_VALUE] - m[kind, M_BASE])
+        note["threshold"] = m[kind, M_BAND]
+    elif severity > episode[E_SEVERITY]:
         episode[E_SEVERITY] = severity
-    _fill(note, st, s, q, row, kind, severity, n, value, base, effect, counts)
+        note["kind"] = EVIDENCE
+        note["direction"] = episode[E_DIRECTION]
+        note["statistic"] = abs(m[kind, M_EFFECT])
+        note["threshold"] = t.bounds[q, severity - 1]
+    else:
+        return w
+    note["detector"] = NO_DETECTOR
+    note["since"] = 0
+    _fill(note, st, s, q, row, kind, severity, m[kind], counts)
     if recovered:
         for field in range(EPISODE_FIELDS):
             episode[field] = 0
@@ -200,32 +216,18 @@ def check_episode(t: Tables, st: Windows, psi: PsiArrays, out: Notes, w: int, s:
 
 
 @compiled
-def _fill(
-    note: Any,
-    st: Windows,
-    s: int,
-    q: int,
-    row: int,
-    kind: int,
-    severity: int,
-    n: int,
-    value: float,
-    base: float,
-    effect: float,
-    counts: Int64,
-) -> None:
+def _fill(note: Any, st: Windows, s: int, q: int, row: int, kind: int, severity: int, level: Float64, counts: Int64) -> None:
     note["row"] = row
     note["scope"] = s
     note["series"] = q
     note["effect_kind"] = kind
     note["severity"] = severity
-    note["n"] = n
-    note["value"] = value
-    note["base"] = base
-    note["effect"] = effect
-    note["episode_at"][0] = st.episodes[s, q, E_SOURCE]
-    note["episode_at"][1] = st.episodes[s, q, E_OFFSET]
-    note["episode_at"][2] = st.episodes[s, q, E_TIME]
+    note["n"] = int(level[M_N])
+    note["value"] = level[M_VALUE]
+    note["base"] = level[M_BASE]
+    note["effect"] = level[M_EFFECT]
+    for field in range(3):
+        note["episode_at"][field] = st.episodes[s, q, E_SOURCE + field]
     for code in range(N_CODES):
         note["counts"][code] = counts[code]
 
@@ -240,7 +242,7 @@ def _count_since(t: Tables, st: Windows, psi: PsiArrays, s: int, q: int, lane: i
     if back <= 0:
         for code in range(N_CODES):
             counts[code] = psi.counts[s, lane, code]
-        return 0, st.runs_within[s, lane]
+        return 0, int(st.runs_within[s, lane])
     for code in range(N_CODES):
         counts[code] = 0
     c = t.series_column[q]

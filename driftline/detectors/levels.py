@@ -77,27 +77,59 @@ def psi_level(t: Tables, s: int, c: int, counts: Int64) -> tuple[int, float]:
     return n, total
 
 
+# Columns of a measured level; its rows are the kinds of effect.
+M_N, M_VALUE, M_BASE, M_EFFECT, M_CERTAIN, M_BAND = range(6)
+MEASURE_FIELDS: Final = 6
+
+
 @compiled
-def weigh(t: Tables, s: int, q: int, kind: int, counts: Int64, runs: int) -> tuple[int, float, float, float, float]:
-    """Values, level, baseline's level, effect and effect less its noise; effects of means and rates keep their sign."""
-    if kind == RATE_EFFECT:
+def measure(t: Tables, s: int, q: int, counts: Int64, runs: int, m: Float64) -> None:
+    """Fill the levels that a series has: values, level, baseline's level, effect, effect less its noise, and band.
+
+    Effects of means and rates keep their sign. One function for all kinds, called in few places: compiling a kernel
+    costs by what is inlined into it.
+
+    Parameters
+    ----------
+    runs : rows inside a run of equal values.
+    m : shape (3, MEASURE_FIELDS); rows of other kinds are left alone.
+    """
+    c = t.series_column[q]
+    if not t.is_value[q]:
         n, hits = rate_level(t, q, counts, runs)
         base = t.rate[s, q]
         value = hits / n if n > 0 else base
-        floor = max(base, 1.0 / t.size[s, q])
+        floor = min(max(base, 1.0 / t.size[s, q]), 1.0)
+        noise = floor * (1.0 - floor) * (1.0 / max(n, 1) + 1.0 / t.size[s, q])
         effect = (value - base) / floor
-        noise = floor * (1.0 - min(floor, 1.0)) * (1.0 / max(n, 1) + 1.0 / t.size[s, q]) / (floor * floor)
-        certain = _less_noise(effect, noise)
-        if max(float(hits), n * base) < EVENTS_LEAST:
-            certain = 0.0
-        return n, value, base, effect, certain
-    c = t.series_column[q]
-    if kind == MEAN_EFFECT:
+        heard = max(float(hits), n * base) >= EVENTS_LEAST
+        certain = _less_noise(effect, noise / (floor * floor)) if heard else 0.0
+        band = max(BAND_SHARE * t.bounds[q, 0] * floor, BAND_ERRORS * math.sqrt(noise))
+        _put(m[RATE_EFFECT], n, value, base, effect, certain, band)
+        return
+    if t.has_mean[q]:
         n, mean = mean_level(counts, t.score[s, c])
-        return n, mean, 0.0, mean, _less_noise(mean, 1.0 / max(n, 1) + 1.0 / t.size[s, q])
+        noise = 1.0 / max(n, 1) + 1.0 / t.size[s, q]
+        band = max(BAND_SHARE * t.bounds[q, 0], BAND_ERRORS * math.sqrt(noise))
+        _put(m[MEAN_EFFECT], n, mean, 0.0, mean, _less_noise(mean, noise), band)
     n, psi = psi_level(t, s, c, counts)
-    null = t.freedom[s, c] * (1.0 / max(n, 1) + 1.0 / t.psi_size[s, c])
-    return n, psi, null, psi, max(psi - null, 0.0)
+    noise = 1.0 / max(n, 1) + 1.0 / t.psi_size[s, c]
+    freedom = t.freedom[s, c]
+    lane = t.series_lane[q]
+    band = max(BAND_SHARE * t.bounds[q, 0], noise * (freedom + BAND_ERRORS * math.sqrt(2.0 * freedom)))
+    if t.psi_detector[lane] >= 0:
+        band = PSI_BAND * t.psi_limit[s, lane] * noise
+    _put(m[PSI_EFFECT], n, psi, freedom * noise, psi, max(psi - freedom * noise, 0.0), band)
+
+
+@compiled
+def _put(m: Float64, n: int, value: float, base: float, effect: float, certain: float, band: float) -> None:
+    m[M_N] = n
+    m[M_VALUE] = value
+    m[M_BASE] = base
+    m[M_EFFECT] = effect
+    m[M_CERTAIN] = certain
+    m[M_BAND] = band
 
 
 @compiled
@@ -109,76 +141,44 @@ def _less_noise(effect: float, noise: float) -> float:
 @compiled
 def severity_of(t: Tables, q: int, kind: int, certain: float) -> int:
     """0 info, 1 warning, 2 critical; a change to the side that is not watched is never more than info."""
-    if kind != PSI_EFFECT and t.direction[q] * certain < 0.0:
-        return 0
     size = abs(certain)
-    if size >= t.bounds[q, 1] and size > 0.0:
-        return 2
-    return 1 if size >= t.bounds[q, 0] and size > 0.0 else 0
+    if size == 0.0 or (kind != PSI_EFFECT and t.direction[q] * certain < 0.0):
+        return 0
+    return int(size >= t.bounds[q, 0]) + int(size >= t.bounds[q, 1])
 
 
 @compiled
-def window_severity(t: Tables, s: int, q: int, counts: Int64, runs: int) -> tuple[int, int]:
+def window_severity(t: Tables, q: int, m: Float64) -> tuple[int, int]:
     """The severity of a window's level, and the kind of effect it comes from."""
     if not t.is_value[q]:
-        return severity_of(t, q, RATE_EFFECT, weigh(t, s, q, RATE_EFFECT, counts, runs)[4]), RATE_EFFECT
-    severity, kind = severity_of(t, q, PSI_EFFECT, weigh(t, s, q, PSI_EFFECT, counts, runs)[4]), PSI_EFFECT
-    if t.has_mean[q]:
-        by_mean = severity_of(t, q, MEAN_EFFECT, weigh(t, s, q, MEAN_EFFECT, counts, runs)[4])
-        if t.direction[q] != 0 and by_mean < severity:
-            # PSI has no side; a series that is watched on one side is as loud as its mean.
-            severity = by_mean
-        if by_mean >= severity:
-            severity, kind = by_mean, MEAN_EFFECT
-    return severity, kind
+        return severity_of(t, q, RATE_EFFECT, m[RATE_EFFECT, M_CERTAIN]), RATE_EFFECT
+    by_psi = severity_of(t, q, PSI_EFFECT, m[PSI_EFFECT, M_CERTAIN])
+    if not t.has_mean[q]:
+        return by_psi, PSI_EFFECT
+    by_mean = severity_of(t, q, MEAN_EFFECT, m[MEAN_EFFECT, M_CERTAIN])
+    # PSI has no side; a series that is watched on one side is as loud as its mean.
+    if t.direction[q] != 0 or by_mean >= by_psi:
+        return by_mean, MEAN_EFFECT
+    return by_psi, PSI_EFFECT
 
 
 @compiled
-def band(t: Tables, s: int, q: int, lane: int, kind: int, n: int) -> float:
-    """The greatest distance from the baseline's level at which a series counts as back."""
-    allowed = 0.0
-    c = t.series_column[q]
-    if n <= 0:
-        return allowed
-    if kind == PSI_EFFECT:
-        noise = 1.0 / n + 1.0 / t.psi_size[s, c]
-        freedom = t.freedom[s, c]
-        allowed = max(BAND_SHARE * t.bounds[q, 0], noise * (freedom + BAND_ERRORS * math.sqrt(2.0 * freedom)))
-        if t.psi_detector[lane] >= 0:
-            allowed = PSI_BAND * t.psi_limit[s, lane] * noise
-    elif kind == MEAN_EFFECT:
-        allowed = max(BAND_SHARE * t.bounds[q, 0], BAND_ERRORS * math.sqrt(1.0 / n + 1.0 / t.size[s, q]))
-    else:
-        floor = min(max(t.rate[s, q], 1.0 / t.size[s, q]), 1.0)
-        noise = floor * (1.0 - floor) * (1.0 / n + 1.0 / t.size[s, q])
-        allowed = max(BAND_SHARE * t.bounds[q, 0] * floor, BAND_ERRORS * math.sqrt(noise))
-    return allowed
-
-
-@compiled
-def outside(t: Tables, s: int, q: int, lane: int, kind: int, counts: Int64, runs: int) -> bool:
-    """Whether one kind of level is out of its band, on a side that is watched."""
-    n, value, base, _, _ = weigh(t, s, q, kind, counts, runs)
-    limit = band(t, s, q, lane, kind, n)
-    if kind == PSI_EFFECT:
-        return bool(n < t.psi_least[s, lane]) or bool(value >= limit)
-    if kind == MEAN_EFFECT and n < LEVEL_LEAST:
-        return True
-    gap = value - base
-    if t.direction[q] != 0:
-        gap *= t.direction[q]
-        return bool(gap > limit)
-    return abs(gap) > limit
-
-
-@compiled
-def level_in_band(t: Tables, s: int, q: int, counts: Int64, runs: int) -> bool:
-    """Whether every level of a series is back."""
-    lane = t.series_lane[q]
+def level_in_band(t: Tables, s: int, q: int, m: Float64) -> bool:
+    """Whether every level of a series is back, on the side that is watched."""
     if not t.is_value[q]:
-        return not outside(t, s, q, lane, RATE_EFFECT, counts, runs)
-    if t.has_mean[q] and outside(t, s, q, lane, MEAN_EFFECT, counts, runs):
-        return False
-    if t.has_mean[q] and (t.psi_detector[lane] < 0 or t.direction[q] != 0):
-        return True
-    return not outside(t, s, q, lane, PSI_EFFECT, counts, runs)
+        return not _far(m[RATE_EFFECT], t.direction[q])
+    lane = t.series_lane[q]
+    if t.has_mean[q]:
+        if m[MEAN_EFFECT, M_N] < LEVEL_LEAST or _far(m[MEAN_EFFECT], t.direction[q]):
+            return False
+        if t.psi_detector[lane] < 0 or t.direction[q] != 0:
+            return True
+    return bool(m[PSI_EFFECT, M_N] >= t.psi_least[s, lane] and m[PSI_EFFECT, M_VALUE] < m[PSI_EFFECT, M_BAND])
+
+
+@compiled
+def _far(level: Float64, direction: int) -> bool:
+    gap = level[M_VALUE] - level[M_BASE]
+    if direction != 0:
+        return bool(gap * direction > level[M_BAND])
+    return bool(abs(gap) > level[M_BAND])

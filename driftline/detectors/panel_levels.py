@@ -10,12 +10,12 @@ from driftline.detectors.changes import ChangeDetectors
 from driftline.detectors.episodes import E_OPEN, Windows
 from driftline.detectors.kernels.jit import compiled
 from driftline.detectors.kernels.psi import PsiArrays
-from driftline.detectors.levels import MEAN_EFFECT, PSI_EFFECT, RATE_EFFECT, weigh
+from driftline.detectors.levels import M_N, M_VALUE, MEAN_EFFECT, MEASURE_FIELDS, PSI_EFFECT, RATE_EFFECT, measure
 from driftline.detectors.spec import N_CODES, Float64, Level
 from driftline.detectors.tables import Layout, Tables
 
-_N, _MEAN, _PSI, _RATE, _PSI_LIMIT, _PSI_N = range(6)
-_FIELDS: Final = 6
+_N, _MEAN, _PSI, _RATE, _PSI_LIMIT = range(5)
+_FIELDS: Final = 5
 
 
 def levels_of(layout: Layout, t: Tables, windows: Windows, psi: PsiArrays, changes: ChangeDetectors, scope: int) -> list[Level]:
@@ -55,27 +55,21 @@ def _known(value: float) -> float | None:
 @compiled
 def _fill_levels(t: Tables, st: Windows, psi: PsiArrays, s: int, out: Float64) -> None:
     counts = np.zeros(N_CODES, np.int64)
+    m = np.zeros((3, MEASURE_FIELDS))
     for q in range(out.shape[0]):
-        out[q, _N] = 0.0
         lane = t.series_lane[q]
         for code in range(N_CODES):
             counts[code] = psi.counts[s, lane, code]
-        if not t.is_value[q]:
-            n, value, _, _, _ = weigh(t, s, q, RATE_EFFECT, counts, st.runs_within[s, lane])
-            out[q, _N] = n
-            if n > 0:
-                out[q, _RATE] = value
-            continue
-        if t.has_mean[q]:
-            n, value, _, _, _ = weigh(t, s, q, MEAN_EFFECT, counts, 0)
-            out[q, _N] = n
-            if n > 0:
-                out[q, _MEAN] = value
-        n, value, _, _, _ = weigh(t, s, q, PSI_EFFECT, counts, 0)
-        if not t.has_mean[q]:
-            out[q, _N] = n
-        if t.watched[s, q] and n >= t.psi_least[s, lane]:
-            out[q, _PSI] = value
+        measure(t, s, q, counts, int(st.runs_within[s, lane]), m)
+        kind = RATE_EFFECT
+        if t.is_value[q]:
+            kind = MEAN_EFFECT if t.has_mean[q] else PSI_EFFECT
+        out[q, _N] = m[kind, M_N]
+        if kind != PSI_EFFECT and m[kind, M_N] > 0:
+            out[q, _MEAN if kind == MEAN_EFFECT else _RATE] = m[kind, M_VALUE]
+        n = m[PSI_EFFECT, M_N]
+        if t.is_value[q] and t.watched[s, q] and n >= t.psi_least[s, lane]:
+            out[q, _PSI] = m[PSI_EFFECT, M_VALUE]
             limit = t.psi_limit[s, lane]
             if np.isfinite(limit):
                 out[q, _PSI_LIMIT] = limit * (1.0 / n + 1.0 / t.psi_size[s, t.series_column[q]])

@@ -26,12 +26,12 @@ from driftline.detectors.episodes import (
     Notes,
     Windows,
     check_episode,
-    date_change,
     note_alarm,
 )
 from driftline.detectors.kernels.bank import Alarms
 from driftline.detectors.kernels.jit import compiled
 from driftline.detectors.kernels.psi import REFRESH_ROWS, PsiArrays, psi_push, psi_refresh, psi_value
+from driftline.detectors.levels import MEASURE_FIELDS
 from driftline.detectors.spec import MISSING, N_CODES, Float64, Int32, Int64, UInt8
 from driftline.detectors.tables import UP, Tables
 
@@ -110,9 +110,11 @@ def _run(
     next_change: int,
 ) -> tuple[int, int, int, int]:
     """Go on from a row, a place in its scopes and an alarm; stops early when `out` could overflow."""
-    counts = np.zeros(N_CODES, np.int64)
+    counts = np.zeros((2, N_CODES), np.int64)
+    m = np.zeros((2, 3, MEASURE_FIELDS))
     above = np.zeros(t.lane_column.shape[0], np.uint8)
     runs = np.zeros(codes.shape[1], np.uint8)
+    own = np.zeros(2 * t.series_lane.shape[0] + 1, CHANGE)
     w = 0
     for i in range(row, codes.shape[0]):
         for k in range(slot, scopes.shape[1]):
@@ -122,28 +124,25 @@ def _run(
             _count_runs(t, st, s, codes[i], values[i], runs)
             crossed = _slide(t, st, psi, s, codes[i], runs, above)
             _remember(st, s, codes[i], runs, at[i])
-            while next_change < changes.shape[0] and changes[next_change]["row"] == i and changes[next_change]["scope"] == s:
-                a = changes[next_change]
-                q = a["series"]
-                back = a["back"] if a["dated"] else date_change(t, st, s, q, a["back"])
-                w = note_alarm(
-                    t, st, psi, out, w, s, q, a["detector"], a["statistic"], a["threshold"], a["direction"], back, i, at[i], counts
-                )
-                next_change += 1
-            if crossed:
-                w = _note_psi(t, st, psi, out, w, s, i, at[i], above, counts)
-            for q in range(t.series_lane.shape[0]):
-                if t.is_run[q]:
-                    c = t.series_column[q]
-                    if t.run_limit[s, c] > 0 and st.run[s, c] == t.run_limit[s, c] and codes[i, c] < MISSING:
-                        limit = t.run_limit[s, c]
-                        w = note_alarm(t, st, psi, out, w, s, q, RUN_DETECTOR, float(limit), float(limit), UP, limit, i, at[i], counts)
+            found = _own_alarms(t, st, psi, s, runs, above, crossed, own)
+            alarms = 0
+            while next_change + alarms < changes.shape[0] and _is_here(changes[next_change + alarms], i, s):
+                alarms += 1
+            for a in range(alarms + found):
+                alarm = changes[next_change + a] if a < alarms else own[a - alarms]
+                w = note_alarm(t, st, psi, out, w, s, i, at[i], alarm, counts, m)
+            next_change += alarms
             if st.heads[s] % CHECK_ROWS == 0:
                 for q in range(t.series_lane.shape[0]):
                     if st.episodes[s, q, E_OPEN]:
-                        w = check_episode(t, st, psi, out, w, s, q, i, counts)
+                        w = check_episode(t, st, psi, out, w, s, q, i, counts[0], m[0])
         slot = 0
     return w, codes.shape[0], 0, next_change
+
+
+@compiled
+def _is_here(change: Any, row: int, scope: int) -> bool:
+    return bool(change["row"] == row and change["scope"] == scope)
 
 
 @compiled
@@ -223,11 +222,32 @@ def _write_anchor(anchor: Int64, row: int, at: Int64) -> None:
 
 
 @compiled
-def _note_psi(t: Tables, st: Windows, psi: PsiArrays, out: Notes, w: int, s: int, row: int, at: Int64, above: UInt8, counts: Int64) -> int:
-    for lane in range(above.shape[0]):
-        if above[lane]:
-            c = t.lane_column[lane]
-            limit = t.psi_limit[s, lane] * (1.0 / psi.grouped[s, lane] + 1.0 / t.psi_size[s, c])
-            value = psi_value(psi, s, lane)
-            w = note_alarm(t, st, psi, out, w, s, t.psi_series[lane], t.psi_detector[lane], value, limit, 0, 0, row, at, counts)
-    return w
+def _own_alarms(t: Tables, st: Windows, psi: PsiArrays, s: int, runs: UInt8, above: UInt8, crossed: bool, own: Any) -> int:
+    """Write the alarms that the pass itself raises on this row, PSI and runs of equal values, to `own`; how many."""
+    found = 0
+    if crossed:
+        for lane in range(above.shape[0]):
+            if above[lane]:
+                c = t.lane_column[lane]
+                alarm = own[found]
+                alarm["series"] = t.psi_series[lane]
+                alarm["detector"] = t.psi_detector[lane]
+                alarm["direction"] = 0
+                alarm["statistic"] = psi_value(psi, s, lane)
+                alarm["threshold"] = t.psi_limit[s, lane] * (1.0 / psi.grouped[s, lane] + 1.0 / t.psi_size[s, c])
+                alarm["back"] = 0
+                alarm["dated"] = 1
+                found += 1
+    for q in range(t.is_run.shape[0]):
+        c = t.series_column[q]
+        if t.is_run[q] and runs[c] and st.run[s, c] == t.run_limit[s, c]:
+            alarm = own[found]
+            alarm["series"] = q
+            alarm["detector"] = RUN_DETECTOR
+            alarm["direction"] = UP
+            alarm["statistic"] = t.run_limit[s, c]
+            alarm["threshold"] = t.run_limit[s, c]
+            alarm["back"] = t.run_limit[s, c]
+            alarm["dated"] = 1
+            found += 1
+    return found

@@ -1,0 +1,172 @@
+"""Checkpoints: going on as if never stopped, and bytes that are not what they should be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from driftline.detectors.panel import Panel
+from driftline.detectors.spec import PanelSpec, RingState, Signal, StateError
+from tests.detectors.panel_cases import changing_stream, run, small_spec
+
+STREAM = changing_stream()
+SPEC = small_spec(segments={"shop": 2}, learn_rows=600)
+
+
+class Store:
+    """What a checkpoint store does with exports."""
+
+    def __init__(self) -> None:
+        self.blobs: dict[str, bytes] = {}
+        self.rings: dict[str, RingState] = {}
+
+    def take(self, panel: Panel) -> None:
+        blobs, rings = panel.export()
+        for name, blob in blobs.items():
+            if blob is None:
+                del self.blobs[name]
+            else:
+                self.blobs[name] = blob
+        for ring in rings:
+            old = self.rings.get(ring.name)
+            rows = ring.rows if ring.full or old is None else old.rows + ring.rows
+            kept = min(ring.head, ring.window) * ring.record_bytes
+            self.rings[ring.name] = replace(ring, rows=rows[len(rows) - kept :], full=False)
+
+    def load(self, spec: PanelSpec = SPEC) -> Panel:
+        return Panel.restore(spec, self.blobs, self.rings)
+
+
+def placed(found: list[tuple[int, Signal]], start: int = 0) -> list[tuple[int, Signal]]:
+    return [(start + row, replace(signal, row=0)) for row, signal in found]
+
+
+@settings(deadline=None, max_examples=12)
+@given(st.lists(st.integers(1, STREAM.n - 1), min_size=1, max_size=8, unique=True))
+def test_restoring_at_every_commit_equals_never_stopping(cuts: list[int]) -> None:
+    expected = placed(run(Panel(SPEC), STREAM))
+    store, found = Store(), []
+    edges = [0, *sorted(cuts), STREAM.n]
+    for a, b in zip(edges[:-1], edges[1:], strict=True):
+        panel = store.load()
+        found += placed(run(panel, STREAM.slice(a, b)), a)
+        store.take(panel)
+    assert found == expected
+    once, whole = Panel(SPEC), Store()
+    run(once, STREAM)
+    whole.take(once)
+    assert {name: blob for name, blob in store.blobs.items()} == whole.blobs
+    assert store.rings == whole.rings
+
+
+def test_an_export_holds_only_what_changed() -> None:
+    panel = Panel(SPEC)
+    run(panel, STREAM.slice(0, 500))
+    blobs, rings = panel.export()
+    assert (set(blobs), rings) == ({"spec", "learn/0"}, [])
+    assert panel.export() == ({}, [])
+    run(panel, STREAM.slice(500, 700))
+    blobs, rings = panel.export()
+    assert blobs["learn/0"] is None
+    assert {"spec", "baseline", "scope/0"} <= set(blobs)
+    assert panel.export() == ({}, [])
+    one = STREAM.slice(700, 701)
+    run(panel, one)
+    blobs, rings = panel.export()
+    assert len(blobs) == len(rings) == 2
+    assert [len(ring.rows) for ring in rings] == [4, 4]
+    run(panel, STREAM.slice(701, 1_500))
+    _, rings = panel.export()
+    assert [ring.full for ring in rings if ring.name == "ring/0"] == [True]
+
+
+def saved(stop: int = 1_300) -> tuple[dict[str, bytes], dict[str, RingState]]:
+    store, panel = Store(), Panel(SPEC)
+    run(panel, STREAM.slice(0, stop))
+    store.take(panel)
+    return store.blobs, store.rings
+
+
+SAVED = saved()
+LEARNING = saved(300)
+
+
+def restore_or_refuse(blobs: Mapping[str, bytes], rings: Mapping[str, RingState]) -> None:
+    try:
+        panel = Panel.restore(SPEC, blobs, rings)
+    except StateError as error:
+        assert "checkpoint" in str(error)
+        return
+    run(panel, STREAM.slice(1_300, 1_500))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_damaged_blobs_are_refused_by_name(data: st.DataObject) -> None:
+    blobs, rings = data.draw(st.sampled_from([SAVED, LEARNING]))
+    name = data.draw(st.sampled_from(sorted(blobs)))
+    damaged = bytearray(blobs[name])
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] ^= data.draw(st.integers(1, 255))
+    damaged = damaged[: data.draw(st.integers(0, len(damaged)))]
+    with pytest.raises(StateError, match="checkpoint"):
+        Panel.restore(SPEC, {**blobs, name: bytes(damaged)}, rings)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.data())
+def test_damaged_rings_never_pass_for_the_window(data: st.DataObject) -> None:
+    blobs, rings = SAVED
+    name = data.draw(st.sampled_from(sorted(rings)))
+    rows = bytearray(rings[name].rows)
+    at = data.draw(st.integers(0, len(rows) - 1))
+    rows[at] = data.draw(st.integers(0, 255).filter(lambda value: value != rings[name].rows[at]))
+    in_short_lane = at % 4 == 2 and at // 4 < len(rows) // 4 - 100
+    try:
+        Panel.restore(SPEC, blobs, {**rings, name: replace(rings[name], rows=bytes(rows))})
+    except StateError:
+        return
+    assert in_short_lane
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"head": 7}, {"record_bytes": 3}, {"window": 100}, {"rows": b""}, {"head": -1}],
+)
+def test_a_ring_of_another_moment_or_shape_is_refused(change: dict[str, int]) -> None:
+    blobs, rings = SAVED
+    with pytest.raises(StateError, match="scope/0"):
+        Panel.restore(SPEC, blobs, {**rings, "ring/0": replace(rings["ring/0"], **change)})  # type: ignore[arg-type]
+
+
+def test_a_missing_ring_is_refused() -> None:
+    with pytest.raises(StateError, match="ring is missing"):
+        Panel.restore(SPEC, SAVED[0], {})
+
+
+@pytest.mark.parametrize("state", [SAVED, LEARNING])
+def test_the_state_of_another_specification_is_refused(state: tuple[dict[str, bytes], dict[str, RingState]]) -> None:
+    other = small_spec(segments={"shop": 2}, learn_rows=600, run_length=2e4)
+    with pytest.raises(StateError, match="other columns, series, segments or windows"):
+        Panel.restore(other, *state)
+
+
+def test_no_state_is_a_new_panel() -> None:
+    panel = Panel.restore(SPEC, {}, {})
+    assert (panel.learned, panel.baseline) == (0, None)
+
+
+def test_a_panel_from_a_file_restores_with_its_baseline() -> None:
+    learned = Panel(SPEC)
+    run(learned, STREAM.slice(0, 600))
+    store, panel = Store(), Panel(SPEC, learned.baseline)
+    store.take(panel)
+    again = store.load()
+    assert again.baseline is not None
+    assert learned.baseline is not None
+    assert again.baseline.id == learned.baseline.id
+    assert placed(run(again, STREAM.slice(600, 2_000))) == placed(run(panel, STREAM.slice(600, 2_000)))
