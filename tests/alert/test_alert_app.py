@@ -217,7 +217,8 @@ def test_missing_topic_is_a_setup_error_that_says_what_to_do(kafka: Kafka, redis
 def test_group_is_the_one_that_status_and_topics_know(bench: Bench, drift_event: MakeEvent) -> None:
     bench.send([drift_event(1)])
     bench.run()
-    consumer = Consumer({"bootstrap.servers": bench.bootstrap, "group.id": groups_of(bench.config)["alert"]})
+    [group] = [group for group, processor in groups_of(bench.config).items() if processor == "alert"]
+    consumer = Consumer({"bootstrap.servers": bench.bootstrap, "group.id": group})
     [place] = consumer.committed([TopicPartition(DRIFT.full_name(bench.prefix), 0)], timeout=10)
     consumer.close()
     assert place.offset == 1
