@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, compress
 from operator import attrgetter
 from typing import Any, Final
 
@@ -35,12 +36,30 @@ class Refused:
 
 @dataclass(slots=True)
 class ModelRows:
-    """The rows of one model in a batch, in offset order; `faults` are (row, leaf index) pairs."""
+    """The rows of one model in a batch, in offset order.
+
+    Attributes
+    ----------
+    faults : (row, leaf index) pairs.
+    tops : whole events, only where undeclared features stand at their top level.
+    """
 
     plan: RowPlan
     rows: list[Any] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
     faults: list[tuple[int, int]] = field(default_factory=list)
+    tops: list[dict[str, Any]] = field(default_factory=list)
+
+    def keep(self, wanted: Sequence[bool]) -> ModelRows:
+        """The rows wanted."""
+        place = [position - 1 for position in accumulate(map(int, wanted))]
+        return ModelRows(
+            self.plan,
+            list(compress(self.rows, wanted)),
+            list(compress(self.records, wanted)),
+            [(place[row], leaf) for row, leaf in self.faults if wanted[row]],
+            list(compress(self.tops, wanted)),
+        )
 
 
 @dataclass(slots=True)
@@ -79,6 +98,7 @@ class PredictionDecoder:
             self._group_by_type(records, rows, out)
         else:
             self._group_by_name(records, values, out)
+        out.models = [group for found in out.models if (group := _with_tops(found, out.refused)).rows]
         for group in out.models:
             _unfold_lists(group)
         return out
@@ -186,6 +206,20 @@ def decode_all(decode: Any, values: Sequence[bytes | None]) -> list[Any]:
             return rows
         except (*UNREADABLE, TypeError):
             rows.append(None)
+
+
+def _with_tops(group: ModelRows, refused: list[Refused]) -> ModelRows:
+    """Undeclared features at the top level need the event whole; the typed decoder passes over damage it does not read."""
+    if group.plan.features.mode != "root":
+        return group
+    readable: list[bool] = []
+    for record in group.records:
+        found, why = read_loosely(record, record.value() or b"")
+        readable.append(why is None)
+        group.tops.append(found)
+        if why is not None:
+            refused.append(why)
+    return group if all(readable) else group.keep(readable)
 
 
 def _unfold_lists(group: ModelRows) -> None:

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from driftline.streams.ingest.decoder import ModelRows
 from driftline.streams.ingest.mapping import Invalid, name_values
 from driftline.streams.ingest.plan import FeaturePlan, RowPlan
-from driftline.streams.ingest.values import load_loosely, number, numbers, texts
+from driftline.streams.ingest.values import number, numbers, texts
 from driftline.streams.observation import Coded
 from driftline.streams.task import Record
 
@@ -37,15 +38,16 @@ class FeatureColumns:
         return {name: i for i, name in reversed(list(enumerate((*self.numeric_names, *self.categorical))))}
 
 
-def read_features(plan: RowPlan, rows: list[Any], records: list[Record], faults: list[tuple[int, int]]) -> FeatureColumns:
-    """The features of rows; `faults` are (row, leaf index) pairs from repaired rows."""
+def read_features(group: ModelRows) -> FeatureColumns:
+    """The features of a model's rows."""
+    plan, rows, records, faults = group.plan, group.rows, group.records, group.faults
     features = plan.features
     if features.mode == "object":
         out = _object(plan, rows)
     elif features.mode == "vector":
         out = _vector(plan, rows, records)
     else:
-        return _dynamic(features, rows, records)
+        return _dynamic(group)
     _apart(features, rows, records, out)
     _faults(features, faults, out)
     out.invalid = sorted(set(out.invalid))
@@ -164,14 +166,15 @@ def _faults(features: FeaturePlan, faults: list[tuple[int, int]], out: FeatureCo
     out.invalid += [(row, feature) for row, leaf in faults for feature in of_leaf.get(leaf, ())]
 
 
-def _dynamic(features: FeaturePlan, rows: list[Any], records: list[Record]) -> FeatureColumns:
+def _dynamic(group: ModelRows) -> FeatureColumns:
     """Undeclared features: the names of this batch, sorted, so that the same rows in another cut have the same names."""
+    features = group.plan.features
     if features.slot is None:
-        maps = [_top_level(features, record) for record in records]
+        maps = [_top_level(features, found) for found in group.tops]
     else:
-        maps = [m if isinstance(m, dict) else name_values(m) if m else {} for m in features.slot.column(rows, records)]
+        maps = [m if isinstance(m, dict) else name_values(m) if m else {} for m in features.slot.column(group.rows, group.records)]
     names = sorted(set(chain.from_iterable(maps)))
-    n = len(rows)
+    n = len(maps)
     if names and all(len(m) == len(names) for m in maps):
         ordered = [list(map(m.__getitem__, names)) for m in maps]
         if not {type(v) for values in ordered for v in values} - {float, int, bool}:
@@ -190,9 +193,6 @@ def _dynamic(features: FeaturePlan, rows: list[Any], records: list[Record]) -> F
     return out
 
 
-def _top_level(features: FeaturePlan, record: Record) -> dict[str, Any]:
+def _top_level(features: FeaturePlan, found: dict[str, Any]) -> dict[str, Any]:
     """The scalars at the top of an event that nothing else reads; objects and lists there are no features."""
-    found = load_loosely(record.value() or b"{}")
-    if not isinstance(found, dict):
-        return {}
     return {k: v for k, v in found.items() if k not in features.mapped and not isinstance(v, dict | list)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -76,12 +76,12 @@ def read_predictions(group: ModelRows, refused: list[Refused], *, max_age: int, 
     timeless = (record_ms < 0) & (stated == NO_TIME)
     if timeless.any():
         refused += [Refused(records[i], "time", "neither a record time nor an event time") for i in np.flatnonzero(timeless)]
-        kept = _keep(group, ~timeless)
+        kept = group.keep((~timeless).tolist())
         return read_predictions(kept, refused, max_age=max_age, max_skew=max_skew, clip_ms=clip_ms)
     record_ms = np.where(record_ms < 0, stated, record_ms)
     plausible = (stated >= record_ms - max_age) & (stated <= record_ms + max_skew)
     time_ms = np.where(plausible, stated, record_ms)
-    features = read_features(plan, rows, records, group.faults)
+    features = read_features(group)
     scores = read_scores(plan, _column(plan, "score", group), _column(plan, "class_", group))
     feature_leaves = {leaf.index for leaf in plan.features.leaves.values()}
     return Predictions(
@@ -116,22 +116,9 @@ def _ids(group: ModelRows, refused: list[Refused]) -> Ids:
     bad = [i for i, text in enumerate(ids) if text is None]
     if bad:
         refused += [Refused(group.records[i], "id", f"expected a text or a number as id, got {str(found[i])[:80]!r}") for i in bad]
-        keep = np.ones(len(ids), np.bool_)
-        keep[bad] = False
-        kept = _keep(group, keep)
-        group.rows, group.records, group.faults = kept.rows, kept.records, kept.faults
+        kept = group.keep([text is not None for text in ids])
+        group.rows, group.records, group.faults, group.tops = kept.rows, kept.records, kept.faults, kept.tops
     return digests([text for text in ids if text is not None])
-
-
-def _keep(group: ModelRows, keep: npt.NDArray[np.bool_]) -> ModelRows:
-    new = np.cumsum(keep) - 1
-    wanted = keep.tolist()
-    return replace(
-        group,
-        rows=[row for row, good in zip(group.rows, wanted, strict=True) if good],
-        records=[record for record, good in zip(group.records, wanted, strict=True) if good],
-        faults=[(int(new[row]), leaf) for row, leaf in group.faults if wanted[row]],
-    )
 
 
 def _column(plan: RowPlan, name: str, group: ModelRows) -> list[Any] | None:
