@@ -16,8 +16,9 @@ import yaml
 Path = tuple[str | int, ...]
 
 BYTES_MAX: Final = 1 << 20
-VALUES_MAX: Final = 100_000
-"""Values after aliases are expanded: nine lines of nested aliases make 10^9 of them."""
+VALUES_MAX: Final = 50_000
+"""Values in the text, and again after aliases are expanded: nine lines of nested aliases make 10^9 of them. A file with
+100 models of 100 features has 10,000; PyYAML needs seconds for 50,000."""
 DEPTH_MAX: Final = 40
 
 _INT: Final = re.compile(r"[-+]?[0-9]{1,18}\Z", re.ASCII)
@@ -103,6 +104,7 @@ class _Loader(yaml.BaseLoader):
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
         self._depth = 0
+        self._values = 0
 
     def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
         if kind is yaml.ScalarNode:
@@ -111,6 +113,9 @@ class _Loader(yaml.BaseLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         self._depth += 1
+        self._values += 1
+        if self._values > VALUES_MAX:
+            raise DocumentError(Origin((), self.get_mark().line + 1), f"at most {VALUES_MAX:,} values", "more", "split the file")
         if self._depth > DEPTH_MAX:
             raise DocumentError(Origin((), self.get_mark().line + 1), f"at most {DEPTH_MAX} levels", "deeper nesting")
         node = super().compose_node(parent, index)

@@ -9,6 +9,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from driftline.schemas import document
 from driftline.schemas.config import Config, Model
 from driftline.schemas.document import BYTES_MAX
 from driftline.schemas.loading import ConfigError, Problem, load_config, parse_config
@@ -307,6 +308,11 @@ def test_an_alias_of_itself_is_refused() -> None:
 @pytest.mark.parametrize("text", ["[" * 50_000, "{a: " * 50_000, "- " * 50_000, "a: " + "[" * 41])
 def test_deep_nesting_is_refused(text: str) -> None:
     assert "deeper nesting" in only_problem(text).got
+
+
+def test_a_file_of_too_many_values_is_refused_before_all_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(document, "VALUES_MAX", 1_000)
+    assert only_problem("a: [" + "1, " * 2_000 + "1]").expected == "at most 1,000 values"
 
 
 def test_a_file_above_the_size_limit_is_refused_unread() -> None:
