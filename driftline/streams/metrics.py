@@ -65,6 +65,10 @@ TASKS = Metric("driftline_tasks", "gauge", "tasks", ("stage",),
     "Tasks (partitions) this worker owns.")
 REBALANCES = Metric("driftline_rebalances_total", "counter", "rebalances", ("stage",),
     "Times the group gave partitions to this worker or took some away.")
+ABORTS = Metric("driftline_aborts_total", "counter", "commits", ("stage", "reason"),
+    "Commits given up before they stood; everything in them was done again from the last one that stands.")
+DROPPED = Metric("driftline_records_dropped_total", "counter", "records", ("stage",),
+    "Records of partitions that had gone to another worker, or that had been handed out before; nothing is lost by it.")
 DEAD_LETTERS = Metric("driftline_dead_letters_total", "counter", "records", ("stage", "reason"),
     "Records sent to the dead-letter topic.")
 INVALID_VALUES = Metric("driftline_invalid_values_total", "counter", "values", ("model",),
@@ -103,15 +107,15 @@ STATE_BYTES = Metric("driftline_state_bytes", "gauge", "bytes", ("store",),
 REDIS_SECONDS = Metric("driftline_redis_operation_seconds", "histogram", "seconds", ("operation",),
     "Time of one Redis round trip.", _OPERATION)
 RECOVERIES = Metric("driftline_recoveries_total", "counter", "recoveries", ("stage", "source"),
-    "Tasks opened from state, by where it came from: redis, older, base, replay, none.")
+    "Tasks opened from state, by where it came from: redis, older, metadata, base, none.")
 SERIES_LIMITED = Metric("driftline_series_limited_total", "counter", "updates", ("metric",),
     "Updates dropped because a metric has as many label sets as it may.")
 BUILD_INFO = Metric("driftline_build_info", "gauge", "1", ("version",),
     "Always 1; the version is in the label.")
 
 METRICS: tuple[Metric, ...] = (
-    RECORDS, LAG, WATERMARK_LAG, PROCESS_SECONDS, BATCH_RECORDS, COMMIT_SECONDS, LAST_COMMIT, TASKS, REBALANCES, DEAD_LETTERS,
-    INVALID_VALUES, LABEL_JOIN, LABEL_DELAY, WAITING, DRIFT_EVENTS, SCORE, THRESHOLD, EFFECT_SIZE, SUBJECTS_DRIFTED,
+    RECORDS, LAG, WATERMARK_LAG, PROCESS_SECONDS, BATCH_RECORDS, COMMIT_SECONDS, LAST_COMMIT, TASKS, REBALANCES, ABORTS, DROPPED,
+    DEAD_LETTERS, INVALID_VALUES, LABEL_JOIN, LABEL_DELAY, WAITING, DRIFT_EVENTS, SCORE, THRESHOLD, EFFECT_SIZE, SUBJECTS_DRIFTED,
     SUBJECTS_MONITORED, DETECTION_DELAY, ALERTS, ALERT_TRANSITIONS, STATE_BYTES, REDIS_SECONDS, RECOVERIES, SERIES_LIMITED, BUILD_INFO,
 )
 
