@@ -1,0 +1,223 @@
+"""SEMANTICS 2.4: every case of a join, one by one."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from driftline.streams.observation import IMPLICIT, LABELLED, UNLABELLED
+from tests.join.logs import LABELS, T0, WAITING, Join, Logs, config
+
+
+def run(logs: Logs, join: Join | None = None) -> Join:
+    return (join or Join()).read(logs.end()).commit()
+
+
+def test_a_prediction_takes_its_label() -> None:
+    join = run(Logs().predict(("a", 0)).label(("a", 3, 1)))
+    (batch,) = join.batches()
+    assert join.rows() == [(0, 1.0, LABELLED)]
+    assert (batch.kind, batch.model, batch.task, batch.seq, batch.age_ms) == ("outcomes", "fraud", "join/0/0", 1, 10_000)
+    assert (batch.sources, batch.record_ms.tolist(), batch.time_ms.tolist()) == ([("predictions", 0)], [T0], [T0])
+    assert batch.delay_ms is not None
+    assert batch.score is not None
+    assert (batch.delay_ms.tolist(), batch.score.tolist()) == ([3_000.0], [0.5])
+    assert join.case("joined") == 1
+
+
+def test_nothing_is_decided_before_the_label_side_has_passed_the_age() -> None:
+    logs = Logs().predict(("a", 0)).label(("a", 1, 1)).tick(10)
+    join = Join().read(logs)
+    assert join.rows() == []
+    assert join.read(logs.tick(10.001)).rows() == [(0, 1.0, LABELLED)]
+
+
+def test_the_slowest_label_source_decides_when() -> None:
+    logs = Logs().predict(("a", 0)).label(("a", 1, 1)).tick(60)
+    join = Join(config(sources=2)).read(logs)
+    assert join.rows() == []
+    join.read(logs.tick(10, source="labels-1"))
+    assert join.rows() == []
+    assert join.read(logs.tick(10.001, source="labels-1")).labels() == {0: 1.0}
+
+
+def test_a_block_waits_for_its_youngest_row() -> None:
+    logs = Logs().predict(("a", 0), ("b", 50)).label(("a", 1, 1)).tick(40)
+    join = Join().read(logs)
+    assert join.rows() == []
+    assert join.read(logs.tick(61)).labels() == {0: 1.0, 1: None}
+
+
+def test_a_label_that_came_before_its_prediction_counts() -> None:
+    join = run(Logs().label(("a", -5, 1)).predict(("a", 0)))
+    assert join.rows() == [(0, 1.0, LABELLED)]
+    assert join.batches()[0].delay_ms.tolist() == [-5_000.0]  # type: ignore[union-attr]
+    assert join.case("early") == 1
+
+
+def test_the_first_label_holds_against_a_contradiction() -> None:
+    join = run(Logs().predict(("a", 0)).label(("a", 3, 1)).label(("a", 5, 0)))
+    assert join.labels() == {0: 1.0}
+    assert (join.case("contradiction"), join.case("duplicate")) == (1, 0)
+
+
+def test_a_label_sent_twice_is_a_duplicate() -> None:
+    join = run(Logs().predict(("a", 0)).label(("a", 3, 1), ("a", 4, 1)))
+    assert join.labels() == {0: 1.0}
+    assert (join.case("contradiction"), join.case("duplicate")) == (0, 1)
+
+
+def test_of_labels_out_of_order_the_earliest_holds() -> None:
+    assert run(Logs().predict(("a", 0)).label(("a", 5, 0), tick=1).label(("a", 3, 1), tick=2)).labels() == {0: 1.0}
+
+
+def test_a_label_is_no_older_than_what_its_source_had_passed() -> None:
+    logs = Logs().predict(("a", 0)).tick(9).label(("a", 2, 1), tick=9)
+    assert run(logs).batches()[0].delay_ms.tolist() == [9_000.0]  # type: ignore[union-attr]
+
+
+def test_a_label_at_the_age_counts_and_one_after_it_is_late() -> None:
+    join = run(Logs().predict(("a", 0), ("b", 0)).label(("a", 10, 1)).label(("b", 10.001, 1)))
+    assert join.rows() == [(0, 1.0, LABELLED), (1, None, UNLABELLED)]
+    assert join.case("late") == 1
+
+
+def test_a_label_after_the_decision_is_late_and_no_orphan() -> None:
+    logs = Logs().predict(("a", 0)).label(("a", 1, 1)).tick(20)
+    join = Join().read(logs).commit()
+    run(logs.label(("a", 30, 0)), join)
+    assert join.labels() == {0: 1.0}
+    assert (join.case("late"), join.case("orphan")) == (1, 0)
+
+
+def test_a_label_without_a_prediction_is_an_orphan_when_it_is_swept() -> None:
+    join = run(Logs().predict(("a", 0)).label(("x", 1, 1), ("y", 1, 1)))
+    assert join.case("orphan") == 2
+
+
+def test_an_orphan_is_swept_while_the_stream_goes_on() -> None:
+    logs = Logs().label(("x", 0, 1)).predict(("a", 0)).predict(tick=900).tick(900)
+    join = Join().read(logs).commit()
+    assert join.case("orphan") == 1
+    assert join.cache.lookup([b"\0" * 16]) == [None]
+
+
+def test_a_prediction_sent_twice_counts_once() -> None:
+    join = run(Logs().predict(("a", 0), ("b", 0), ("a", 0)).predict(("a", 1)).label(("a", 3, 1)))
+    assert [offset for offset, _, _ in join.rows()] == [0, 1]
+    assert join.case("duplicate_prediction") == 2
+
+
+def test_a_repeated_prediction_is_known_after_a_restart() -> None:
+    logs = Logs().predict(("a", 0)).label(("a", 1, 1)).tick(20)
+    join = Join().read(logs).commit()
+    join.open()
+    run(logs.predict(("a", 15)), join)
+    assert [offset for offset, _, _ in join.rows()] == [0]
+
+
+def test_the_memory_of_repeated_predictions_is_bounded() -> None:
+    logs = Logs()
+    for n in range(50):
+        logs.predict(*((f"{n}-{i}", n) for i in range(10)))
+    join = Join(generation=40).read(logs.end()).commit()
+    assert len(join.rows()) == 500
+    assert sum(join.task._decided.sizes()) <= 2 * (40 + 10)
+
+
+def test_no_label_by_the_age_is_unlabelled() -> None:
+    join = run(Logs().predict(("a", 0)))
+    assert join.rows() == [(0, None, UNLABELLED)]
+    assert join.case("unlabelled") == 1
+    assert math.isnan(join.batches()[0].delay_ms[0])  # type: ignore[index]
+
+
+def test_no_label_is_an_implicit_negative_where_absent_is_set() -> None:
+    conf = config(models={"fraud": {"features": {}, "labels": {"ages": [10_000], "absent": 0}}})
+    join = run(Logs().predict(("a", 0), ("b", 0)).label(("a", 1, 1)), Join(conf))
+    assert join.rows() == [(0, 1.0, LABELLED), (1, 0.0, IMPLICIT)]
+    assert (join.case("implicit"), join.case("unlabelled")) == (1, 0)
+
+
+def test_several_models_may_score_one_id() -> None:
+    conf = config(models={"fraud": {"features": {}}, "ads": {"features": {}}})
+    logs = Logs().predict(("a", 0), ("a", 0), models=["fraud", "ads"]).predict(("a", 20), models=["fraud"]).label(("a", 1, 1)).tick(40)
+    join = Join(conf).read(logs).commit()
+    assert sorted((b.model, b.offset.tolist(), b.label.tolist()) for b in join.batches() if b.label is not None) == [
+        ("ads", [1], [1.0]),
+        ("fraud", [0], [1.0]),
+    ]
+    assert join.case("duplicate_prediction") == 1
+
+
+def test_a_label_that_names_a_model_joins_that_model_only() -> None:
+    conf = config(models={"fraud": {"features": {}}, "ads": {"features": {}}})
+    logs = Logs().predict(("a", 0), ("a", 0), models=["fraud", "ads"]).label(("a", 1, 1), model="ads")
+    assert run(logs, Join(conf)).labels() == {0: None, 1: 1.0}
+
+
+def test_models_of_another_age_are_left_to_another_processor() -> None:
+    conf = config(
+        models={"fraud": {"features": {}, "labels": {"ages": [20_000]}}, "ads": {"features": {}, "labels": {"ages": [5_000, 20_000]}}}
+    )
+    logs = Logs().predict(("a", 0), ("b", 0), models=["fraud", "ads"]).label(("a", 12, 1), ("b", 12, 1)).end()
+    first, second = Join(conf).read(logs), Join(conf, age_index=1).read(logs)
+    assert [(b.model, b.age_ms) for b in first.batches()] == [("ads", 5_000)]
+    assert first.labels() == {1: None}
+    assert second.labels() == {0: 1.0, 1: 1.0}
+
+
+@pytest.mark.parametrize(("text", "number"), [("1", 1.0), ("true", 1.0), ("No", 0.0), ("0.5", 0.5), ("cat", None), ("nan", None)])
+def test_a_text_label_of_a_binary_model_is_read_as_a_number(text: str, number: float | None) -> None:
+    assert run(Logs().predict(("a", 0)).label(("a", 1, text))).labels() == {0: number}
+
+
+def test_labels_of_a_multiclass_model_are_class_names() -> None:
+    conf = config(models={"fraud": {"features": {}, "task": "multiclass"}})
+    join = run(Logs().predict(("a", 0), ("b", 0), ("c", 0)).label(("a", 1, "cat"), ("b", 1, 2)), Join(conf))
+    assert join.labels() == {0: "cat", 1: "2", 2: None}
+
+
+def test_the_probability_of_the_true_class_is_kept() -> None:
+    from driftline.streams.columns import ClassProbabilities, decode_waiting, encode_waiting
+
+    logs = Logs().predict(("a", 0), ("b", 0))
+    block = decode_waiting(logs.waiting[0].value() or b"")
+    block.probabilities["fraud"] = ClassProbabilities(["cat", "dog"], np.array([1]), np.array([[0.25, 0.75]]))
+    from tests.join.logs import _record
+
+    logs.waiting[0] = _record(WAITING, 0, encode_waiting(block))
+    conf = config(models={"fraud": {"features": {}, "task": "multiclass"}})
+    (batch,) = run(logs.label(("a", 1, "dog"), ("b", 1, "dog")), Join(conf)).batches()
+    assert batch.label_probability is not None
+    assert np.array_equal(batch.label_probability, [math.nan, 0.75], equal_nan=True)
+
+
+def test_after_the_end_of_one_run_the_next_goes_on() -> None:
+    logs = Logs().predict(("a", 0)).label(("a", 1, 1)).end()
+    join = Join().read(logs).commit()
+    logs.predict(("b", 100)).label(("b", 101, 1))
+    join.read(logs)
+    assert join.labels() == {0: 1.0}
+    assert join.read(logs.tick(200)).labels() == {0: 1.0, 1: 1.0}
+
+
+def test_the_waiting_partition_is_paused_above_the_limit_and_labels_never() -> None:
+    logs = Logs().predict(*((f"{n}", 0) for n in range(30)))
+    join = Join(pending_rows_max=20).read(logs)
+    assert join.task.paused() == {WAITING}
+    assert LABELS not in join.task.paused()
+    assert join.task.positions()[WAITING] == 0
+    join.read(logs.tick(11))
+    assert join.task.paused() == frozenset()
+    assert join.task.positions()[WAITING] == 1
+
+
+def test_sequence_numbers_count_on_after_a_restart() -> None:
+    logs = Logs().predict(("a", 0)).tick(20)
+    join = Join().read(logs).commit()
+    join.open()
+    run(logs.predict(("b", 20)), join)
+    assert [batch.seq for batch in join.batches()] == [1, 2]
