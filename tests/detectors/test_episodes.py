@@ -73,7 +73,7 @@ def test_since_is_the_last_anchor_at_or_before_the_change() -> None:
             assert since is not None
             # Anchors stand on every 32nd row after the learned ones; the estimate itself errs by some rows.
             assert (since.offset - LEARNED) % 32 == 0
-            assert change - 64 <= since.offset <= change + 32
+            assert change - 160 <= since.offset <= change + 32
             assert since.time_ms == since.offset * 1_000
 
 
