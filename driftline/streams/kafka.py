@@ -156,6 +156,8 @@ def producer_properties(kafka: Kafka, *, transactional_id: str | None = None) ->
         properties |= {"transactional.id": transactional_id, "transaction.timeout.ms": kafka.transaction_timeout}
         # A delivery that outlives its transaction is of no use.
         properties.setdefault("delivery.timeout.ms", kafka.transaction_timeout)
+        # librdkafka refuses a producer whose requests may outlive its transaction.
+        properties["socket.timeout.ms"] = min(int(properties.get("socket.timeout.ms", 60_000)), kafka.transaction_timeout)
     return _with_owned(properties, _PRODUCER_OWNED)
 
 
@@ -181,6 +183,37 @@ def make_admin(kafka: Kafka) -> AdminClient:
 def log_client_error(error: KafkaError) -> None:
     """One line for what librdkafka reports; it retries by itself."""
     _log.warning("kafka_client_error code=%s error=%r", error.name(), error.str())
+
+
+_RIGHTS_CODES: Final = (
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+    KafkaError._AUTHENTICATION,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError._UNKNOWN_PARTITION,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+)
+
+
+def needs_a_person(error: KafkaError) -> bool:
+    """Whether no retry will help: a right, a password or a topic is missing."""
+    return error.code() in _RIGHTS_CODES
+
+
+def from_kafka(error: KafkaException) -> AwayError:
+    """What to wait for after an error of a client's call.
+
+    Raises
+    ------
+    SetupError : waiting will not help.
+    """
+    cause = error.args[0]
+    if needs_a_person(cause):
+        raise SetupError(f"kafka: {cause.str()}", hint="`driftline topics create CONFIG --print` lists topics and rights") from error
+    return AwayError(f"kafka: {cause.str()}")
 
 
 def wait_for_broker(admin: AdminClient, *, seconds: float = START_SECONDS) -> None:
@@ -260,6 +293,10 @@ def wanted_topics(topics: Topics) -> list[WantedTopic]:
         }
         if topic.cleanup == "delete":
             properties["retention.ms"] = str(topic.retention_ms)
+        else:
+            # Only closed segments are compacted; the default closes one after 1 GiB or a week, and whoever reads the
+            # topic to its end (recovery, a console) reads all of that.
+            properties |= {"segment.ms": "600000", "segment.bytes": str(64 << 20), "min.cleanable.dirty.ratio": "0.1"}
         partitions = topic.partitions or topics.partitions
         wanted.append(WantedTopic(topic.full_name(topics.prefix), partitions, topics.replication, properties))
     return wanted
@@ -283,10 +320,23 @@ def create_topics(admin: AdminClient, wanted: Sequence[WantedTopic]) -> list[str
     if not new:
         return []
     requests = [NewTopic(topic.name, topic.partitions, topic.replication, config=dict(topic.properties)) for topic in new]
+    created: list[str] = []
     for name, future in admin.create_topics(requests, operation_timeout=CALL_SECONDS).items():
         try:
             future.result(CALL_SECONDS * 2)
+            created.append(name)
         except KafkaException as error:
+            # Another worker or a moment ago.
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise SetupError(f'topic "{name}": {error.args[0].str()}') from error
-    return [topic.name for topic in new]
+    _wait_for_topics(admin, created)
+    return created
+
+
+def _wait_for_topics(admin: AdminClient, names: Sequence[str]) -> None:
+    """Return when the brokers list new topics; they learn of them one after the other."""
+    deadline = time.monotonic() + CALL_SECONDS
+    while not set(names) <= admin.list_topics(timeout=CALL_SECONDS).topics.keys():
+        if time.monotonic() > deadline:
+            raise AwayError(f"kafka: created topics are not listed after {CALL_SECONDS:.0f} s")
+        time.sleep(0.05)

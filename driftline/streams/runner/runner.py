@@ -16,17 +16,19 @@ from confluent_kafka import Consumer, KafkaException
 
 from driftline.schemas.config import Config
 from driftline.streams.cluster import Cluster
-from driftline.streams.errors import AwayError, FatalError, OwnershipError, RecoverableError, WriteRefused
+from driftline.streams.errors import AwayError, FatalError, RecoverableError, WriteRefused
 from driftline.streams.http import Health
-from driftline.streams.kafka import MOCK_CLUSTER_PREFIX, make_consumer, make_producer
-from driftline.streams.metrics import BATCH_RECORDS, LAG, PROCESS_SECONDS, REBALANCES, RECOVERIES, TASKS, Metrics
+from driftline.streams.kafka import MOCK_CLUSTER_PREFIX, START_SECONDS, from_kafka, make_consumer, make_producer
+from driftline.streams.metrics import ABORTS, BATCH_RECORDS, DROPPED, LAG, PROCESS_SECONDS, REBALANCES, RECOVERIES, TASKS, Metrics
 from driftline.streams.runner.commit import Committer
 from driftline.streams.runner.instance import Instance
 from driftline.streams.runner.membership import Batches, Membership
 from driftline.streams.runner.publisher import AtLeastOnce, Publisher, Transactions
 from driftline.streams.runner.restore import OnLostState, Restorer, RunningTask, read_committed
 from driftline.streams.runner.signals import handled
-from driftline.streams.state.base import BaseLog, open_base_log
+from driftline.streams.runner.tasks import TaskTable
+from driftline.streams.runner.waiting import Waiting
+from driftline.streams.state.base import open_base_log
 from driftline.streams.state.checkpoints import Scope
 from driftline.streams.state.store import Store
 from driftline.streams.task import FINAL_MS, Idle, Output, PartitionId, Processor, Record
@@ -41,9 +43,6 @@ _IDLE_POLL_SECONDS: Final = 0.2
 _COMMITTED_SECONDS_MAX: Final = 120.0
 # A fault that comes back this often without one commit between is no passing trouble.
 _RECOVERIES_MAX: Final = 20
-_PAUSE_SECONDS: Final = (0.1, 0.5, 1.0, 2.0, 5.0)
-# A little longer than the session timeout: by then Kafka has told a zombie that it is one.
-_SESSION_SECONDS: Final = 15.0
 
 
 class Runner:
@@ -94,11 +93,22 @@ class Runner:
         group = f"{config.kafka.group_prefix}.{processor.name}"
         self._instance = Instance(group, config.kafka.bootstrap, name=instance)
         member = f"{group}.{self._instance.name}"
-        self._consumer: Consumer = make_consumer(config.kafka, group, instance=member)
         exactly_once = config.kafka.guarantee == "exactly_once" if transactional is None else transactional
+        # The embedded broker makes a static member wait for its own former session to end.
+        self._consumer: Consumer = make_consumer(config.kafka, group, instance=member if exactly_once else None)
         self._publisher = _make_publisher(config, self._consumer, exactly_once, member)
         base = open_base_log(config, cluster, group)
-        self._restorer = self._make_restorer(config, cluster, base, group, start or config.start, on_lost_state, state_version, config_hash)
+        self._restorer = Restorer(
+            processor,
+            self._consumer,
+            store,
+            Scope(config.redis.key_prefix, config.environment, group, cluster, state_version, config_hash),
+            base,
+            start=start or config.start,
+            by_time=not cluster.cluster_id.startswith(MOCK_CLUSTER_PREFIX),
+            on_lost_state=on_lost_state,
+            now_ms=lambda: round(clock() * 1000),
+        )
         self._membership = Membership(
             self._consumer,
             processor.input_topics(),
@@ -116,39 +126,17 @@ class Runner:
             metrics=self._metrics,
             health=self._health,
         )
-        self._tasks: dict[str, RunningTask] = {}
-        self._task_of: dict[PartitionId, RunningTask] = {}
+        self._tasks = TaskTable(processor)
         self._stopping = threading.Event()
         self._draining = threading.Event()
+        self._waiting = Waiting(self._membership, store, self._health, self._stopping)
         self._finished = False
         self._recoveries = 0
         self._commits_seen = 0
+        self._dropped_seen = 0
         self._exhausted_rounds = 0
         self._pending_since = self._last_record = clocks.monotonic()
         self._last_tick = 0.0
-
-    def _make_restorer(
-        self,
-        config: Config,
-        cluster: Cluster,
-        base: BaseLog | None,
-        group: str,
-        start: str,
-        on_lost_state: OnLostState,
-        state_version: str,
-        config_hash: str,
-    ) -> Restorer:
-        return Restorer(
-            self._processor,
-            self._consumer,
-            self._store,
-            Scope(config.redis.key_prefix, config.environment, group, cluster, state_version, config_hash),
-            base,
-            start=start,
-            by_time=not cluster.cluster_id.startswith(MOCK_CLUSTER_PREFIX),
-            on_lost_state=on_lost_state,
-            now_ms=lambda: round(self._clock() * 1000),
-        )
 
     def stop(self) -> None:
         """Commit what is processed and leave; safe in a signal handler."""
@@ -167,7 +155,7 @@ class Runner:
         """
         with handled(self.stop, self.drain):
             try:
-                self._until_answer()
+                self._waiting.store_answers(START_SECONDS)
                 while not self._finished:
                     self._round()
             finally:
@@ -176,7 +164,7 @@ class Runner:
     def _close(self) -> None:
         self._health.stopping()
         self._committer.abort()
-        self._drop_tasks()
+        self._tasks.clear()
         try:
             self._membership.close()
         finally:
@@ -192,7 +180,7 @@ class Runner:
                 raise AwayError("kafka: the producer is not ready")
             self._restore_pending()
             self._committer.begin()
-            patience = 0.01 if self._pending() else _IDLE_POLL_SECONDS
+            patience = 0.01 if self._tasks.pending(self._membership.owned) else _IDLE_POLL_SECONDS
             batches = self._membership.poll(self._committer.seconds_left(patience), self._committer.room())
             self._feed(batches)
             self._tick()
@@ -202,10 +190,10 @@ class Runner:
         except RecoverableError as error:
             self._recover(error)
         except KafkaException as error:
-            self._recover(AwayError(f"kafka: {error.args[0].str()}"))
+            self._recover(from_kafka(error))
 
     def _commit(self) -> None:
-        self._committer.commit(self._tasks.values())
+        self._committer.commit(self._tasks)
 
     # -- records
 
@@ -213,11 +201,11 @@ class Runner:
         if not batches:
             return
         self._last_record = clocks.monotonic()
-        by_task: dict[str, dict[PartitionId, Sequence[Record]]] = {}
+        by_task: dict[str, tuple[RunningTask, dict[PartitionId, Sequence[Record]]]] = {}
         for key, records in batches.items():
-            by_task.setdefault(self._task_of[key].name, {})[key] = records  # type: ignore[assignment]
-        for name, inputs in by_task.items():
-            task = self._tasks[name]
+            task = self._tasks.of(key)
+            by_task.setdefault(task.name, (task, {}))[1][key] = records  # type: ignore[assignment]
+        for task, inputs in by_task.values():
             if task.replay_to is not None:
                 self._replay(task, task.replay_to, inputs)
                 continue
@@ -240,10 +228,7 @@ class Runner:
         paused = task.task.paused()
         if paused != task.paused:
             task.paused = paused
-            self._membership.pause(self._paused())
-
-    def _paused(self) -> frozenset[PartitionId]:
-        return frozenset[PartitionId]().union(*(task.paused for task in self._tasks.values()))
+            self._membership.pause(self._tasks.paused())
 
     def _replay(self, task: RunningTask, target: Mapping[PartitionId, int], inputs: Mapping[PartitionId, Sequence[Record]]) -> None:
         """Bring an older checkpoint up to the committed offsets; its outputs were published before."""
@@ -275,13 +260,13 @@ class Runner:
             return
         self._last_tick = now
         self._report()
-        for task in list(self._tasks.values()):
+        for task in self._tasks:
             self._end_replay(task)
         if self._time != "wall":
             return
         time_ms = round(self._clock() * 1000) - TICK_GRACE_MS
         at_end = self._membership.at_end()
-        for task in self._tasks.values():
+        for task in self._tasks:
             ends = at_end & task.inputs
             if ends and task.replay_to is None:
                 self._after(task, task.task.tick(Idle(time_ms, ends)), 0)
@@ -291,6 +276,8 @@ class Runner:
         for (topic, partition), records in behind.items():
             self._metrics.set(LAG, records, topic, partition)
         self._metrics.set(TASKS, len(self._tasks), self._stage)
+        self._metrics.add(DROPPED, self._membership.dropped - self._dropped_seen, self._stage)
+        self._dropped_seen = self._membership.dropped
         if self._committer.commits != self._commits_seen or not self._committer.open:
             self._health.committed(lag_records=sum(behind.values()))
         else:
@@ -305,8 +292,8 @@ class Runner:
             return
         if self._until_idle is None and not self._draining.is_set():
             return
-        busy = batches or self._committer.open or self._pending() or not self._membership.joined
-        if busy or any(task.replay_to is not None for task in self._tasks.values()) or not self._membership.exhausted():
+        busy = batches or self._committer.open or self._tasks.pending(self._membership.owned) or not self._membership.joined
+        if busy or self._tasks.replaying() or not self._membership.exhausted():
             self._exhausted_rounds = 0
             return
         self._exhausted_rounds += 1
@@ -317,33 +304,23 @@ class Runner:
 
     def _really_exhausted(self) -> bool:
         """The same, asked of the broker now: a drained worker is not started again."""
-        ends = self._membership.at_end() | self._paused()
+        ends = self._membership.at_end() | self._tasks.paused()
         return ends >= self._membership.next.keys()
 
     def _finish(self, *, final: bool) -> None:
         if final:
             self._committer.begin()
-            for task in self._tasks.values():
+            for task in self._tasks:
                 self._after(task, task.task.tick(Idle(FINAL_MS, task.inputs)), 0)
         self._commit()
         self._finished = True
 
     # -- tasks come and go
 
-    def _pending(self) -> dict[str, frozenset[PartitionId]]:
-        """Tasks whose inputs are all owned and that do not run yet."""
-        wanted: dict[str, frozenset[PartitionId]] = {}
-        for key in self._membership.owned - self._task_of.keys():
-            name = self._processor.task_name(key)
-            inputs = self._processor.task_inputs(name)
-            if inputs <= self._membership.owned:
-                wanted[name] = inputs
-        return wanted
-
     def _restore_pending(self) -> None:
         if self._committer.open:
             return
-        pending = self._pending()
+        pending = self._tasks.pending(self._membership.owned)
         if not pending:
             self._pending_since = clocks.monotonic()
             return
@@ -356,16 +333,15 @@ class Runner:
         started: dict[PartitionId, int] = {}
         for name in sorted(pending):
             task = self._restorer.restore(name, pending[name], committed)
-            self._tasks[name] = task
-            self._task_of |= dict.fromkeys(task.inputs, task)
+            self._tasks.add(task)
             started |= task.read_from
             self._metrics.add(RECOVERIES, 1, self._stage, task.source)
         self._committer.reach("restored")
         # A new task's start offsets and empty state are committed before its first record.
         self._commit()
         self._membership.read(started)
-        for name in pending:
-            self._pause(self._tasks[name])
+        for task in self._tasks:
+            self._pause(task)
         self._health.assigned(len(self._tasks))
         self._health.redis(None)
         self._last_record = clocks.monotonic()
@@ -384,67 +360,36 @@ class Runner:
         """Nothing more may be committed. What other tasks have open goes too: they share the transaction."""
         self._metrics.add(REBALANCES, 1, self._stage)
         self._health.assigned(None)
+        for topic, partition in partitions:
+            self._metrics.drop(LAG, topic, partition)
         if self._committer.open:
             self._committer.abort()
-            self._drop_tasks()
+            self._tasks.clear()
             return
-        for task in [task for task in self._tasks.values() if task.inputs & partitions]:
-            del self._tasks[task.name]
-            for key in task.inputs:
-                self._task_of.pop(key, None)
-
-    def _drop_tasks(self) -> None:
-        self._tasks.clear()
-        self._task_of.clear()
+        self._tasks.remove(partitions)
 
     # -- recovery
 
     def _recover(self, error: RecoverableError) -> None:
         """Abort, forget, wait until Kafka and Redis answer; the next rounds load what was committed (PROTOCOL 10)."""
         self._recoveries += 1
+        self._metrics.add(ABORTS, 1, self._stage, type(error).__name__)
         _log.warning("commit_aborted reason=%s error=%r count=%d", type(error).__name__, error.message, self._recoveries)
         self._health.assigned(None)
         self._committer.abort()
-        self._drop_tasks()
+        self._tasks.clear()
         self._membership.forget(list(self._membership.next))
         if isinstance(error, WriteRefused) and error.reason == "owner":
-            self._expect_rebalance(error)
+            self._waiting.rebalance(error)
         if isinstance(error, AwayError):
-            self._until_answer()
-            # The store may answer while Kafka does not: a pause, in which rebalances are served.
-            self._membership.poll(_IDLE_POLL_SECONDS, 1)
+            self._waiting.store_answers()
+            # The store may answer while Kafka does not.
+            self._waiting.pause(_IDLE_POLL_SECONDS)
         elif self._recoveries > _RECOVERIES_MAX:
             raise FatalError(f"{self._recoveries} commits in a row failed, the last with: {error.message}") from error
         self._pending_since = clocks.monotonic()
-
-    def _expect_rebalance(self, error: WriteRefused) -> None:
-        """Another worker took our task. Kafka will say so within a session; if it does not, two claim one task."""
-        before = self._membership.changes
-        deadline = clocks.monotonic() + _SESSION_SECONDS
-        while self._membership.changes == before:
-            if clocks.monotonic() > deadline or self._stopping.is_set():
-                raise OwnershipError(error.message, hint="does another installation use the same redis.key_prefix, environment and group?")
-            self._health.beat()
-            self._membership.poll(_IDLE_POLL_SECONDS, 1)
-
-    def _until_answer(self) -> None:
-        """Return when the store answers; membership in the group is kept meanwhile and nothing is read."""
-        attempt = 0
-        while not self._stopping.is_set():
-            try:
-                self._store.check()
-                self._health.redis(None)
-                return
-            except AwayError as error:
-                pause = _PAUSE_SECONDS[min(attempt, len(_PAUSE_SECONDS) - 1)]
-                _log.warning("store_away error=%r retry_in_seconds=%.1f", error.message, pause)
-                self._health.redis(error.message)
-            attempt += 1
-            until = clocks.monotonic() + pause
-            while (left := until - clocks.monotonic()) > 0 and not self._stopping.is_set():
-                self._health.beat()
-                self._membership.poll(min(left, _IDLE_POLL_SECONDS), 1)
-        self._finished = True
+        # Nothing is open now, and what does not answer must not hold up a stop.
+        self._finished = self._stopping.is_set()
 
 
 def _make_publisher(config: Config, consumer: Consumer, exactly_once: bool, transactional_id: str) -> Publisher:

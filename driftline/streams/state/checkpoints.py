@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from driftline.streams.state.manifest import (
     pack,
     unpack,
 )
+from driftline.streams.state.retention import TaskKeys, find_leftovers
 from driftline.streams.state.rings import KEPT_CHECKPOINTS, plan_write, read_ring, whole_ring
 from driftline.streams.state.store import Copy, Store, Write
 from driftline.streams.task import PartitionId, RestoredRing, RestoredState, StateDelta
@@ -84,8 +84,7 @@ class Checkpoints:
         self._scope = scope
         self._inputs = inputs
         self.task = task
-        # One hash tag a task: a script may touch keys of one slot only.
-        self._root = f"{{{scope.key_prefix}:{scope.environment}:{cluster_id}:{scope.group}:{task}}}"
+        self._keys = TaskKeys(f"{{{scope.key_prefix}:{scope.environment}:{cluster_id}:{scope.group}:{task}}}")
         self.token = secrets.token_hex(8)
         self.epoch = 0
         self._head = ""
@@ -104,21 +103,13 @@ class Checkpoints:
         """Whether the whole state travels with the committed offsets, so that no base checkpoint is needed."""
         return self._small is not None
 
-    @property
-    def owner_key(self) -> str:
-        return f"{self._root}:owner"
-
-    @property
-    def head_key(self) -> str:
-        return f"{self._root}:head"
-
     def head(self) -> str:
         """The id of the newest checkpoint in the store, without claiming the task."""
-        return self._store.head(self.head_key)
+        return self._store.head(self._keys.head)
 
     def claim(self, epoch_floor: int = 0) -> str:
         """Become the owner; the id of the newest checkpoint, committed or not."""
-        claim = self._store.claim(self.owner_key, self.head_key, self.token, epoch_floor)
+        claim = self._store.claim(self._keys.owner, self._keys.head, self.token, epoch_floor)
         self.epoch, self._head = claim.epoch, claim.head
         return claim.head
 
@@ -136,7 +127,7 @@ class Checkpoints:
         LostStateError : missing or damaged.
         StateError : of another world (cluster, topics, partitions, version).
         """
-        data = self._store.read([self._manifest_key(reference.id)])[0]
+        data = self._store.read([self._keys.manifest(reference.id)])[0]
         if data is None:
             raise LostStateError(f'task "{self.task}": checkpoint {reference.id} is gone from Redis')
         if checksum(data) != reference.checksum:
@@ -147,7 +138,7 @@ class Checkpoints:
         """Readable manifests of committed checkpoints before the head, newest first; for recovery with replay."""
         found: list[Manifest] = []
         ids = self._older_ids()
-        for data in self._store.read([self._manifest_key(i) for i in ids]):
+        for data in self._store.read([self._keys.manifest(i) for i in ids]):
             if data is not None:
                 try:
                     found.append(decode_manifest(data, self.task))
@@ -163,7 +154,7 @@ class Checkpoints:
         """Whether the newest checkpoint is the empty first one, or none: nothing was ever published on top of it."""
         if not self._head:
             return True
-        data = self._store.read([self._manifest_key(self._head)])[0]
+        data = self._store.read([self._keys.manifest(self._head)])[0]
         return data is not None and decode_manifest(data, self.task).sequence == 1
 
     def load_inline(self, reference: CommitReference, offsets: Offsets) -> Loaded | None:
@@ -204,7 +195,7 @@ class Checkpoints:
         current = self._current
         sequence = (self._sequence if current is None else current.sequence) + 1
         id_ = f"{sequence}-{self.epoch}-{self.token}"
-        write = Write(self.task, self.owner_key, self.token, self.head_key, self._head, id_)
+        write = Write(self.task, self._keys.owner, self.token, self._keys.head, self._head, id_)
         replaced: list[str] = []
         blobs = dict(current.blobs) if current is not None else {}
         rings = dict(current.rings) if current is not None else {}
@@ -212,9 +203,8 @@ class Checkpoints:
         written_to = self._put_rings(write, delta, rings, replaced, id_)
         manifest = self._manifest(id_, sequence, offsets, blobs, rings)
         data = encode_manifest(manifest)
-        write.values.append((self._manifest_key(id_), data))
-        # Recovery from a lost manifest needs the names of those before it: they stand in a key of their own.
-        write.values.append((f"{self._root}:kept", " ".join([id_, *manifest.kept]).encode()))
+        write.values.append((self._keys.manifest(id_), data))
+        write.values.append((self._keys.kept, " ".join([id_, *manifest.kept]).encode()))
         write.deletes.extend(self._trash)
         self._pending = _Pending(manifest, written_to, replaced)
         inline = self._inline(delta)
@@ -238,7 +228,7 @@ class Checkpoints:
         self._replaced[manifest.id] = pending.replaced
         known = [manifest.id, *manifest.kept]
         for old in known[KEPT_CHECKPOINTS:]:
-            self._trash.append(self._manifest_key(old))
+            self._trash.append(self._keys.manifest(old))
         # What the oldest kept checkpoint replaced was last named by the one before it.
         oldest_kept = known[KEPT_CHECKPOINTS - 1] if len(known) > KEPT_CHECKPOINTS else None
         if oldest_kept is not None:
@@ -248,17 +238,11 @@ class Checkpoints:
         """Name to store key of every blob and ring of the current checkpoint; for base checkpoints."""
         if self._current is None:
             return {}
-        blobs = {f"b:{name}": self._key(entry.key) for name, entry in self._current.blobs.items()}
-        return blobs | {f"r:{name}": self._key(entry.key) for name, entry in self._current.rings.items()}
-
-    def _key(self, last: str) -> str:
-        return f"{self._root}:{last}"
-
-    def _manifest_key(self, id_: str) -> str:
-        return f"{self._root}:m:{id_}"
+        blobs = {f"b:{name}": self._keys.of(entry.key) for name, entry in self._current.blobs.items()}
+        return blobs | {f"r:{name}": self._keys.of(entry.key) for name, entry in self._current.rings.items()}
 
     def _older_ids(self) -> list[str]:
-        listed = (self._store.read([f"{self._root}:kept"])[0] or b"").decode("utf-8", "replace").split()
+        listed = (self._store.read([self._keys.kept])[0] or b"").decode("utf-8", "replace").split()
         # The first is the newest attempt, which may never have been committed.
         return listed[1:]
 
@@ -287,10 +271,10 @@ class Checkpoints:
         for name, blob in delta.blobs.items():
             old = blobs.pop(name, None)
             if old is not None:
-                replaced.append(self._key(old.key))
+                replaced.append(self._keys.of(old.key))
             if blob is not None:
                 blobs[name] = BlobEntry(f"b:{name}:{id_}", checksum(blob), len(blob))
-                write.values.append((self._key(f"b:{name}:{id_}"), blob))
+                write.values.append((self._keys.of(f"b:{name}:{id_}"), blob))
 
     def _put_rings(self, write: Write, delta: StateDelta, rings: dict[str, RingEntry], replaced: list[str], id_: str) -> dict[str, int]:
         written_to: dict[str, int] = {}
@@ -302,14 +286,14 @@ class Checkpoints:
             moved = old is not None and plan.entry.key != old.key
             written_to[ring.name] = plan.entry.head if old is None or moved else max(reached, plan.entry.head)
             if moved and old is not None:
-                replaced.append(self._key(old.key))
+                replaced.append(self._keys.of(old.key))
             if plan.length is not None:
-                write.lengths.append((self._key(plan.length[0]), plan.length[1]))
+                write.lengths.append((self._keys.of(plan.length[0]), plan.length[1]))
             if plan.value is not None:
-                write.values.append((self._key(plan.value[0]), plan.value[1]))
+                write.values.append((self._keys.of(plan.value[0]), plan.value[1]))
             if plan.copy is not None:
-                write.copies.append(_under(plan.copy, self._root))
-            write.ranges.extend((self._key(key), offset, part) for key, offset, part in plan.ranges)
+                write.copies.append(_under(plan.copy, self._keys))
+            write.ranges.extend((self._keys.of(key), offset, part) for key, offset, part in plan.ranges)
         return written_to
 
     def _load(self, manifest: Manifest) -> Loaded:
@@ -323,8 +307,8 @@ class Checkpoints:
     def _read(self, manifest: Manifest) -> tuple[RestoredState, dict[str, int]]:
         """The state a manifest names, and the highest row written of each ring."""
         blob_names, ring_names = list(manifest.blobs), list(manifest.rings)
-        keys = [self._key(manifest.blobs[name].key) for name in blob_names] + [self._key(manifest.rings[name].key) for name in ring_names]
-        values = self._store.read(keys)
+        names = [manifest.blobs[name].key for name in blob_names] + [manifest.rings[name].key for name in ring_names]
+        values = self._store.read(list(map(self._keys.of, names)))
         blobs: dict[str, bytes] = {}
         for name, value in zip(blob_names, values, strict=False):
             blobs[name] = self._checked_blob(name, manifest.blobs[name], value)
@@ -384,33 +368,11 @@ class Checkpoints:
         if frozenset((topic, partition) for topic, partition, _ in manifest.offsets) != self._inputs:
             raise StateError(f'task "{self.task}": the checkpoint holds offsets of other partitions than the task reads')
 
-    def _sweep(self, ids: list[str]) -> None:
-        """Find what no kept checkpoint names: the leftover of an aborted attempt, and what was due for removal.
-
-        Parameters
-        ----------
-        ids : committed checkpoints, newest first.
-        """
-        listed = list(dict.fromkeys([*ids, *([self._head] if self._head else [])]))
-        named = dict(zip(listed, map(self._named_keys, self._store.read([self._manifest_key(i) for i in listed])), strict=True))
-        kept = [i for i in ids[:KEPT_CHECKPOINTS] if i in named]
-        alive = set[str]().union(*(named[i] for i in kept))
-        for id_ in listed:
-            if id_ not in kept:
-                self._trash += [self._manifest_key(id_), *sorted(named[id_] - alive)]
-        for newer, older in itertools.pairwise(kept):
-            self._replaced[newer] = sorted(named[older] - named[newer])
-
-    def _named_keys(self, data: bytes | None) -> set[str]:
-        if data is None:
-            return set()
-        try:
-            manifest = decode_manifest(data, self.task)
-        except StateError:
-            return set()
-        last = [blob.key for blob in manifest.blobs.values()] + [ring.key for ring in manifest.rings.values()]
-        return {self._key(key) for key in last}
+    def _sweep(self, committed: list[str]) -> None:
+        found = find_leftovers(self._store.read, self._keys, self.task, committed, self._head)
+        self._trash += found.trash
+        self._replaced = found.replaced
 
 
-def _under(copy: Copy, root: str) -> Copy:
-    return Copy(f"{root}:{copy.key}", f"{root}:{copy.source}", copy.head, copy.parts, copy.tail)
+def _under(copy: Copy, keys: TaskKeys) -> Copy:
+    return Copy(keys.of(copy.key), keys.of(copy.source), copy.head, copy.parts, copy.tail)

@@ -12,7 +12,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from driftline.schemas.config import Config
 from driftline.streams.errors import AwayError, SetupError
+from driftline.streams.kafka import secret_text
 from driftline.streams.state.store import Claim, Write, refusal
 
 _log = logging.getLogger(__name__)
@@ -110,6 +112,12 @@ class RedisStore:
         if known is not None and known != run_id:
             _log.warning("redis_restarted old_run_id=%s new_run_id=%s", known, run_id)
             raise redis.exceptions.ConnectionError("the server restarted; its state must be read again")
+
+
+def open_store(config: Config) -> RedisStore:
+    """The store that a configuration names, with a deadline that leaves time to abort the transaction (PROTOCOL 10)."""
+    url = config.redis.url if isinstance(config.redis.url, str) else secret_text(config.redis.url)
+    return RedisStore(url, timeout_seconds=min(5.0, config.kafka.transaction_timeout / 3000))
 
 
 class _redis_errors:  # noqa: N801 - a context manager that reads as one

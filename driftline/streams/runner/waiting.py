@@ -1,0 +1,74 @@
+"""Waiting for Redis, for Kafka or for a rebalance, without losing the place in the group."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Final
+
+from driftline.streams.errors import AwayError, FatalError, OwnershipError, WriteRefused
+from driftline.streams.http import Health
+from driftline.streams.runner.membership import Membership
+from driftline.streams.state.store import Store
+
+_log = logging.getLogger(__name__)
+
+_PAUSE_SECONDS: Final = (0.1, 0.5, 1.0, 2.0, 5.0)
+_POLL_SECONDS: Final = 0.2
+# A little longer than the session timeout: by then Kafka has told a zombie that it is one.
+SESSION_SECONDS: Final = 15.0
+
+
+class Waiting:
+    """Pauses in which rebalances are served, the process counts as alive and a stop ends everything."""
+
+    def __init__(self, membership: Membership, store: Store, health: Health, stopping: threading.Event) -> None:
+        self._membership = membership
+        self._store = store
+        self._health = health
+        self._stopping = stopping
+
+    def store_answers(self, seconds: float = float("inf")) -> None:
+        """Return when the store answers or the worker is stopped.
+
+        Raises
+        ------
+        FatalError : it did not within `seconds`.
+        """
+        began, attempt = time.monotonic(), 0
+        while not self._stopping.is_set():
+            try:
+                self._store.check()
+                self._health.redis(None)
+                return
+            except AwayError as error:
+                if time.monotonic() - began > seconds:
+                    raise FatalError(f"{error.message}, for {seconds:.0f} s", hint="is redis.url right and Redis up?") from error
+                pause = _PAUSE_SECONDS[min(attempt, len(_PAUSE_SECONDS) - 1)]
+                _log.warning("store_away error=%r retry_in_seconds=%.1f", error.message, pause)
+                self._health.redis(error.message)
+            attempt += 1
+            self.pause(pause)
+
+    def rebalance(self, refused: WriteRefused) -> None:
+        """Another worker took our task; return when Kafka says so too.
+
+        Raises
+        ------
+        OwnershipError : it did not within a session, so two workers that Kafka does not know of each other claim one task.
+        """
+        before = self._membership.changes
+        deadline = time.monotonic() + SESSION_SECONDS
+        while self._membership.changes == before:
+            if time.monotonic() > deadline or self._stopping.is_set():
+                hint = "does another installation use the same redis.key_prefix, environment and group?"
+                raise OwnershipError(refused.message, hint=hint)
+            self.pause(_POLL_SECONDS)
+
+    def pause(self, seconds: float) -> None:
+        """Let time pass; nothing is read, because nothing is assigned to the client now."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and not self._stopping.is_set():
+            self._health.beat()
+            self._membership.poll(min(left, _POLL_SECONDS), 1)
