@@ -222,3 +222,17 @@ def test_group_is_the_one_that_status_and_topics_know(bench: Bench, drift_event:
     [place] = consumer.committed([TopicPartition(DRIFT.full_name(bench.prefix), 0)], timeout=10)
     consumer.close()
     assert place.offset == 1
+
+
+def test_worker_that_would_read_aborted_events_refuses_to_start(bench: Bench) -> None:
+    code = f"""
+import sys
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
+from driftline.streams.alert.transport import CommittedConsumerThread
+CommittedConsumerThread._create_worker_consumer = AIOKafkaConsumerThread._create_worker_consumer   # Faust's own: uncommitted
+sys.argv = ["worker", {bench.config.model_dump_json()!r}, "1"]
+exec(open({str(WORKER)!r}).read())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=80)
+    assert done.returncode == 1
+    assert "alert_stopped error=IsolationError: expected the alert app to read committed records" in done.stderr

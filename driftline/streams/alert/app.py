@@ -17,6 +17,7 @@ from typing import Any
 
 import faust
 import redis
+from aiokafka.errors import KafkaError
 from mode.supervisors import CrashingSupervisor
 
 from driftline.streams.alert import transport
@@ -45,6 +46,7 @@ class AppSettings:
     brokers : ``host:port,host:port``.
     until_idle_s : end with 0 after this many seconds with nothing to do; None runs on.
     republish_s : time between two publications of all open alerts.
+    check_crcs : False for the embedded broker, whose transactional batches carry a wrong checksum.
     """
 
     brokers: str
@@ -56,6 +58,7 @@ class AppSettings:
     republish_s: float = 300
     instance_id: str | None = None
     session_timeout_s: float = 30
+    check_crcs: bool = True
 
 
 def faust_app(settings: AppSettings) -> Any:
@@ -76,6 +79,7 @@ def faust_app(settings: AppSettings) -> Any:
         broker_session_timeout=settings.session_timeout_s,
         broker_heartbeat_interval=settings.session_timeout_s / 10,
         broker_commit_interval=1.0,
+        broker_check_crcs=settings.check_crcs,
         consumer_group_instance_id=settings.instance_id,
         consumer_auto_offset_reset="earliest",
         producer_acks=-1,
@@ -140,6 +144,8 @@ class AlertApp:
         try:
             await self._app.start()
             await self._watch()
+        except KafkaError as error:
+            raise AwayError(f"aiokafka: {error!r}") from error
         finally:
             self._health.stopping()
             await asyncio.wait_for(self._app.stop(), STOP_SECONDS)
@@ -212,6 +218,8 @@ class AlertApp:
             await _wait(self._ended, LOOK_SECONDS)
             if self._app.crashed or self._agent.crashed:
                 reason = self._app.crash_reason or self._agent.crash_reason
+                if isinstance(reason, FatalError):
+                    raise reason
                 raise RecoverableError(f"Faust stopped: {reason!r}") from reason
             self._health.beat()
             if not self._assigned:

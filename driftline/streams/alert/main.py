@@ -23,7 +23,7 @@ from driftline.streams.alert.watchdog import Progress, Watchdog
 from driftline.streams.alert.worker import AlertWorker, Names
 from driftline.streams.errors import AwayError, SetupError, StreamError
 from driftline.streams.http import Health
-from driftline.streams.kafka import client_properties, make_admin, read_cluster, secret_text
+from driftline.streams.kafka import MOCK_CLUSTER_PREFIX, client_properties, make_admin, read_cluster, secret_text
 from driftline.streams.metrics import Metrics
 from driftline.streams.runner.instance import Instance
 
@@ -108,6 +108,7 @@ def _run(
         settings = AppSettings(
             brokers=config.kafka.bootstrap, group=group, topic=topic, data_directory=directory, credentials=credentials,
             until_idle_s=until_idle_s, session_timeout_s=session_timeout_s, instance_id=place.name,
+            check_crcs=not cluster.cluster_id.startswith(MOCK_CLUSTER_PREFIX),
         )
         app = AlertApp(worker, settings, seed=seed, ends_of=ends_of, progress=progress, health=health, metrics=metrics)
         watchdog.start()

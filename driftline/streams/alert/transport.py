@@ -13,11 +13,13 @@ from aiokafka.consumer.fetcher import READ_COMMITTED
 from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
 
+from driftline.streams.errors import FatalError
+
 SCHEME = "driftline-committed"
 """Of the broker URL: ``driftline-committed://host:9092``."""
 
 
-class IsolationError(RuntimeError):
+class IsolationError(FatalError):
     """The consumer would read aborted drift events; the pinned faust-streaming or aiokafka was replaced."""
 
 
