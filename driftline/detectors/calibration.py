@@ -6,6 +6,7 @@ that differs in the last bit does not give another threshold.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -163,7 +164,7 @@ def adwin_delta(run_length: float) -> float:
     x = math.log(wanted)
     if x <= points[0][0]:
         return 1.0
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in itertools.pairwise(points):
         if x <= x1:
             return _rounded(math.exp(y0 + (y1 - y0) * (x - x0) / (x1 - x0)))
     return _rounded(math.exp(points[-1][1] - (x - points[-1][0]) / _ADWIN_SLOPE))

@@ -94,7 +94,8 @@ class PSI:
     @property
     def counts(self) -> Int64Array:
         """Values of the window in each bin."""
-        return self._bank.arrays.group_counts[0, 0].astype(np.int64)
+        counts: Int64Array = self._bank.arrays.group_counts[0, 0].astype(np.int64)
+        return counts
 
 
 def _edges(values: Float64Array, bins: int) -> Float64Array:

@@ -6,6 +6,7 @@ Run as a script it shows whether another compiler setting gives the same bits.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from driftline.detectors.kernels import ALARM, AdwinBank, PageHinkleyBank, PsiBa
 from driftline.detectors.kernels.psi import NO_GROUP, smoothed_shares
 
 SCOPES, COLUMNS = 3, 4
+FIELDS = ALARM.names or ()
 Update = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -27,16 +29,14 @@ class PsiWithRing:
         shares = smoothed_shares(np.arange(60, 660, 100))
         active = np.ones((SCOPES, COLUMNS))
         active[1, 2] = 0
-        self.bank = PsiBank(
-            SCOPES, COLUMNS, window=[40, 25, 40, 7], groups=groups, expected=shares, threshold=0.35, active=active
-        )
+        self.bank = PsiBank(SCOPES, COLUMNS, window=[40, 25, 40, 7], groups=groups, expected=shares, threshold=0.35, active=active)
         self.ring, self.heads = self.bank.new_ring()
 
     def update(self, codes: np.ndarray, scopes: np.ndarray) -> np.ndarray:
         return self.bank.update(codes, scopes, self.ring, self.heads)
 
     def export(self, scope: int) -> bytes:
-        return self.bank.export(scope) + self.ring[scope].tobytes() + self.heads[scope : scope + 1].tobytes()
+        return b"".join([self.bank.export(scope), self.ring[scope].tobytes(), self.heads[scope : scope + 1].tobytes()])
 
     def restore(self, scope: int, blob: bytes) -> None:
         size = self.ring[scope].size
@@ -74,11 +74,11 @@ def feed(banks: dict[str, Any], stream: tuple[np.ndarray, np.ndarray, np.ndarray
     values, codes, scopes = stream
     alarms: dict[str, list[Any]] = {name: [] for name in banks}
     edges = [0, *sorted(cuts), len(scopes)]
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in itertools.pairwise(edges):
         for name, bank in banks.items():
             rows = values if name in {"adwin", "page_hinkley"} else codes
             for alarm in bank.update(rows[start:stop], scopes[start:stop]):
-                alarms[name].append((int(alarm["row"]) + start, *(alarm[field].item() for field in ALARM.names[1:])))
+                alarms[name].append((int(alarm["row"]) + start, *(alarm[field].item() for field in FIELDS[1:])))
     return alarms
 
 

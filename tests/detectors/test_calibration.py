@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -75,7 +76,7 @@ def test_adwin_alarms_as_often_as_asked(run_length: float) -> None:
 
 def test_adwin_delta_falls_with_the_run_length() -> None:
     deltas = [calibration.adwin_delta(10.0**k) for k in np.arange(1.0, 10.0, 0.25)]
-    assert all(a >= b for a, b in zip(deltas, deltas[1:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(deltas))
     assert calibration.adwin_delta(1e5) == pytest.approx(0.027, rel=0.1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import subprocess
@@ -58,7 +59,7 @@ def test_alarms_are_ordered_by_row_then_scope_of_the_row_then_column() -> None:
     for found in kernel_run.feed(kernel_run.new_banks(), stream, []).values():
         places = [(row, stream[2][row].tolist().index(scope), column) for row, scope, column, *_ in found]
         assert [p[0] for p in places] == sorted(p[0] for p in places)
-        assert all(a <= b for a, b in zip(places, places[1:], strict=False) if a[0] == b[0] and len(set(stream[2][a[0]])) == 2)
+        assert all(a <= b for a, b in itertools.pairwise(places) if a[0] == b[0] and len(set(stream[2][a[0]])) == 2)
 
 
 def test_scopes_do_not_touch_each_other() -> None:

@@ -31,9 +31,7 @@ def expected_shares(scopes: int) -> np.ndarray:
 
 
 def a_bank(threshold: float = 0.1, scopes: int = 2) -> PsiBank:
-    return PsiBank(
-        scopes, 3, window=WINDOWS, groups=groups_of(), expected=expected_shares(scopes), threshold=threshold, n_groups=BINS
-    )
+    return PsiBank(scopes, 3, window=WINDOWS, groups=groups_of(), expected=expected_shares(scopes), threshold=threshold, n_groups=BINS)
 
 
 def codes_and_scopes(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -74,7 +72,7 @@ def test_alarms_come_at_the_crossings_of_the_exact_series() -> None:
     ring, heads = bank.new_ring()
     generator = np.random.default_rng(3)
     shares = expected_shares(1)
-    n = 2_500
+    n = 1_600
     codes = np.stack([generator.choice(bins, size=n, p=shares[0, c, :bins]) for c, bins in enumerate(BINS)], axis=1).astype(np.uint8)
     codes[1_000:1_400, 0] = 3
     codes[codes[:, 1] == 10, 1] = 64
@@ -138,9 +136,7 @@ def test_the_notebook_class_sees_a_shift_and_dates_its_alarm() -> None:
     assert psi.counts.sum() == 1_000
 
 
-@pytest.mark.parametrize(
-    "reference", [np.zeros(100), np.r_[np.zeros(95), np.ones(5)], np.r_[np.zeros(5), np.ones(95)], np.arange(100) % 3]
-)
+@pytest.mark.parametrize("reference", [np.zeros(100), np.r_[np.zeros(95), np.ones(5)], np.r_[np.zeros(5), np.ones(95)], np.arange(100) % 3])
 def test_ties_in_the_reference_merge_and_no_value_is_lost(reference: np.ndarray) -> None:
     psi = PSI(reference, window=100, threshold=0.2)
     assert psi.update_many(reference).size == 0

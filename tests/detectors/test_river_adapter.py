@@ -14,8 +14,8 @@ def stream(name: str, n: int = 2_400) -> list[float]:
     generator = np.random.default_rng(8)
     change = np.arange(n) >= n // 2
     if name in BINARY:
-        return (generator.random(n) < np.where(change, 0.6, 0.1)).astype(float).tolist()
-    return (generator.normal(size=n) + 1.5 * change).tolist()
+        return [float(hit) for hit in generator.random(n) < np.where(change, 0.6, 0.1)]
+    return [float(value) for value in generator.normal(size=n) + 1.5 * change]
 
 
 @pytest.mark.parametrize("name", sorted(river_detectors()))
@@ -67,7 +67,7 @@ def test_values_that_are_not_finite_are_skipped() -> None:
 def test_a_name_that_does_not_exist_is_answered_with_close_ones() -> None:
     with pytest.raises(ValueError, match='got "kswim"; did you mean: KSWIN'):
         RiverDetector("kswim")
-    with pytest.raises(ValueError, match='got "os.system"; did you mean: ADWIN'):
+    with pytest.raises(ValueError, match=r'got "os\.system"; did you mean: ADWIN'):
         RiverDetector("os.system")
 
 

@@ -216,8 +216,26 @@ def adwin_push(
 
 @kernel
 def _update(
-    values, scopes, active, moments, sizes, depth, ticks, fired, totals, variances, delta, clock, max_buckets, shortest, grace, out, row, slot
-):  # type: ignore[no-untyped-def]  # arrays only; the bank below is the typed face
+    values: Float64Array,
+    scopes: Int32Array,
+    active: UInt8Array,
+    moments: Float64Array,
+    sizes: UInt8Array,
+    depth: Int32Array,
+    ticks: Int32Array,
+    fired: UInt8Array,
+    totals: Float64Array,
+    variances: Float64Array,
+    delta: Float64Array,
+    clock: int,
+    max_buckets: int,
+    shortest: float,
+    grace: float,
+    out: Alarms,
+    row: int,
+    slot: int,
+) -> tuple[int, int, int]:
+    """From (row, slot) until the batch ends or `out` may not hold another row; alarms written and where it stopped."""
     n_columns = values.shape[1]
     written = 0
     for i in range(row, values.shape[0]):
@@ -303,12 +321,11 @@ class AdwinBank:
         self._reserve(values.shape[0] * scopes.shape[1])
 
         def step(out: Alarms, row: int, slot: int) -> tuple[int, int, int]:
-            stopped: tuple[int, int, int] = _update(
+            return _update(
                 values, scopes, self.active, self.moments, self.sizes, self.depth, self.ticks, self.fired,
                 self.totals, self.variances, self.delta, self.clock, self.max_buckets,
                 float(self.min_window_length), float(self.grace_period), out, row, slot,
             )  # fmt: skip
-            return stopped
 
         return drain(step, values.shape[0], self.n_columns)
 
@@ -342,7 +359,7 @@ class AdwinBank:
         mean = np.divide(self.moments[:, TOTAL], width, out=np.zeros_like(width), where=width > 0)
         return mean.reshape(self.n_scopes, self.n_columns)
 
-    def _places(self, scope: int) -> tuple[slice, UInt8Array, NDArray[np.intp], UInt8Array]:
+    def _places(self, scope: int) -> tuple[slice, NDArray[np.bool_], NDArray[np.intp], NDArray[np.bool_]]:
         """Series of a scope, rows in use, and for the k-th oldest bucket its slot and whether it is in use."""
         series = slice(scope * self.n_columns, (scope + 1) * self.n_columns)
         rows = np.arange(self.sizes.shape[1]) < self.depth[series, None]

@@ -15,6 +15,7 @@ from driftline.detectors.kernels.bank import (
     Alarms,
     Float64Array,
     Int32Array,
+    UInt8Array,
     all_active,
     checked_rows,
     drain,
@@ -76,12 +77,26 @@ def page_hinkley_push(q: int, x: float, sums: Float64Array, delta: float, thresh
         return 0.0
     sums[q, FIRED] = 1.0
     if up_fires and (up >= down or not down_fires):
-        return up
-    return -down
+        return float(up)
+    return float(-down)
 
 
 @kernel
-def _update(values, scopes, active, sums, delta, threshold, alpha, mode, first, out, row, slot):  # type: ignore[no-untyped-def]  # arrays only; the bank below is the typed face
+def _update(
+    values: Float64Array,
+    scopes: Int32Array,
+    active: UInt8Array,
+    sums: Float64Array,
+    delta: Float64Array,
+    threshold: Float64Array,
+    alpha: Float64Array,
+    mode: NDArray[np.int8],
+    first: float,
+    out: Alarms,
+    row: int,
+    slot: int,
+) -> tuple[int, int, int]:
+    """From (row, slot) until the batch ends or `out` may not hold another row; alarms written and where it stopped."""
     n_columns = values.shape[1]
     written = 0
     for i in range(row, values.shape[0]):
@@ -155,11 +170,10 @@ class PageHinkleyBank:
         values, scopes = checked_rows(values, scopes, np.float64, self.n_columns, self.n_scopes)
 
         def step(out: Alarms, row: int, slot: int) -> tuple[int, int, int]:
-            stopped: tuple[int, int, int] = _update(
+            return _update(
                 values, scopes, self.active, self.sums, self.delta, self.threshold, self.alpha, self.mode,
                 float(self.min_instances), out, row, slot,
             )  # fmt: skip
-            return stopped
 
         return drain(step, values.shape[0], self.n_columns)
 

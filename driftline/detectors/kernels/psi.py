@@ -114,13 +114,13 @@ def psi_refresh(a: PsiArrays, s: int, c: int) -> None:
 @kernel
 def psi_value(a: PsiArrays, s: int, c: int) -> float:
     """The PSI of the window as it is."""
-    return a.sums[s, c, 0] / (a.grouped[s, c] + 0.5 * a.n_groups[s, c]) - a.sums[s, c, 1]
+    return float(a.sums[s, c, 0] / (a.grouped[s, c] + 0.5 * a.n_groups[s, c]) - a.sums[s, c, 1])
 
 
 @kernel
 def psi_limit(a: PsiArrays, s: int, c: int) -> float:
     """The threshold for the rows that count: under no drift PSI grows as 1/n, so fewer rows raise it."""
-    return a.threshold[s, c] * (a.window[c] / a.grouped[s, c])
+    return float(a.threshold[s, c] * (a.window[c] / a.grouped[s, c]))
 
 
 @kernel
@@ -140,7 +140,17 @@ def psi_test(a: PsiArrays, s: int, c: int) -> float:
 
 
 @kernel
-def _update(codes, scopes, a, ring, heads, out, row, slot):  # type: ignore[no-untyped-def]  # arrays only; the bank below is the typed face
+def _update(
+    codes: UInt8Array,
+    scopes: Int32Array,
+    a: PsiArrays,
+    ring: UInt8Array,
+    heads: Int64Array,
+    out: Alarms,
+    row: int,
+    slot: int,
+) -> tuple[int, int, int]:
+    """From (row, slot) until the batch ends or `out` may not hold another row; alarms written and where it stopped."""
     n_columns = codes.shape[1]
     length = ring.shape[1]
     written = 0
@@ -290,8 +300,7 @@ class PsiBank:
             raise ValueError(f"expected a ring of ({self.n_scopes}, >= {longest}, {self.n_columns}), got {ring.shape}")
 
         def step(out: Alarms, row: int, slot: int) -> tuple[int, int, int]:
-            stopped: tuple[int, int, int] = _update(codes, scopes, self.arrays, ring, heads, out, row, slot)
-            return stopped
+            return _update(codes, scopes, self.arrays, ring, heads, out, row, slot)
 
         return drain(step, codes.shape[0], self.n_columns)
 
@@ -308,11 +317,12 @@ class PsiBank:
         a = self.arrays
         used = a.counts[scope] > 0
         columns, codes = np.nonzero(used)
+        distinct = np.bincount(columns, minlength=self.n_columns)
         return pack(
             _MAGIC,
             _VERSION,
             self.n_columns,
-            [np.bincount(columns, minlength=self.n_columns).astype(np.uint8), codes.astype(np.uint8), a.counts[scope][used], a.sums[scope], a.armed[scope]],
+            [distinct.astype(np.uint8), codes.astype(np.uint8), a.counts[scope][used], a.sums[scope], a.armed[scope]],
         )
 
     def restore(self, scope: int, blob: bytes) -> None:
@@ -336,7 +346,7 @@ class PsiBank:
 
 
 def _log_expected(shares: Float64Array, n_groups: Int32Array, window: Int64Array) -> Float64Array:
-    """ln of the expected smoothed counts of a full window; close to ln(k + .5), so the sums stay small."""
+    """Ln of the expected smoothed counts of a full window; close to ln(k + .5), so the sums stay small."""
     logs = np.zeros_like(shares)
     for scope, column in np.ndindex(*n_groups.shape):
         used = shares[scope, column, : n_groups[scope, column]]

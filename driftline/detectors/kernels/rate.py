@@ -103,7 +103,23 @@ def _largest(stakes: Float64Array, s: int, k: int, side: int) -> int:
 
 
 @kernel
-def _update(codes, scopes, active, column_of, hits, factors, stakes, starts, seen, limits, sides, out, row, slot):  # type: ignore[no-untyped-def]  # arrays only; the bank below is the typed face
+def _update(
+    codes: UInt8Array,
+    scopes: Int32Array,
+    active: UInt8Array,
+    column_of: Int64Array,
+    hits: NDArray[np.int8],
+    factors: Float64Array,
+    stakes: Float64Array,
+    starts: Int64Array,
+    seen: Int64Array,
+    limits: Float64Array,
+    sides: NDArray[np.int8],
+    out: Alarms,
+    row: int,
+    slot: int,
+) -> tuple[int, int, int]:
+    """From (row, slot) until the batch ends or `out` may not hold another row; alarms written and where it stopped."""
     n_series = column_of.shape[0]
     written = 0
     for i in range(row, codes.shape[0]):
@@ -194,11 +210,10 @@ class RateBank:
             raise ValueError(f"expected more than {int(self.column_of.max())} columns, got {codes.shape[1]}")
 
         def step(out: Alarms, row: int, slot: int) -> tuple[int, int, int]:
-            stopped: tuple[int, int, int] = _update(
+            return _update(
                 codes, scopes, self.active, self.column_of, self.hits, self.factors, self.stakes, self.starts,
                 self.seen, self.limits, self.sides, out, row, slot,
             )  # fmt: skip
-            return stopped
 
         return drain(step, codes.shape[0], self.n_series)
 

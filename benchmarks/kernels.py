@@ -1,0 +1,104 @@
+"""Nanoseconds an update of each bank, and of river called from Python.
+
+    python benchmarks/kernels.py [--rounds 100] [--json FILE]
+
+One scope, batches of 1,000 rows, 1 and 20 columns, values without drift. Windows are filled before the clock
+starts; the table shows the median and the fastest batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from driftline.detectors.kernels import AdwinBank, PageHinkleyBank, PsiBank, RateBank
+from driftline.detectors.kernels.psi import NO_GROUP
+
+ROWS = 1_000
+BINS = 10
+WARM_ROUNDS = 60
+
+Batch = Callable[[int], None]
+
+
+def batches(columns: int, rounds: int) -> dict[str, Batch]:
+    """For each bank a function that takes batch number k."""
+    generator = np.random.default_rng(20250917)
+    values = generator.normal(size=(rounds, ROWS, columns))
+    codes = generator.integers(0, BINS, (rounds, ROWS, columns)).astype(np.uint8)
+    scopes = np.zeros((ROWS, 1), np.int32)
+    groups = np.full((columns, 67), NO_GROUP, np.uint8)
+    groups[:, :BINS] = np.arange(BINS)
+    hits = np.tile(np.where(np.arange(67) == 3, 1, 0), (columns, 1))
+    adwin = AdwinBank(1, columns, delta=1e-6)
+    page_hinkley = PageHinkleyBank(1, columns, threshold=60.0)
+    psi = PsiBank(1, columns, window=5_000, groups=groups, expected=np.full(BINS, 1 / BINS), threshold=0.1)
+    rate = RateBank(1, column_of=np.arange(columns), hits=hits, rate_up=0.1, rate_down=0.1, run_length=1e8)
+    ring, heads = psi.new_ring()
+    return {
+        "AdwinBank": lambda k: void(adwin.update(values[k], scopes)),
+        "PageHinkleyBank": lambda k: void(page_hinkley.update(values[k], scopes)),
+        "PsiBank": lambda k: void(psi.update(codes[k], scopes, ring, heads)),
+        "RateBank": lambda k: void(rate.update(codes[k], scopes)),
+    }
+
+
+def void(_: object) -> None:
+    """Nothing: the benchmark does not look at alarms."""
+
+
+def river_batches(rounds: int) -> dict[str, Batch]:
+    """River's own classes, one value a call."""
+    from driftline.detectors.river_adapter import river_detectors
+
+    values = np.random.default_rng(20250917).normal(size=(rounds, ROWS))
+
+    def feed(detector: Any, k: int) -> None:
+        for value in values[k].tolist():
+            detector.update(value)
+
+    known = river_detectors()
+    adwin, page_hinkley = known["ADWIN"](delta=1e-6), known["PageHinkley"](delta=0.125, threshold=60.0, alpha=1.0)
+    return {"river ADWIN": lambda k: feed(adwin, k), "river PageHinkley": lambda k: feed(page_hinkley, k)}
+
+
+def measure(batch: Batch, rounds: int, updates: int) -> dict[str, float]:
+    """Median and best nanoseconds an update."""
+    seconds = []
+    for k in range(rounds):
+        start = time.perf_counter()
+        batch(k)
+        seconds.append(time.perf_counter() - start)
+    timed = seconds[WARM_ROUNDS:]
+    return {"median_ns": statistics.median(timed) / updates * 1e9, "best_ns": min(timed) / updates * 1e9}
+
+
+def main() -> None:
+    """Measure, print the table, write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=100, help="timed batches")
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    options = parser.parse_args()
+    rounds = WARM_ROUNDS + options.rounds
+    rows: list[dict[str, object]] = []
+    for columns in (20, 1):
+        for name, batch in batches(columns, rounds).items():
+            rows.append({"name": name, "columns": columns, **measure(batch, rounds, ROWS * columns)})
+    for name, batch in river_batches(rounds).items():
+        rows.append({"name": name, "columns": 1, **measure(batch, rounds, ROWS)})
+    print(f"{'detector':<20}{'columns':>8}{'median ns':>12}{'best ns':>10}")
+    for row in rows:
+        print(f"{row['name']:<20}{row['columns']:>8}{row['median_ns']:>12.1f}{row['best_ns']:>10.1f}")
+    if options.json:
+        options.json.write_text(json.dumps({"batch_rows": ROWS, "rounds": options.rounds, "results": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
