@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -30,15 +31,34 @@ def small_spec(*, segments: dict[str, int] | None = None, learn_rows: int = 400,
 
     return PanelSpec(
         columns=(
-            Column("amount", "numeric", (series("feature:amount", None, *both, run_length=run_length), *flags("amount", "missing", "invalid", "out_of_range", "constant"))),
-            Column("country", "categorical", (series("feature:country", None, "psi", run_length=run_length), *flags("country", "missing", "unseen"))),
-            Column("loss", "numeric", (series("loss", None, *both, run_length=run_length, direction="up"), series("loss:p90", "tail:0.9", "rate", window=100, run_length=run_length)), tails=(0.9,)),
+            Column(
+                "amount",
+                "numeric",
+                (
+                    series("feature:amount", None, *both, run_length=run_length),
+                    *flags("amount", "missing", "invalid", "out_of_range", "constant"),
+                ),
+            ),
+            Column(
+                "country",
+                "categorical",
+                (series("feature:country", None, "psi", run_length=run_length), *flags("country", "missing", "unseen")),
+            ),
+            Column(
+                "loss",
+                "numeric",
+                (
+                    series("loss", None, *both, run_length=run_length, direction="up"),
+                    series("loss:p90", "tail:0.9", "rate", window=100, run_length=run_length),
+                ),
+                tails=(0.9,),
+            ),
             Column("flagged", "binary", (series("flagged", "one", "rate", "adwin", "page_hinkley", run_length=run_length),)),
         ),
         segments={} if segments is None else segments,
         window=SMALL_WINDOW,
         learn_rows=learn_rows,
-    )  # fmt: skip
+    )
 
 
 def stream(n: int, seed: int, *, first: int = 0, shift: float = 0.0, missing: float = 0.02) -> PanelRows:
@@ -67,7 +87,8 @@ def stream(n: int, seed: int, *, first: int = 0, shift: float = 0.0, missing: fl
 
 def _weights(shift: float) -> np.ndarray[Any, Any]:
     weights = np.array([0.4, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.0]) + shift * np.arange(8) / 28
-    return weights / weights.sum()
+    scaled: np.ndarray[Any, Any] = weights / weights.sum()
+    return scaled
 
 
 def joined(parts: Sequence[PanelRows]) -> PanelRows:
@@ -103,7 +124,7 @@ def run(panel: Panel, rows: PanelRows, cuts: Sequence[int] = ()) -> list[tuple[i
     """Signals with their row in the whole stream."""
     edges = [0, *sorted(cuts), rows.n]
     out = []
-    for a, b in zip(edges[:-1], edges[1:], strict=True):
+    for a, b in pairwise(edges):
         out += [(a + signal.row, signal) for signal in panel.update(rows.slice(a, b))]
     return out
 

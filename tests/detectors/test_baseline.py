@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from driftline.detectors.baseline import Baseline, BaselineError
+from driftline.detectors.baseline import Baseline
 from driftline.detectors.baseline_build import BaselineBuilder, mean_and_sd, numeric_reference
-from driftline.detectors.spec import ABOVE, BELOW, INVALID, MISSING, NOT_APPLICABLE, OTHER, UNSEEN, PanelRows
+from driftline.detectors.spec import ABOVE, BELOW, INVALID, MISSING, NOT_APPLICABLE, OTHER, UNSEEN, BaselineError, PanelRows
 from tests.detectors.panel_cases import plain_rows, small_spec, stream
 
 
 def build(rows: PanelRows, *, cuts: tuple[int, ...] = (), exact_rows: int = 10_000, segments: dict[str, int] | None = None) -> Baseline:
     builder = BaselineBuilder(small_spec().columns, segments or {}, exact_rows=exact_rows)
     edges = [0, *cuts, rows.n]
-    for a, b in zip(edges[:-1], edges[1:], strict=True):
+    for a, b in pairwise(edges):
         builder.add(rows.slice(a, b))
     return builder.finish()
 
@@ -113,7 +114,9 @@ def test_mean_and_sd_do_not_depend_on_order_and_do_not_overflow() -> None:
     assert mean_and_sd(values) == mean_and_sd(values[::-1].copy())
     assert mean_and_sd(values)[0] == pytest.approx(values.mean(), rel=1e-9)
     assert mean_and_sd(values)[1] == pytest.approx(values.std(), rel=1e-9)
-    assert mean_and_sd(np.array([1.7e308, -1.7e308])) == (0.0, pytest.approx(1.7e308))
+    mean, sd = mean_and_sd(np.array([1.7e308, -1.7e308]))
+    assert mean == 0.0
+    assert sd == pytest.approx(1.7e308)
 
 
 def test_quantiles_of_negative_zero_do_not_depend_on_arrival() -> None:
@@ -124,10 +127,14 @@ def test_categories_are_ranked_by_count_with_ties_by_value() -> None:
     texts = ["b"] * 3 + ["a"] * 3 + ["z"] * 5 + ["q"]
     values = sorted(set(texts), reverse=True)
     rows = PanelRows(
-        n=len(texts), numeric=np.zeros((len(texts), 0)), numeric_names=[],
+        n=len(texts),
+        numeric=np.zeros((len(texts), 0)),
+        numeric_names=[],
         categorical={"c": (np.array([values.index(t) for t in texts], np.int32), values)},
-        source=np.zeros(len(texts), np.uint16), offset=np.arange(len(texts)), time_ms=np.arange(len(texts)),
-    )  # fmt: skip
+        source=np.zeros(len(texts), np.uint16),
+        offset=np.arange(len(texts)),
+        time_ms=np.arange(len(texts)),
+    )
     builder = BaselineBuilder(None, {})
     builder.add(rows)
     assert builder.finish().columns[0].categories == ("z", "a", "b", "q")
@@ -137,9 +144,14 @@ def test_rare_known_values_are_other_and_a_capped_list_never_says_unseen() -> No
     n = 10_200
     codes = np.concatenate([np.arange(n), np.repeat(np.arange(60), 5)]).astype(np.int32)
     rows = PanelRows(
-        n=len(codes), numeric=np.zeros((len(codes), 0)), numeric_names=[], categorical={"c": (codes, [f"v{i:05d}" for i in range(n)])},
-        source=np.zeros(len(codes), np.uint16), offset=np.arange(len(codes)), time_ms=np.arange(len(codes)),
-    )  # fmt: skip
+        n=len(codes),
+        numeric=np.zeros((len(codes), 0)),
+        numeric_names=[],
+        categorical={"c": (codes, [f"v{i:05d}" for i in range(n)])},
+        source=np.zeros(len(codes), np.uint16),
+        offset=np.arange(len(codes)),
+        time_ms=np.arange(len(codes)),
+    )
     builder = BaselineBuilder(None, {})
     builder.add(rows)
     baseline = builder.finish()
@@ -212,7 +224,10 @@ def test_damaged_files_give_a_clear_error_and_never_another(data: st.DataObject)
     assert bytes(text) == of_numbers([1.0, 2.0, 3.0]).to_json().encode()
 
 
-@pytest.mark.parametrize("text", ["[]", "{}", "null", '{"format": "driftline-baseline", "version": 2}', '{"format": "driftline-baseline", "version": 1}', "[" * 10_000])
+@pytest.mark.parametrize(
+    "text",
+    ["[]", "{}", "null", '{"format": "driftline-baseline", "version": 2}', '{"format": "driftline-baseline", "version": 1}', "[" * 10_000],
+)
 def test_files_that_are_no_baseline_are_refused(text: str) -> None:
     with pytest.raises(BaselineError):
         Baseline.from_json(text)

@@ -60,21 +60,31 @@ def test_missing_invalid_and_not_applicable_have_codes_of_their_own() -> None:
 
 
 def test_an_unseen_category_is_unseen_whatever_its_place_in_the_batch() -> None:
-    coder, rows = coder_and_rows()
+    coder, _ = coder_and_rows()
     codes = np.array([0, 1, -1, 1], np.int32)
     batch = PanelRows(
-        n=4, numeric=np.zeros((4, 0)), numeric_names=[], categorical={"country": (codes, ["atlantis", "c0"])},
-        source=np.zeros(4, np.uint16), offset=np.arange(4), time_ms=np.arange(4),
-    )  # fmt: skip
+        n=4,
+        numeric=np.zeros((4, 0)),
+        numeric_names=[],
+        categorical={"country": (codes, ["atlantis", "c0"])},
+        source=np.zeros(4, np.uint16),
+        offset=np.arange(4),
+        time_ms=np.arange(4),
+    )
     assert coder.encode(batch)[0][:, 1].tolist() == [UNSEEN, 0, MISSING, 0]
 
 
 def test_a_column_that_is_not_sent_is_missing_and_one_of_the_wrong_kind_invalid() -> None:
     coder, _ = coder_and_rows()
     batch = PanelRows(
-        n=2, numeric=np.array([[1.0], [np.nan]]), numeric_names=["country"], categorical={"amount": (np.array([0, -1], np.int32), ["12"])},
-        source=np.zeros(2, np.uint16), offset=np.arange(2), time_ms=np.arange(2),
-    )  # fmt: skip
+        n=2,
+        numeric=np.array([[1.0], [np.nan]]),
+        numeric_names=["country"],
+        categorical={"amount": (np.array([0, -1], np.int32), ["12"])},
+        source=np.zeros(2, np.uint16),
+        offset=np.arange(2),
+        time_ms=np.arange(2),
+    )
     codes, _ = coder.encode(batch)
     assert codes[:, 0].tolist() == [INVALID, MISSING]
     assert codes[:, 1].tolist() == [INVALID, MISSING]

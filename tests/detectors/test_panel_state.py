@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -51,7 +51,7 @@ def test_restoring_at_every_commit_equals_never_stopping(cuts: list[int]) -> Non
     expected = placed(run(Panel(SPEC), STREAM))
     store, found = Store(), []
     edges = [0, *sorted(cuts), STREAM.n]
-    for a, b in zip(edges[:-1], edges[1:], strict=True):
+    for a, b in pairwise(edges):
         panel = store.load()
         found += placed(run(panel, STREAM.slice(a, b)), a)
         store.take(panel)
@@ -59,7 +59,7 @@ def test_restoring_at_every_commit_equals_never_stopping(cuts: list[int]) -> Non
     once, whole = Panel(SPEC), Store()
     run(once, STREAM)
     whole.take(once)
-    assert {name: blob for name, blob in store.blobs.items()} == whole.blobs
+    assert store.blobs == whole.blobs
     assert store.rings == whole.rings
 
 
@@ -93,15 +93,6 @@ def saved(stop: int = 1_300) -> tuple[dict[str, bytes], dict[str, RingState]]:
 
 SAVED = saved()
 LEARNING = saved(300)
-
-
-def restore_or_refuse(blobs: Mapping[str, bytes], rings: Mapping[str, RingState]) -> None:
-    try:
-        panel = Panel.restore(SPEC, blobs, rings)
-    except StateError as error:
-        assert "checkpoint" in str(error)
-        return
-    run(panel, STREAM.slice(1_300, 1_500))
 
 
 @settings(deadline=None, max_examples=60)
