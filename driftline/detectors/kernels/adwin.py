@@ -373,20 +373,9 @@ class AdwinBank:
         series, rows, slots, used = self._places(scope)
         totals = np.take_along_axis(self.totals[series], slots, axis=2)
         variances = np.take_along_axis(self.variances[series], slots, axis=2)
-        return pack(
-            _MAGIC,
-            _VERSION,
-            self.n_columns,
-            [
-                self.depth[series].astype(np.uint8),
-                self.fired[series],
-                self.ticks[series],
-                self.moments[series],
-                self.sizes[series, :, SIZE][rows],
-                totals[used],
-                variances[:, 1:][used[:, 1:]],
-            ],
-        )
+        depth, sizes = self.depth[series].astype(np.uint8), self.sizes[series, :, SIZE][rows]
+        arrays = [depth, self.fired[series], self.ticks[series], self.moments[series], sizes, totals[used], variances[:, 1:][used[:, 1:]]]
+        return pack(_MAGIC, _VERSION, self.n_columns, arrays)
 
     def restore(self, scope: int, blob: bytes) -> None:
         """Continue one scope from `export`, as if it had never stopped."""
