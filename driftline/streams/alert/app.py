@@ -232,7 +232,15 @@ class AlertApp:
                 return
             if now - republished > self._settings.republish_s:
                 republished = now
-                await self._in_thread(self._worker.republish, sorted(self._handled))
+                await self._republish()
+
+    async def _republish(self) -> None:
+        """Every few minutes; while Kafka or Redis is away the next time will do."""
+        owned = sorted(tp.partition for tp in self._app.consumer.assignment() if tp.topic == self._settings.topic)
+        try:
+            await self._in_thread(self._worker.republish, owned)
+        except (AwayError, redis.ConnectionError, redis.TimeoutError) as error:
+            log.warning("alert_republish_put_off reason=%s", error)
 
     def _ends_after(self, idle_seconds: float) -> bool:
         limit = 2 * LOOK_SECONDS if self._draining else self._settings.until_idle_s
