@@ -8,7 +8,7 @@ its values one after another in row order, the batch's cut never shows in the re
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -96,8 +96,9 @@ def series_rows(values: ArrayLike) -> tuple[Float64Array, Int32Array]:
     return rows, np.zeros(rows.shape, np.int32)
 
 
-def pack(magic: bytes, version: int, n_columns: int, arrays: list[NDArray[Any]]) -> bytes:
+def pack(magic: bytes, version: int, n_columns: int, arrays: Iterable[NDArray[Any]]) -> bytes:
     """State of one scope: a frame and each array with its length, little-endian, no pickle."""
+    arrays = list(arrays)
     parts = [_FRAME.pack(magic, version, len(arrays), n_columns, 0)]
     for array in arrays:
         payload = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
