@@ -375,7 +375,8 @@ class AdwinBank:
         totals = np.take_along_axis(self.totals[series], slots, axis=2)
         variances = np.take_along_axis(self.variances[series], slots, axis=2)
         depth, sizes = self.depth[series].astype(np.uint8), self.sizes[series, :, SIZE][rows]
-        arrays: list[NDArray[Any]] = [depth, self.fired[series], self.ticks[series], self.moments[series], sizes, totals[used], variances[:, 1:][used[:, 1:]]]
+        counters: list[NDArray[Any]] = [depth, self.fired[series], self.ticks[series], self.moments[series]]
+        arrays = [*counters, sizes, totals[used], variances[:, 1:][used[:, 1:]]]
         return pack(_MAGIC, _VERSION, self.n_columns, arrays)
 
     def restore(self, scope: int, blob: bytes) -> None:
