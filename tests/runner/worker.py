@@ -29,7 +29,7 @@ def make_config(bootstrap: str, redis_url: str, prefix: str, **kafka: object) ->
 
 
 def make_runner(settings: dict[str, object], **options: object) -> Runner:
-    config = make_config(str(settings["bootstrap"]), str(settings["redis"]), str(settings["prefix"]))
+    config = make_config(str(settings["bootstrap"]), str(settings["redis"]), str(settings["prefix"]), **settings.get("kafka", {}))  # type: ignore[arg-type]
     source, output = str(settings["source"]), str(settings["output"])
     checkpoints = settings.get("checkpoints")
     if checkpoints:

@@ -9,8 +9,9 @@ from typing import Any, Final, Protocol, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
+from driftline.schemas.config import Kafka
 from driftline.streams.errors import AwayError, OutputError, OwnershipError, RecoverableError, SetupError, UncertainError
-from driftline.streams.kafka import needs_a_person
+from driftline.streams.kafka import make_producer, needs_a_person
 from driftline.streams.task import Output
 
 _log = logging.getLogger(__name__)
@@ -266,3 +267,11 @@ class AtLeastOnce:
     def _delivered(self, error: KafkaError | None, _message: object) -> None:
         if error is not None and self._failed is None:
             self._failed = error
+
+
+def make_publisher(kafka: Kafka, consumer: Consumer, *, exactly_once: bool, transactional_id: str) -> Publisher:
+    """The publisher of a guarantee; only the transactional one needs an id that a restart will have too."""
+    seconds = kafka.transaction_timeout / 1000
+    if exactly_once:
+        return Transactions(lambda: make_producer(kafka, transactional_id=transactional_id), timeout_seconds=seconds)
+    return AtLeastOnce(lambda: make_producer(kafka), consumer, timeout_seconds=seconds)

@@ -18,12 +18,12 @@ from driftline.schemas.config import Config
 from driftline.streams.cluster import Cluster
 from driftline.streams.errors import AwayError, FatalError, RecoverableError, WriteRefused
 from driftline.streams.http import Health
-from driftline.streams.kafka import MOCK_CLUSTER_PREFIX, START_SECONDS, from_kafka, make_consumer, make_producer
+from driftline.streams.kafka import MOCK_CLUSTER_PREFIX, START_SECONDS, from_kafka, make_consumer
 from driftline.streams.metrics import ABORTS, BATCH_RECORDS, DROPPED, LAG, PROCESS_SECONDS, REBALANCES, RECOVERIES, TASKS, Metrics
 from driftline.streams.runner.commit import Committer
 from driftline.streams.runner.instance import Instance
 from driftline.streams.runner.membership import Batches, Membership
-from driftline.streams.runner.publisher import AtLeastOnce, Publisher, Transactions
+from driftline.streams.runner.publisher import make_publisher
 from driftline.streams.runner.restore import OnLostState, Restorer, RunningTask, read_committed
 from driftline.streams.runner.signals import handled
 from driftline.streams.runner.tasks import TaskTable
@@ -96,7 +96,7 @@ class Runner:
         exactly_once = config.kafka.guarantee == "exactly_once" if transactional is None else transactional
         # The embedded broker makes a static member wait for its own former session to end.
         self._consumer: Consumer = make_consumer(config.kafka, group, instance=member if exactly_once else None)
-        self._publisher = _make_publisher(config, self._consumer, exactly_once, member)
+        self._publisher = make_publisher(config.kafka, self._consumer, exactly_once=exactly_once, transactional_id=member)
         base = open_base_log(config, cluster, group)
         self._restorer = Restorer(
             processor,
@@ -130,7 +130,7 @@ class Runner:
         self._stopping = threading.Event()
         self._draining = threading.Event()
         self._waiting = Waiting(self._membership, store, self._health, self._stopping)
-        self._finished = False
+        self._finished = self._reload = False
         self._recoveries = 0
         self._commits_seen = 0
         self._dropped_seen = 0
@@ -182,6 +182,10 @@ class Runner:
             self._committer.begin()
             patience = 0.01 if self._tasks.pending(self._membership.owned) else _IDLE_POLL_SECONDS
             batches = self._membership.poll(self._committer.seconds_left(patience), self._committer.room())
+            if self._reload:
+                # A rebalance aborted tasks that stay here too: load them again from what was committed.
+                self._reload, batches = False, {}
+                self._membership.forget(list(self._membership.next))
             self._feed(batches)
             self._tick()
             if self._committer.due() or self._stopping.is_set():
@@ -365,6 +369,7 @@ class Runner:
         if self._committer.open:
             self._committer.abort()
             self._tasks.clear()
+            self._reload = True
             return
         self._tasks.remove(partitions)
 
@@ -390,11 +395,3 @@ class Runner:
         self._pending_since = clocks.monotonic()
         # Nothing is open now, and what does not answer must not hold up a stop.
         self._finished = self._stopping.is_set()
-
-
-def _make_publisher(config: Config, consumer: Consumer, exactly_once: bool, transactional_id: str) -> Publisher:
-    seconds = config.kafka.transaction_timeout / 1000
-    if exactly_once:
-        return Transactions(lambda: make_producer(config.kafka, transactional_id=transactional_id), timeout_seconds=seconds)
-    return AtLeastOnce(lambda: make_producer(config.kafka), consumer, timeout_seconds=seconds)
-
