@@ -24,14 +24,14 @@ class Window:
     ----------
     record_ms : shape (n,), of the predictions.
     age_ms : a prediction takes labels up to this long after it.
-    from_ms : labels before this may be swept already, so they count for nobody.
+    from_ms : shape (n,), labels before this may be swept already, so they do not count for the row.
     next_offset : labels at or beyond this offset of the labels topic have not been read by this attempt.
     models : shape (n,), model hashes; a label that names another model is not seen.
     """
 
     record_ms: Int64
     age_ms: int
-    from_ms: int
+    from_ms: Int64
     next_offset: int
     models: npt.NDArray[np.uint32]
 
@@ -82,7 +82,7 @@ def _match_single(rows: Int64, joined: bytes, window: Window, out: Matches) -> N
     facts = np.frombuffer(joined, FACT)
     record = window.record_ms[rows]
     own = (facts["model"] == 0) | (facts["model"] == window.models[rows])
-    seen = own & (facts["labels_offset"] < window.next_offset) & (facts["time_ms"] >= window.from_ms)
+    seen = own & (facts["labels_offset"] < window.next_offset) & (facts["time_ms"] >= window.from_ms[rows])
     in_time = seen & (facts["time_ms"] <= record + window.age_ms)
     taken = rows[in_time]
     out.found[taken] = True
@@ -100,7 +100,7 @@ def _match_single(rows: Int64, joined: bytes, window: Window, out: Matches) -> N
 def _match_several(row: int, facts: list[Fact], window: Window, out: Matches) -> None:
     model = int(window.models[row])
     limit = int(window.record_ms[row]) + window.age_ms
-    seen = [f for f in facts if f.model in (0, model) and f.labels_offset < window.next_offset and f.time_ms >= window.from_ms]
+    seen = [f for f in facts if f.model in (0, model) and f.labels_offset < window.next_offset and f.time_ms >= window.from_ms[row]]
     in_time = [f for f in seen if f.time_ms <= limit]
     late = [f for f in seen if f.time_ms > limit]
     for fact in in_time[1:]:

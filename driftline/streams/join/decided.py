@@ -2,6 +2,8 @@
 
 Bounded and a function of the waiting log alone: two generations, the older dropped when the newer has `GENERATION` rows
 at the end of a block, so at least that many rows back are remembered. The rows are kept as a ring of (id, limit).
+An id that is used again further back than that is a new prediction; the label of the first use is gone by then, unless
+Redis was lost in between and the cache was filled again.
 """
 
 from __future__ import annotations

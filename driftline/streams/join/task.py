@@ -80,6 +80,7 @@ class JoinTask:
         self._inserted = 0
         self._swept_ms = NEVER_MS
         self._rebuild_until: int | None = None
+        self._rebuild_goal = 0
         self._rebuild_clock = SourceClock(setting.label_sources)
         self._dirty = False
         self._open(state)
@@ -115,7 +116,8 @@ class JoinTask:
                 "v": STATE_VERSION,
                 "waiting_next": self.positions().get(self._waiting),
                 "labels_next": self._rebuild_until if self._rebuild_until is not None else self._labels_next,
-                "cached_next": self._cached_next,
+                # Half a rebuild is none: until it is done, the checkpoint asks for all that was there.
+                "cached_next": self._cached_next if self._rebuild_until is None else self._rebuild_goal,
                 "label_ticks": self._label_clock.export(),
                 "waiting_ticks": self._waiting_clock.export(),
                 "marks": self._marks.export(),
@@ -185,7 +187,7 @@ class JoinTask:
         offset, ticks = self._marks.first()
         self._cache.reset(offset)
         self._rebuild_clock.restore(ticks)
-        self._rebuild_until = self._labels_next
+        self._rebuild_until, self._rebuild_goal = self._labels_next, self._cached_next
         self._labels_next = offset
         self._cached_next = offset
 
@@ -266,9 +268,9 @@ class JoinTask:
         for item in due:
             n = len(item.block)
             self._pending_rows -= n
-            self._waiting_clock.advance(item.block.source, item.block.tick_ms)
+            before = self._waiting_clock.advance(item.block.source, item.block.tick_ms)
             if n:
-                outputs += self._decide(item.block, packed[at : at + n])
+                outputs += self._decide(item.block, packed[at : at + n], before)
             at += n
         self._marks.drop(self._swept_before_ms())
         return outputs
@@ -292,7 +294,7 @@ class JoinTask:
         known = np.array([*(name in self._setting.models for name in block.model.values), False], np.bool_)
         return known[block.model.codes]
 
-    def _decide(self, block: WaitingBlock, packed: list[bytes | None]) -> list[Output]:
+    def _decide(self, block: WaitingBlock, packed: list[bytes | None], before_ms: int) -> list[Output]:
         assert self._age_ms is not None
         own = self._own(block)
         if not own.any():
@@ -310,7 +312,8 @@ class JoinTask:
         else:
             mine, repeats = keys, self._decided.repeats(keys)
         self._decided.add(mine, (block.record_ms + self._age_ms)[own])
-        from_ms = self._swept_before_ms()
+        # Row by row, not by the block's tick: a block may span days when history is read.
+        from_ms = np.maximum(np.maximum.accumulate(block.record_ms), before_ms) - max(self._age_ms, EARLY_MS)
         matches = match(packed, Window(block.record_ms, self._age_ms, from_ms, self._labels_next or 0, hashes))
         outputs: list[Output] = []
         for code, name in enumerate(block.model.values):

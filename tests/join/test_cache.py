@@ -1,0 +1,190 @@
+"""One suite for both label caches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import redis
+
+from driftline.streams.columns import LabelBlock
+from driftline.streams.ingest.values import texts
+from driftline.streams.join import CacheLost, LabelCache, MemoryLabelCache
+from driftline.streams.join.facts import FACT_BYTES, facts_of, read_facts
+from driftline.streams.join.redis_cache import RedisLabelCache
+from tests.join.logs import Join, ids
+from tests.join.test_cuts import _CONF, _EXPECTED, _STREAMS, finish
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    made = redis.Redis.from_url(redis_url)
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["memory", "redis"])
+def cache(request: pytest.FixtureRequest) -> LabelCache:
+    if request.param == "memory":
+        return MemoryLabelCache()
+    return RedisLabelCache(request.getfixturevalue("client"), f"{request.getfixturevalue('redis_prefix')}:{{join/0/0}}")
+
+
+def facts(times: list[int], offset: int = 0, labels: list[str] | None = None) -> list[bytes]:
+    n = len(times)
+    at = np.array(times, np.int64)
+    block = LabelBlock(("labels", 0), 0, ids(["x"] * n), np.arange(offset, offset + n), at, at, np.ones(n))
+    if labels is not None:
+        block.text = texts(labels)
+    return facts_of(block, offset, 0, np.zeros(n, np.bool_))
+
+
+def keys(*names: str) -> list[bytes]:
+    found: list[bytes] = ids(names).tolist()
+    return found
+
+
+def test_what_goes_in_is_found(cache: LabelCache) -> None:
+    cache.reset(0)
+    one, two = facts([5, 6])
+    cache.insert(keys("a", "b"), [one, two], start=0, next_offset=1)
+    assert cache.lookup(keys("b", "none", "a")) == [two, None, one]
+
+
+def test_facts_of_one_id_are_all_kept_the_newest_first(cache: LabelCache) -> None:
+    cache.reset(0)
+    one, two = facts([5, 6])
+    cache.insert(keys("a", "a"), [one, two], start=0, next_offset=1)
+    assert cache.lookup(keys("a")) == [two + one]
+
+
+def test_adding_a_fact_again_changes_nothing(cache: LabelCache) -> None:
+    cache.reset(0)
+    one, two = facts([5, 6])
+    for _ in range(3):
+        cache.insert(keys("a", "a"), [one, two], start=0, next_offset=1)
+    assert cache.lookup(keys("a")) == [two + one]
+
+
+def test_texts_of_any_length_come_back(cache: LabelCache) -> None:
+    cache.reset(0)
+    many = facts([1, 2, 3, 4], labels=["cat", "ü" * 100, "x", "cat"])
+    cache.insert(keys("a", "b", "a", "c"), many, start=0, next_offset=1)
+    found = cache.lookup(keys("a", "none", "b", "c"))
+    assert [[f.text for f in read_facts(value)] if value else None for value in found] == [["cat", "x"], None, ["ü" * 100], ["cat"]]
+
+
+def test_many_entries_go_in_and_come_out_in_order(cache: LabelCache) -> None:
+    cache.reset(0)
+    names = keys(*(f"id-{n}" for n in range(45_000)))
+    values = facts(list(range(45_000)))
+    cache.insert(names, values, start=0, next_offset=1)
+    assert cache.lookup(names) == values
+
+
+def test_settled_ids_are_gone_or_replaced(cache: LabelCache) -> None:
+    cache.reset(0)
+    one, two = facts([5, 6])
+    cache.insert(keys("a", "b"), [one, two], start=0, next_offset=1)
+    cache.settle(keys("a", "b", "c"), [b"", one, b""])
+    assert cache.lookup(keys("a", "b", "c")) == [None, one, None]
+
+
+def test_a_sweep_removes_what_is_old_and_counts_what_nobody_counted(cache: LabelCache) -> None:
+    cache.reset(0)
+    one, two, three = facts([5, 6, 100])
+    counted = read_facts(facts([7], 9)[0])[0].encode(counted=True)
+    cache.insert(keys("a", "b", "b", "c", "c"), [one, one, three, two, counted], start=0, next_offset=1)
+    assert cache.sweep_all(50) == 2
+    assert cache.lookup(keys("a", "b", "c")) == [None, three + one, None]
+
+
+def test_repeated_sweeps_reach_every_entry(cache: LabelCache) -> None:
+    cache.reset(0)
+    names = keys(*(f"id-{n}" for n in range(3_000)))
+    cache.insert(names, facts([5] * 3_000), start=0, next_offset=1)
+    assert sum(cache.sweep(50, 100) for _ in range(80)) == 3_000
+    assert cache.lookup(names) == [None] * 3_000
+
+
+def test_the_cache_says_what_it_covers(cache: LabelCache) -> None:
+    assert cache.covered() is None
+    cache.reset(7)
+    assert cache.covered() == (7, 7)
+    cache.insert(keys("a"), facts([5]), start=7, next_offset=12)
+    assert cache.covered() == (7, 12)
+
+
+def test_a_gap_before_an_insert_is_refused(cache: LabelCache) -> None:
+    with pytest.raises(CacheLost):
+        cache.insert(keys("a"), facts([5]), start=0, next_offset=1)
+    cache.reset(0)
+    cache.insert(keys("a"), facts([5]), start=0, next_offset=3)
+    with pytest.raises(CacheLost):
+        cache.insert(keys("a"), facts([5]), start=5, next_offset=6)
+
+
+def test_a_reset_forgets_everything(cache: LabelCache) -> None:
+    cache.reset(0)
+    cache.insert(keys("a"), facts([5]), start=0, next_offset=3)
+    cache.reset(2)
+    assert (cache.covered(), cache.lookup(keys("a"))) == ((2, 2), [None])
+
+
+def test_outcomes_do_not_depend_on_the_kind_of_cache(cache: LabelCache) -> None:
+    join = Join(_CONF, cache)
+    while join.position[("driftline.labels", 0)] < len(_STREAMS[0].labels) - 5:
+        join.read(_STREAMS[0], 7, 9).commit()
+        join.open()
+    assert finish(join, _STREAMS[0]) == _EXPECTED[0]
+
+
+def test_only_the_owner_writes_to_redis(client: redis.Redis, redis_prefix: str) -> None:
+    owner = f"{redis_prefix}:{{t}}:owner"
+    client.set(owner, "mine 3")
+    mine = RedisLabelCache(client, f"{redis_prefix}:{{t}}", owner_key=owner, token="mine")
+    other = RedisLabelCache(client, f"{redis_prefix}:{{t}}", owner_key=owner, token="other")
+    mine.reset(0)
+    mine.insert(keys("a"), facts([5]), start=0, next_offset=1)
+    for write in (lambda: other.reset(0), lambda: other.insert(keys("b"), facts([5]), start=0, next_offset=1), lambda: other.settle(keys("a"), [b""])):
+        with pytest.raises(CacheLost):
+            write()
+    assert mine.lookup(keys("a", "b")) == [facts([5])[0], None]
+
+
+def test_redis_that_lost_its_last_writes_is_noticed(client: redis.Redis, redis_prefix: str) -> None:
+    cache = RedisLabelCache(client, f"{redis_prefix}:{{t}}")
+    cache.reset(0)
+    cache.insert(keys("a"), facts([5]), start=0, next_offset=10)
+    client.hset(f"{redis_prefix}:{{t}}:labels:bounds", "next", 4)
+    with pytest.raises(CacheLost):
+        cache.insert(keys("b"), facts([5]), start=10, next_offset=11)
+
+
+def test_a_waiting_label_takes_at_most_120_bytes_of_redis_beyond_its_id(client: redis.Redis, redis_prefix: str) -> None:
+    key = f"{redis_prefix}:{{m}}"
+    cache = RedisLabelCache(client, key)
+    cache.reset(0)
+    n = 20_000
+    cache.insert(keys(*(f"id-{i}" for i in range(n))), facts([5] * n), start=0, next_offset=1)
+    used = client.memory_usage(f"{key}:labels", samples=0)
+    assert used is not None
+    assert used / n - 16 <= 120
+
+
+def test_a_commit_takes_one_round_trip_for_inserts_and_one_for_lookups(client: redis.Redis, redis_prefix: str) -> None:
+    cache = RedisLabelCache(client, f"{redis_prefix}:{{t}}")
+    join = Join(_CONF, cache)
+    calls: list[str] = []
+    run = cache._call
+    cache._call = lambda operation, *arguments: calls.append(operation) or run(operation, *arguments)  # type: ignore[method-assign,func-returns-value]
+    for _ in range(10):
+        calls.clear()
+        join.read(_STREAMS[0], 10, 10)
+        assert calls in ([], ["insert"], ["lookup"], ["insert", "lookup"])
+        join.commit()
+
+
+def test_a_fact_is_43_bytes() -> None:
+    assert len(facts([5])[0]) == FACT_BYTES == 43
