@@ -266,12 +266,13 @@ def observations_of(rows: Predictions, part: slice, source: PartitionId, task: s
         return column if column is None or whole else _compact(column, part)
 
     start, stop = part.start, part.stop
+    numeric = cut(rows.features.numeric) if rows.features.numeric_names else None
     invalid = [(row - start, feature) for row, feature in rows.features.invalid if start <= row < stop]
     offset = cut(rows.offset)
     return Observations(
         "predictions", rows.plan.name, task, 0, [source],
         offset=offset, source=np.zeros(len(offset), np.uint16), time_ms=cut(rows.time_ms), record_ms=cut(rows.record_ms),
-        version=text(rows.version), numeric_names=rows.features.numeric_names, numeric=cut(rows.features.numeric) if rows.features.numeric_names else None,
+        version=text(rows.version), numeric_names=rows.features.numeric_names, numeric=numeric,
         categorical={name: text(column) for name, column in rows.features.categorical.items()},
         invalid=np.array(invalid, np.int32).reshape(-1, 2) if invalid else None,
         segments={name: text(column) for name, column in rows.segments.items()},

@@ -242,10 +242,10 @@ class JoinTask:
         packed = facts_of(block, offset, before, counted)
         ids += keys
         facts += packed
-        for row in np.flatnonzero(counted).tolist():
-            # Decided, not yet committed: the removal that is due then must leave this late label where it is.
-            if keys[row] in self._settled:
-                self._settled[keys[row]] = packed[row] + self._settled[keys[row]]
+        for row, key in enumerate(keys if self._settled else ()):
+            # Decided, not yet committed: the removal that is due then must leave this label where it is.
+            if key in self._settled:
+                self._settled[key] = packed[row] + self._settled[key]
 
     def _decide_due(self) -> list[Output]:
         if self._rebuild_until is not None:
@@ -301,6 +301,9 @@ class JoinTask:
             return []
         hashes = np.array([*(self._hashes.get(name, 0) for name in block.model.values), 0], np.uint32)[block.model.codes]
         keys: list[bytes] = block.ids.tolist()
+        if not self._settled.keys().isdisjoint(keys):
+            # Taken by an earlier prediction of this commit: gone, as it would be had the commit come between.
+            packed = [self._settled.get(key, value) or None for key, value in zip(keys, packed, strict=True)]
         if not self._alone:
             keys = _keys_by_model(block, hashes)
         cases: Counter[tuple[str, int]] = Counter()
