@@ -63,7 +63,9 @@ class ReferenceLearner:
     def _builder(self, kind: PanelKind) -> BaselineBuilder:
         if kind not in self._builders:
             spec = self._plan.panel(kind)
-            self._builders[kind] = BaselineBuilder(spec.columns, spec.segments, sensitive=spec.sensitive, hash_key=spec.hash_key)
+            self._builders[kind] = BaselineBuilder(
+                spec.columns, spec.segments, column_factory=spec.column_factory, sensitive=spec.sensitive, hash_key=spec.hash_key
+            )
         return self._builders[kind]
 
 
