@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from driftline.schemas.config import Kafka
 
-CONNECT_SECONDS = 10.0
+CONNECT_SECONDS = 6.0
 
 
 def quiet(properties: dict[str, Any]) -> dict[str, Any]:
@@ -152,7 +152,9 @@ def read_topic(
         client.close()
 
 
-def _start(client: Consumer, topic: str, partitions: int, *, from_ms: int | None, offset: int | None, tail: int | None) -> list[TopicPartition]:
+def _start(
+    client: Consumer, topic: str, partitions: int, *, from_ms: int | None, offset: int | None, tail: int | None
+) -> list[TopicPartition]:
     from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, TopicPartition
 
     parts = [TopicPartition(topic, p) for p in range(partitions)]

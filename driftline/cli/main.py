@@ -71,6 +71,8 @@ class LazyGroup(click.Group):
 
 def _exit_code(error: BaseException) -> int:
     """Show an error the way its kind asks for and give the exit code."""
+    if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):
+        error = error.__context__  # click has made an exit of it
     match error:
         case SystemExit():
             return error.code if isinstance(error.code, int) else EXIT_FAILURE

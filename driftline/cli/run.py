@@ -104,14 +104,13 @@ def _supervise(config_path: str, names: list[str], joins: list[str], until_idle:
     commands: list[Command] = []
     for name in names:
         for age, label in enumerate(joins if name == "join" else [name]):
-            words = [sys.executable, "-m", "driftline", "run", config_path, "--processors", name, "--supervised", *passed]
+            words = [sys.executable, "-m", "driftline", "run", config_path, "--processors", name, "--supervised"]
             if name == "join":
                 words += ["--age", str(age)]
             # only the first one watches its sources; the others end when they are told to
-            if until_idle is not None and name == names[0]:
-                words += ["--until-idle", str(until_idle)]
-            elif until_idle is not None:
-                words[6:6] = ["--time", "data", "--start", "earliest"]  # before what was given, which then holds
+            if until_idle is not None:
+                words += ["--until-idle", str(until_idle)] if name == names[0] else ["--time", "data", "--start", "earliest"]
+            words += passed  # last: what was given holds
             commands.append(Command(label, tuple(words)))
     supervisor = Supervisor(commands, until_idle=until_idle is not None)
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from driftline.schemas.config import Config
 
 _CALL_SECONDS = 10.0
+_MARKERS_MAX = 16
+"""A lag up to this may be markers of transactions alone: it is counted by reading."""
 _RANK = {"info": 0, "warning": 1, "critical": 2}
 
 
@@ -85,19 +87,47 @@ def group_lags(client: AdminClient, config: Config) -> list[dict[str, Any]]:
             rows.append(row)
             continue
         if committed:
-            row |= {"state": group.state.name.lower(), "members": len(group.members), "lag": _lag(client, committed)}
+            row |= {"state": group.state.name.lower(), "members": len(group.members), "lag": _lag(client, config, committed)}
         rows.append(row)
     return rows
 
 
-def _lag(client: AdminClient, committed: list[Any]) -> int:
+def _lag(client: AdminClient, config: Config, committed: list[Any]) -> int:
     from confluent_kafka import TopicPartition
     from confluent_kafka.admin import OffsetSpec
 
-    wanted = {TopicPartition(p.topic, p.partition): OffsetSpec.latest() for p in committed}
+    wanted = {TopicPartition(p.topic, p.partition): OffsetSpec.latest() for p in committed}  # type: ignore[no-untyped-call]
     found = client.list_offsets(wanted, request_timeout=_CALL_SECONDS)
     ends = {(p.topic, p.partition): future.result(_CALL_SECONDS).offset for p, future in found.items()}
-    return sum(max(0, ends[p.topic, p.partition] - p.offset) for p in committed)
+    behind = {(p.topic, p.partition): (p.offset, ends[p.topic, p.partition] - p.offset) for p in committed}
+    near = {key: offset for key, (offset, lag) in behind.items() if 0 < lag <= _MARKERS_MAX}
+    far = sum(max(0, int(lag)) for key, (_, lag) in behind.items() if key not in near)
+    return far + _records_left(config, near)
+
+
+def _records_left(config: Config, positions: dict[tuple[str, int], int]) -> int:
+    """Records from these positions to the end: an offset is not always one, transactions leave markers in the log."""
+    from confluent_kafka import KafkaError, TopicPartition
+
+    from driftline.cli.kafka import consumer
+
+    if not positions:
+        return 0
+    client = consumer(config.kafka)
+    try:
+        client.assign([TopicPartition(topic, partition, offset) for (topic, partition), offset in positions.items()])
+        left, ended = 0, 0
+        deadline = time.monotonic() + _CALL_SECONDS
+        while ended < len(positions) and time.monotonic() < deadline:
+            message = client.poll(0.2)
+            if message is None:
+                continue
+            error = message.error()
+            left += error is None
+            ended += error is not None and error.code() == KafkaError._PARTITION_EOF
+        return left
+    finally:
+        client.close()
 
 
 def _models(config: Config) -> list[dict[str, Any]]:

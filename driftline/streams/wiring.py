@@ -10,6 +10,8 @@ from driftline.schemas.topics import CHECKPOINTS, DEAD_LETTERS, DRIFT, LABELS, O
 from driftline.streams.cluster import Cluster
 from driftline.streams.errors import SetupError
 from driftline.streams.ingest.counters import Counters
+from driftline.streams.join import join_ages
+from driftline.streams.join.processor import CacheFactory
 from driftline.streams.task import Processor
 
 PROCESSORS: Final = ("ingest", "join", "detect", "alert")
@@ -22,7 +24,7 @@ _READS: Final[dict[str, tuple[Topic, ...]]] = {
     "alert": (DRIFT,),
 }
 _WRITES: Final[dict[str, tuple[Topic, ...]]] = {
-    "ingest": (OBSERVATIONS, DEAD_LETTERS),
+    "ingest": (OBSERVATIONS, DEAD_LETTERS, CHECKPOINTS),
     "join": (OBSERVATIONS, DEAD_LETTERS, CHECKPOINTS),
     "detect": (DRIFT, SNAPSHOTS, DEAD_LETTERS, CHECKPOINTS),
     "alert": (DEAD_LETTERS,),
@@ -45,12 +47,17 @@ def topics_of(name: str, config: Config) -> list[str]:
     return [*names, *dict.fromkeys(sources)]
 
 
+def join_names(config: Config) -> list[str]:
+    """The names of the join processors, one an age."""
+    count = len(join_ages(config)) if config.labels else 0
+    return ["join"] if count == 1 else [f"join-{age}" for age in range(count)]
+
+
 def groups_of(config: Config) -> dict[str, str]:
-    """Processor to consumer group."""
+    """Consumer group to what it reads, in the order of an event's way."""
     prefix = config.kafka.group_prefix
-    groups = {name: f"{prefix}.{name}" for name in needed(config)}
-    groups["alert"] = f"{prefix}-alert"
-    return groups
+    names = ["ingest", *join_names(config), "detect"]
+    return {**{f"{prefix}.{name}": name for name in names}, f"{prefix}-alert": "alert"}
 
 
 def make_ingest(config: Config, cluster: Cluster, counters: Counters) -> Processor:
@@ -85,7 +92,17 @@ def make_detect(config: Config, cluster: Cluster) -> Processor:
         raise SetupError(f"baseline: {error}") from error
 
 
+def make_join(config: Config, cluster: Cluster, counters: Counters, caches: CacheFactory, age: int) -> Processor:
+    """The join of one age; `age` indexes `join_ages`."""
+    from driftline.streams.join import JoinProcessor
+
+    return JoinProcessor(config, cluster, caches, counters, age)
+
+
 def make_joins(config: Config, cluster: Cluster, counters: Counters) -> list[Processor]:
-    """One join an age; none without labels."""
-    del config, cluster, counters
-    return []
+    """One join an age, with its labels in memory; none without labels."""
+    from driftline.streams.join import MemoryLabelCache
+
+    if not config.labels:
+        return []
+    return [make_join(config, cluster, counters, lambda _task: MemoryLabelCache(), age) for age in range(len(join_ages(config)))]

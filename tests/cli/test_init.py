@@ -1,0 +1,108 @@
+"""`init`: what it takes for a feature, what it leaves out and why, and that the file is usable as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from driftline.cli.main import cli
+from driftline.schemas.loading import load_config
+from tests.cli.streams_for_tests import write_transactions
+
+
+def init(source: Path, target: Path, *extra: str) -> Result:
+    return CliRunner().invoke(cli, ["init", "--from-file", str(source), "-o", str(target), *extra])
+
+
+@pytest.fixture(scope="module")
+def transactions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_transactions(tmp_path_factory.mktemp("init") / "transactions.csv.gz", 3_000)
+
+
+def test_features_and_kinds_are_inferred_and_the_file_validates(transactions: Path, tmp_path: Path) -> None:
+    target = tmp_path / "fraud.yml"
+    assert init(transactions, target).exit_code == 0
+    model = load_config(target).models["transactions"]
+    assert {name: feature.kind for name, feature in (model.features or {}).items()} == {
+        "amount": "numeric",
+        "age": "numeric",
+        "country": "categorical",
+    }
+    assert list(model.segments) == ["country"]
+
+
+@pytest.mark.parametrize(
+    ("column", "reason"), [("comment", "free text"), ("card_id", "identifier"), ("created_at", "timestamp"), ("txn_id", "unique")]
+)
+def test_what_is_no_feature_is_left_out_with_the_reason_beside_it(transactions: Path, tmp_path: Path, column: str, reason: str) -> None:
+    target = tmp_path / "fraud.yml"
+    init(transactions, target)
+    lines = [line for line in target.read_text().splitlines() if line.strip().startswith(f"#   {column}:")]
+    assert len(lines) == 1
+    assert reason in lines[0]
+
+
+def test_the_age_of_labels_is_measured_where_the_file_has_both_times(transactions: Path, tmp_path: Path) -> None:
+    target = tmp_path / "fraud.yml"
+    init(transactions, target)
+    # exponential with mean 10 minutes: the 95th percentile is 10 min x ln 20 = 30 min
+    (age,) = load_config(target).models["transactions"].labels.ages
+    assert isinstance(age, int)
+    assert age == pytest.approx(30 * 60_000, rel=0.1)
+
+
+def test_the_suggested_publish_command_works_as_it_is(transactions: Path, tmp_path: Path) -> None:
+    import shlex
+
+    target = tmp_path / "fraud.yml"
+    init(transactions, target)
+    line = next(line for line in target.read_text().splitlines() if "driftline publish" in line)
+    words = shlex.split(line.lstrip("# "))
+    done = CliRunner().invoke(cli, [*words[1:], "--print", "--rows", "50"])
+    assert done.exit_code == 0
+    assert len(done.stdout.splitlines()) == 100
+
+
+def test_an_existing_file_is_never_overwritten_without_force(transactions: Path, tmp_path: Path) -> None:
+    target = tmp_path / "fraud.yml"
+    target.write_text("mine")
+    refused = init(transactions, target)
+    assert refused.exit_code == 2
+    assert target.read_text() == "mine"
+    assert init(transactions, target, "--force").exit_code == 0
+
+
+def test_parquet_and_csv_of_the_same_rows_give_the_same_models(transactions: Path, tmp_path: Path) -> None:
+    table = pyarrow.csv.read_csv(transactions)
+    parquet = tmp_path / "transactions.parquet"
+    pyarrow.parquet.write_table(table, parquet)
+    init(transactions, tmp_path / "a.yml")
+    init(parquet, tmp_path / "b.yml")
+    assert load_config(tmp_path / "a.yml").models == load_config(tmp_path / "b.yml").models
+
+
+@pytest.mark.parametrize("name", ["no", "y", "on", "1e5", "a: b", "x#y", 'quo"te', "null", "übung", "a.b"])
+def test_names_that_yaml_would_misread_survive(tmp_path: Path, name: str) -> None:
+    table = pa.table({name: [0.5 * i for i in range(100)], "other": [float(i % 7) for i in range(100)]})
+    source = tmp_path / "odd.parquet"
+    pyarrow.parquet.write_table(table, source)
+    target = tmp_path / "odd.yml"
+    done = init(source, target)
+    assert done.exit_code == 0, done.stderr
+    features = load_config(target).models["odd"].features or {}
+    written = yaml.safe_load(target.read_text())
+    assert "other" in features
+    assert isinstance(written, dict)
+
+
+def test_an_empty_file_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "empty.csv"
+    source.write_text("a,b\n")
+    assert init(source, tmp_path / "x.yml").exit_code != 0
+    assert not (tmp_path / "x.yml").exists()

@@ -1,0 +1,107 @@
+"""The commands against a real broker and a real Redis."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from confluent_kafka.admin import AdminClient
+
+from driftline.cli.main import cli
+from tests.cli.streams_for_tests import COLUMN_OPTIONS, config_text, write_transactions
+from tests.conftest import CreateTopics, Kafka
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def config(kafka: Kafka, redis_url: str, topic_prefix: str, tmp_path: Path) -> Path:
+    path = tmp_path / "fraud.yml"
+    path.write_text(config_text(labels=True, bootstrap=kafka.bootstrap, redis=redis_url, prefix=topic_prefix))
+    return path
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, list(arguments))
+
+
+def driftline(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """The command in a process of its own, as a user runs it."""
+    command = [sys.executable, "-m", "driftline", *arguments]
+    return subprocess.run(command, capture_output=True, cwd=ROOT, check=False, timeout=240, env={**os.environ, "NO_COLOR": "1"})
+
+
+def without_ids(lines: bytes) -> list[str]:
+    """Events in a fixed order, without what carries the topic's id."""
+    events: list[dict[str, Any]] = [json.loads(line) for line in lines.splitlines()]
+    return sorted(json.dumps({k: v for k, v in event.items() if k not in ("id", "episode")}, sort_keys=True) for event in events)
+
+
+def test_topics_create_makes_what_is_missing_and_leaves_the_rest(config: Path, kafka: Kafka, topic_prefix: str) -> None:
+    first = invoke("topics", "create", str(config), "--sources", "-o", "json")
+    second = invoke("topics", "create", str(config), "--sources", "-o", "json")
+    states = [{json.loads(line)["state"] for line in done.stdout.splitlines()} for done in (first, second)]
+    existing = AdminClient({"bootstrap.servers": kafka.bootstrap}).list_topics(timeout=20).topics
+    assert states == [{"created"}, {"exists"}]
+    assert {f"{topic_prefix}.drift", f"{topic_prefix}-in.predictions"} <= existing.keys()
+
+
+def test_publish_refuses_a_topic_that_would_delete_history(config: Path, create_topics: CreateTopics, kafka: Kafka, tmp_path: Path) -> None:
+    predictions, labels = create_topics("short-p", "short-l", config={"retention.ms": "604800000"})
+    rows = write_transactions(tmp_path / "t.csv", 20)
+    target = ["--topic", predictions, "--labels-topic", labels, "-b", kafka.bootstrap]
+    command = ["publish", str(rows), "-c", str(config), *COLUMN_OPTIONS, *target]
+    refused = invoke(*command)
+    allowed = invoke(*command, "--allow-expiry", "-o", "json")
+    assert refused.exit_code == 2
+    assert "keeps 7.0 days" in refused.stderr
+    assert "retention.ms" in refused.stderr
+    assert json.loads(allowed.stdout) == {"predictions": 20, "labels": 20, "bad_times": 0}
+
+
+def test_publish_names_a_topic_that_is_not_there(config: Path, kafka: Kafka, tmp_path: Path) -> None:
+    rows = write_transactions(tmp_path / "t.csv", 20)
+    done = invoke("publish", str(rows), "-c", str(config), *COLUMN_OPTIONS)
+    assert done.exit_code == 2
+    assert "no topic" in done.stderr
+    assert "topics create" in done.stderr
+
+
+def test_init_reads_a_topic_and_its_labels(config: Path, kafka: Kafka, topic_prefix: str, tmp_path: Path) -> None:
+    rows = write_transactions(tmp_path / "t.csv", 300)
+    invoke("topics", "create", str(config), "--sources")
+    invoke("publish", str(rows), "-c", str(config), *COLUMN_OPTIONS)
+    target = tmp_path / "found.yml"
+    sources = ["--from-topic", f"{topic_prefix}-in.predictions", "--labels-topic", f"{topic_prefix}-in.labels"]
+    done = invoke("init", *sources, "-b", kafka.bootstrap, "-o", str(target))
+    assert done.exit_code == 0, done.stderr
+    assert invoke("validate", str(target)).exit_code == 0
+    text = target.read_text()
+    assert [word for word in ("fraud:", "amount: numeric", "country: categorical") if word not in text] == []
+
+
+def test_run_equals_replay_and_status_and_tail_tell_of_it(config: Path, kafka: Kafka, tmp_path: Path) -> None:
+    rows = write_transactions(tmp_path / "stream.csv", 6_000, shift_at=4_000)
+    invoke("topics", "create", str(config), "--sources")
+    assert invoke("publish", str(rows), "-c", str(config), *COLUMN_OPTIONS).exit_code == 0
+    ran = driftline("run", str(config), "--until-idle", "2")
+    assert ran.returncode == 0, ran.stderr.decode()
+    published = driftline("tail", "drift", str(config), "--from", "earliest", "--until-idle", "0", "-o", "json").stdout
+    replayed = driftline("replay", str(rows), "-c", str(config), *COLUMN_OPTIONS, "-o", "json").stdout
+    from_topic = driftline("replay", "--topic", "-c", str(config), "-o", "json").stdout
+    status = driftline("status", str(config), "-o", "json")
+    firing = driftline("status", str(config), "--exit-code", "--severity", "info")
+    assert any(b"feature:amount" in line for line in published.splitlines())
+    assert from_topic == published
+    assert without_ids(replayed) == without_ids(published)
+    told = json.loads(status.stdout)
+    assert {group["processor"] for group in told["groups"] if group["lag"] == 0} == {"ingest", "join", "detect", "alert"}
+    assert {model["state"] for model in told["models"]} == {"watching"}
+    assert any(alert["series"] == "feature:amount" for alert in told["alerts"])
+    assert firing.returncode == 3

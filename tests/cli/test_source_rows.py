@@ -1,0 +1,178 @@
+"""Files as messages: order in time, labels when they are due, what a cell that does not fit becomes."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+
+from driftline.schemas.config import Fields, LabelFields
+from driftline.streams.delay import parse_delay
+from driftline.streams.source_file import SourceFileError, column_names, read_batches
+from driftline.streams.source_rows import Message, RowMapping, RowMessages, file_messages
+from driftline.streams.source_score import parse_score_from
+from tests.cli.streams_for_tests import START_MS, write_transactions
+
+MAPPING = RowMapping(
+    features=("amount", "age", "country"), model="fraud", id="txn_id", time="ts", score="score", label="is_fraud", label_time="label_at"
+)
+
+
+def messages(path: Path, mapping: RowMapping = MAPPING, **layout: Any) -> list[Message]:
+    source = RowMessages(mapping, column_names(path), **layout)
+    return [message for batch in file_messages(path, source) for message in batch]
+
+
+@pytest.fixture(scope="module")
+def transactions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_transactions(tmp_path_factory.mktemp("rows") / "t.csv", 2_000)
+
+
+def test_messages_come_in_the_order_of_time(transactions: Path) -> None:
+    times = [message.time_ms for message in messages(transactions)]
+    assert times == sorted(times)
+
+
+def test_every_row_is_one_prediction_and_one_label(transactions: Path) -> None:
+    found = messages(transactions)
+    for side in ("prediction", "label"):
+        assert sorted(m.row for m in found if m.side == side) == list(range(2_000))
+
+
+def test_no_label_is_sent_before_its_prediction(transactions: Path) -> None:
+    place = {(m.side, m.row): i for i, m in enumerate(messages(transactions))}
+    assert all(place["prediction", row] < place["label", row] for row in range(2_000))
+
+
+def test_a_prediction_carries_what_the_row_says(transactions: Path) -> None:
+    first = messages(transactions)[0]
+    event = json.loads(first.value)
+    cells = transactions.read_text().splitlines()[1].split(",")
+    assert first.key == b"t0000000"
+    assert first.time_ms == START_MS == event["time"]
+    assert event["features"] == {"amount": float(cells[2]), "age": float(cells[3]), "country": cells[4]}
+    assert event["score"] == float(cells[8])
+
+
+def test_gzip_and_parquet_give_the_same_messages_as_csv(transactions: Path, tmp_path: Path) -> None:
+    packed, parquet = tmp_path / "t.csv.gz", tmp_path / "t.parquet"
+    packed.write_bytes(gzip.compress(transactions.read_bytes()))
+    pyarrow.parquet.write_table(pyarrow.csv.read_csv(transactions), parquet)
+    plain = messages(transactions)
+    assert messages(packed) == plain
+    assert [(m.side, m.row, m.time_ms) for m in messages(parquet)] == [(m.side, m.row, m.time_ms) for m in plain]
+
+
+def test_the_cut_into_batches_changes_no_message(transactions: Path) -> None:
+    whole = RowMessages(MAPPING, column_names(transactions))
+    cut = RowMessages(MAPPING, column_names(transactions))
+    (batch,) = read_batches(transactions)
+    one = [*whole.feed(batch), *whole.finish()]
+    parts = [m for at in range(0, 2_000, 37) for m in cut.feed(batch.slice(at).head(37))] + cut.finish()
+    assert parts == one
+
+
+@pytest.mark.parametrize(
+    ("text", "mean_ms"),
+    [("fixed:1d", 86_400_000), ("exp:2h", 7_200_000), ("uniform:1h,3h", 7_200_000), ("lognormal:1h,0.5", 3_600_000 * np.exp(0.125))],
+)
+def test_a_delay_distribution_has_the_mean_its_form_says(text: str, mean_ms: float) -> None:
+    draws = parse_delay(text).draw(np.random.Generator(np.random.PCG64(1)), 200_000)
+    assert draws.mean() == pytest.approx(mean_ms, rel=0.01)
+    assert draws.min() >= 0
+
+
+@pytest.mark.parametrize("text", ["", "exp", "exp:2", "gauss:1h", "uniform:3h,1h", "lognormal:1h", "lognormal:1h,x", "fixed:1h,2h"])
+def test_a_delay_that_is_none_is_refused_with_the_forms(text: str) -> None:
+    with pytest.raises(ValueError, match="fixed:1d"):
+        parse_delay(text)
+
+
+def test_the_same_seed_gives_the_same_labels_however_rows_are_cut(transactions: Path) -> None:
+    mapping = RowMapping(features=(), model="m", time="ts", label="is_fraud", label_delay=parse_delay("exp:1h"), seed=3)
+    (batch,) = read_batches(transactions)
+    whole, cut = RowMessages(mapping, column_names(transactions)), RowMessages(mapping, column_names(transactions))
+    one = [*whole.feed(batch), *whole.finish()]
+    assert [m for at in range(0, 2_000, 111) for m in cut.feed(batch.slice(at).head(111))] + cut.finish() == one
+
+
+def test_messages_stand_where_the_configuration_reads_them(transactions: Path) -> None:
+    fields = Fields(id="key", time="meta.at", time_unit="s", model="header:model", features="", score="out.p")
+    found = messages(transactions, fields=fields, label_fields=LabelFields(id="txn", time="at", time_unit="iso", value="y"))
+    prediction = next(m for m in found if m.side == "prediction")
+    label = next(m for m in found if m.side == "label")
+    event = json.loads(prediction.value)
+    assert prediction.key == b"t0000000"
+    assert dict(prediction.headers) == {"model": b"fraud"}
+    assert event["meta"] == {"at": START_MS / 1_000}
+    assert "p" in event["out"]
+    assert {"amount", "age", "country"} <= event.keys()
+    assert json.loads(label.value).keys() == {"txn", "at", "y"}
+
+
+def test_a_cell_that_is_no_number_stays_text_and_keeps_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "bad.csv"
+    path.write_text("x,z\n" + "1.5,01\n" * 98 + "oops,02\n,03\n")
+    values = [json.loads(m.value)["features"]["x"] for m in messages(path, RowMapping(features=("x",), model="m"))]
+    assert values[:98] == [1.5] * 98
+    assert values[98:] == ["oops", None]
+
+
+def test_a_configured_category_keeps_its_leading_zeros(tmp_path: Path) -> None:
+    path = tmp_path / "zip.csv"
+    path.write_text("zip\n01234\n90210\n")
+    (batch,) = read_batches(path, as_text=frozenset({"zip"}))
+    assert batch.columns["zip"].to_pylist() == ["01234", "90210"]
+
+
+def test_a_row_without_a_time_keeps_its_place_and_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("ts,x\n2024-01-01T00:00:00Z,1\nyesterday,2\n2024-01-01T00:00:02Z,3\n")
+    source = RowMessages(RowMapping(features=("x",), model="m", time="ts"), ["ts", "x"])
+    found = [m for batch in file_messages(path, source) for m in batch]
+    assert [m.time_ms - found[0].time_ms for m in found] == [0, 0, 2_000]
+    assert source.counts.bad_times == 1
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ("2024-01-01", "2024-01-02"),
+        ("1704067200", "1704153600"),
+        ("1704067200000", "1704153600000"),
+        ("1704067200000000", "1704153600000000"),
+    ],
+)
+def test_times_are_read_as_iso_seconds_ms_and_us(tmp_path: Path, cells: tuple[str, str]) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("ts\n" + "\n".join(cells) + "\n")
+    found = messages(path, RowMapping(features=(), model="m", time="ts"))
+    assert [m.time_ms for m in found] == [1_704_067_200_000, 1_704_153_600_000]
+
+
+def test_a_column_that_is_not_there_is_named_with_those_that_are(transactions: Path) -> None:
+    with pytest.raises(SourceFileError, match=r'no column "amont".*"amount"'):
+        RowMessages(RowMapping(features=("amont",), model="m"), column_names(transactions))
+
+
+def test_a_fitted_score_ranks_the_labels_and_skips_its_training_rows(transactions: Path) -> None:
+    source = RowMessages(RowMapping(features=("amount", "age", "country"), model="m", label="is_fraud"), column_names(transactions))
+    found = [m for batch in file_messages(transactions, source, score_from=parse_score_from("logistic:is_fraud:1000")) for m in batch]
+    scores = {m.row: json.loads(m.value)["score"] for m in found if m.side == "prediction"}
+    labels = {m.row: json.loads(m.value)["label"] for m in found if m.side == "label"}
+    rows = sorted(scores)
+    assert rows == list(range(1_000, 2_000))
+    truth = np.array([labels[row] for row in rows])
+    ranks = np.argsort(np.argsort([scores[row] for row in rows]))
+    positives = truth.sum()
+    auc = (ranks[truth == 1].sum() - positives * (positives - 1) / 2) / (positives * (len(rows) - positives))
+    # the labels were drawn with probability logistic(1.5 x - 1): the best possible AUC of that is about 0.81
+    assert auc > 0.78
+    # and the intercept is right: on average the scores are the rate
+    assert np.mean(list(scores.values())) == pytest.approx(truth.mean(), abs=0.05)

@@ -1,0 +1,68 @@
+"""`validate` and `topics create --print`: what a file says and costs, without a broker."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from driftline.cli.main import cli
+from tests.cli.streams_for_tests import config_text
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "fraud.yml"
+    path.write_text(config_text(labels=True))
+    return path
+
+
+def test_all_mistakes_of_all_files_are_listed_with_their_lines(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.yml", tmp_path / "b.yml"
+    first.write_text("predictions: p\nmodels:\n  m:\n    windov: 5000\n    features: {x: numerik}\n")
+    second.write_text("predictions: [{topic: 'a b'}]\nmodels: {m: {window: 5}}\n")
+    done = CliRunner().invoke(cli, ["validate", str(first), str(second)])
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    places = [f"{first}:4", f"{first}:5", f"{second}:1", f"{second}:2"]
+    assert [place for place in places if place not in done.stderr] == []
+    assert 'did you mean "window"?' in done.stderr
+
+
+def test_a_mistake_as_json_says_line_path_and_hint(tmp_path: Path) -> None:
+    path = tmp_path / "a.yml"
+    path.write_text("predictions: p\nmodels:\n  m:\n    windov: 5000\n")
+    done = CliRunner().invoke(cli, ["validate", str(path), "-o", "json"])
+    problem = json.loads(done.stdout)
+    assert done.exit_code == 2
+    assert (problem["valid"], problem["line"], problem["path"]) == (False, 4, "models.m.windov")
+
+
+def test_a_valid_file_prints_series_redis_topics_and_cpu(config: Path) -> None:
+    done = CliRunner().invoke(cli, ["validate", str(config)])
+    assert done.exit_code == 0
+    assert [word for word in ("series", "redis", "topics", "cpu") if word not in done.stdout] == []
+
+
+def test_ten_times_the_rate_is_ten_times_the_bytes_a_day(config: Path) -> None:
+    slow, fast = (json.loads(CliRunner().invoke(cli, ["validate", str(config), "-o", "json", "--rate", r]).stdout) for r in ("10", "100"))
+    assert fast["topic_bytes_per_day"] == pytest.approx(10 * slow["topic_bytes_per_day"], rel=1e-6)
+    assert fast["series"] == slow["series"]
+
+
+def test_topics_print_lists_topics_and_the_rights_of_each_processor(config: Path) -> None:
+    done = CliRunner().invoke(cli, ["topics", "create", str(config), "--print", "-o", "json"])
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {row["topic"] for row in rows if "topic" in row} >= {"driftline.drift", "driftline.alerts", "driftline.observations"}
+    assert {row["processor"] for row in rows if "processor" in row} == {"ingest", "join", "detect", "alert", "all"}
+    assert {row["partitions"] for row in rows if row.get("topic") == "driftline.observations"} == {1}
+
+
+def test_topics_print_asks_no_rights_for_a_join_that_is_not_needed(tmp_path: Path) -> None:
+    path = tmp_path / "c.yml"
+    path.write_text(config_text(labels=False))
+    done = CliRunner().invoke(cli, ["topics", "create", str(path), "--print"])
+    assert done.exit_code == 0
+    assert "join " not in done.stdout
