@@ -71,7 +71,8 @@ def test_a_newer_version_is_refused_by_name() -> None:
 
 @given(st.integers(0, 400))
 def test_a_block_cut_short_is_refused(cut: int) -> None:
-    block = LabelBlock(("t", 0), 5, np.frombuffer(bytes(range(160)), ID_TYPE), *(np.arange(10) * 7**k for k in (1, 3, 5)), np.arange(10) * 0.1)
+    n = np.arange(10)
+    block = LabelBlock(("t", 0), 5, np.frombuffer(bytes(range(160)), ID_TYPE), n * 7, n * 343, n * 16_807, n.astype(np.float64))
     whole = encode_labels(block)
     if cut < len(whole):
         with pytest.raises(BlockError):
@@ -89,7 +90,8 @@ def test_a_waiting_row_takes_at_most_60_bytes_and_a_label_less() -> None:
     conf = config(models={"fraud": {**model(amount="numeric"), "segments": {"country": {}, "channel": {}}}})
     sent, truths = [], []
     for i in range(n):
-        value = event(id=f"txn-{i:016d}", time=T0 + 3 * i, score=rng.random(), country=f"c{i % 10}", channel=f"ch{i % 3}", version=f"v{i % 2}")
+        segments = {"country": f"c{i % 10}", "channel": f"ch{i % 3}"}
+        value = event(id=f"txn-{i:016d}", time=T0 + 3 * i, score=rng.random(), version=f"v{i % 2}", **segments)
         value["class"] = str(i % 2)
         record_ = record(value, i, at=T0 + 3 * i + int(rng.integers(0, 50)))
         sent.append(record_)

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import xxhash
 
 from driftline.schemas.config import LabelFields
-from driftline.streams.columns import LabelBlock
+from driftline.streams.columns import LabelBlock, WaitingBlock
 from tests.ingest.streams import T0, Ingest, config, event, record
 
 
@@ -22,7 +23,8 @@ def label_rows(ingest: Ingest) -> dict[int, tuple[float | None, str | None, byte
 
 
 @pytest.mark.parametrize(
-    ("value", "number", "text"), [(1, 1.0, None), (0.25, 0.25, None), (True, 1.0, None), (False, 0.0, None), ("cat", None, "cat"), ("1", None, "1")]
+    ("value", "number", "text"),
+    [(1, 1.0, None), (0.25, 0.25, None), (True, 1.0, None), (False, 0.0, None), ("cat", None, "cat"), ("1", None, "1")],
 )
 def test_a_label_is_a_number_or_a_text(value: object, number: float | None, text: str | None) -> None:
     ingest = Ingest(topic="labels").take(record({"id": "a", "label": value}, topic="labels"))
@@ -56,11 +58,11 @@ def test_labels_and_predictions_of_one_id_go_to_one_partition() -> None:
     predictions = Ingest().take(*(record(event(id=i), n) for n, i in enumerate(ids)))
     labels = Ingest(topic="labels").take(*(record({"id": i, "label": 1}, n, topic="labels") for n, i in enumerate(ids)))
 
-    def places(ingest: Ingest, blocks: list[LabelBlock] | list[object], topic: str) -> dict[int, int | None]:
+    def places(ingest: Ingest, blocks: Sequence[LabelBlock | WaitingBlock], topic: str) -> dict[int, int | None]:
         outputs = [o for o in ingest.outputs if o.topic == topic]
-        return {int(n): o.partition for o, block in zip(outputs, blocks, strict=True) for n in block.offset}  # type: ignore[union-attr]
+        return {int(n): o.partition for o, block in zip(outputs, blocks, strict=True) for n in block.offset}
 
-    waiting = places(predictions, list(predictions.waiting()), "driftline.waiting")
+    waiting = places(predictions, predictions.waiting(), "driftline.waiting")
     assert waiting == places(labels, labels.labels(), "driftline.labels")
     assert sorted(waiting) == list(range(200))
     assert 60 < sum(partition == 0 for partition in waiting.values()) < 140

@@ -213,8 +213,8 @@ def test_nested_paths_headers_key_topic_and_constants_reach_every_field() -> Non
 def test_the_model_may_stand_anywhere(path: str) -> None:
     conf = config(models={"fraud": model(amount="numeric"), "ads": model(price="numeric")}, fields={"model": path})
     records = [
-        record(event(id=f"i{n}", meta={"model": name}, features={"amount": 1, "price": 2}), n, key=name.encode(), headers=(("model", name.encode()),))
-        for n, name in enumerate(["fraud", "ads", "fraud", "other"])
+        record(event(id=str(n), meta={"model": name.decode()}, features={"amount": 1, "price": 2}), n, key=name, headers=(("model", name),))
+        for n, name in enumerate([b"fraud", b"ads", b"fraud", b"other"])
     ]
     ingest = Ingest(conf).take(*records)
     assert [(b.model, b.offset.tolist(), b.numeric.tolist() if b.numeric is not None else None) for b in ingest.observations()] == [
@@ -241,15 +241,15 @@ def test_features_may_come_as_an_unnamed_vector() -> None:
     nan = math.nan
     assert batch.numeric_names == ["a", "b", "c"]
     assert batch.numeric is not None
-    expected = [[2, 1, 3], [nan, 4, 6], [8, 7, nan], [nan, 9, 1], [nan] * 3, [nan] * 3]
+    expected = np.array([[2, 1, 3], [nan, 4, 6], [8, 7, nan], [nan, 9, 1], [nan] * 3, [nan] * 3])
     assert np.array_equal(batch.numeric, expected, equal_nan=True)
     assert batch.invalid is not None
     assert batch.invalid.tolist() == [[3, 0], [5, 0], [5, 1], [5, 2]]
 
 
 def test_a_feature_may_have_a_path_of_its_own() -> None:
-    spec = {"features": {"amount": {"kind": "numeric"}, "age": {"kind": "numeric", "path": "user.age"}, "os": {"kind": "categorical", "path": "header:os"}}}
-    conf = config(models={"fraud": spec})
+    age, os = {"kind": "numeric", "path": "user.age"}, {"kind": "categorical", "path": "header:os"}
+    conf = config(models={"fraud": {"features": {"amount": {"kind": "numeric"}, "age": age, "os": os}}})
     records = [record(event(user={"age": 30}), 0, headers=(("os", b"mac"),)), record(event(id="b", user={"age": "x"}), 1)]
     batch = Ingest(conf).take(*records).observation()
     assert batch.numeric is not None
@@ -282,14 +282,15 @@ def test_undeclared_features_are_found_in_the_batch() -> None:
 
 def test_undeclared_features_at_the_top_level_leave_out_what_is_mapped() -> None:
     conf = config(models={"fraud": {"features": None}}, fields={"features": ""})
-    batch = Ingest(conf).take(record({"id": "a", "time": T0, "model": "fraud", "score": 0.1, "x": 1, "y": "t", "meta": {"z": 1}})).observation()
+    value = {"id": "a", "time": T0, "model": "fraud", "score": 0.1, "x": 1, "y": "t", "meta": {"z": 1}}
+    batch = Ingest(conf).take(record(value)).observation()
     assert batch.numeric_names == ["x"]
     assert list(batch.categorical) == ["y"]
 
 
 def test_segments_come_from_features_or_paths() -> None:
-    spec = {**model(amount="numeric", country="categorical"), "segments": {"country": {}, "amount": {}, "channel": {}, "tier": {"path": "user.tier"}}}
-    conf = config(models={"fraud": spec})
+    segments: dict[str, object] = {"country": {}, "amount": {}, "channel": {}, "tier": {"path": "user.tier"}}
+    conf = config(models={"fraud": {**model(amount="numeric", country="categorical"), "segments": segments}})
     batch = Ingest(conf).take(record(event(channel="web", user={"tier": 3}))).observation()
     assert {key: column.values for key, column in batch.segments.items()} == {
         "country": ["DE"], "amount": ["10"], "channel": ["web"], "tier": ["3"],

@@ -12,7 +12,7 @@ from driftline.streams.task import FINAL_MS, Idle
 from tests.ingest.streams import T0, Ingest, config, event, record
 
 DAY = 86_400_000
-_FIRST, _LAST = datetime(1900, 1, 1), datetime(2200, 1, 1)  # noqa: DTZ001 - Hypothesis wants its bounds without zone
+_FIRST, _LAST = datetime(1900, 1, 1), datetime(2200, 1, 1)  # noqa: DTZ001
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,9 @@ def test_iso_times_agree_with_the_standard_library(moments: list[datetime]) -> N
 
 @pytest.mark.parametrize(
     ("time", "kept"),
-    [(T0 - 30 * DAY, True), (T0 - 30 * DAY - 1, False), (T0 + 600_000, True), (T0 + 600_001, False), (0, False), ("2099-01-01T00:00:00Z", False)],
-)
+    [(T0 - 30 * DAY, True), (T0 - 30 * DAY - 1, False), (T0 + 600_000, True), (T0 + 600_001, False), (0, False),
+     ("2099-01-01T00:00:00Z", False)],
+)  # fmt: skip
 def test_an_implausible_event_time_is_replaced_by_record_time_and_counted(time: object, kept: bool) -> None:
     ingest = Ingest().take(record(event(time=time)))
     assert (ingest.observation().time_ms[0] == T0) != kept

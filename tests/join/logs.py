@@ -38,9 +38,8 @@ def config(age: int | str = AGE, *, models: dict[str, Any] | None = None, source
 
 
 def cluster(predictions: int = 1) -> Cluster:
-    return Cluster(
-        "c", {}, {"predictions": predictions, "labels": 1, "labels-1": 1, "driftline.observations": 1, "driftline.waiting": 1, "driftline.labels": 1}
-    )
+    ours = {f"driftline.{name}": 1 for name in ("observations", "waiting", "labels")}
+    return Cluster("c", {}, {"predictions": predictions, "labels": 1, "labels-1": 1, **ours})
 
 
 def digest(id_: str) -> bytes:
@@ -152,7 +151,8 @@ class Join:
         for ring in delta.rings:
             before = self.rings.get(ring.name)
             rows = ring.rows if before is None or ring.full else before.rows + ring.rows
-            self.rings[ring.name] = RestoredRing(ring.name, ring.record_bytes, ring.window, ring.head, rows[-ring.window * ring.record_bytes :])
+            kept = rows[-ring.window * ring.record_bytes :]
+            self.rings[ring.name] = RestoredRing(ring.name, ring.record_bytes, ring.window, ring.head, kept)
         self.committed_at.update(self.task.positions())
         if settle:
             self.task.committed()

@@ -11,7 +11,7 @@ from tests.join.logs import T0, config
 HOUR = 3_600_000
 
 
-def measured(seen: np.ndarray, delays: np.ndarray, step_ms: int = 10_000) -> tuple[int, int]:  # type: ignore[type-arg]
+def measured(seen: np.ndarray, delays: np.ndarray, step_ms: int = 10_000) -> tuple[int, int]:
     """The age and when it was known, with both sides in step with time."""
     measure = AgeMeasure()
     now = T0
@@ -61,12 +61,14 @@ def test_labels_before_their_predictions_count_as_no_delay() -> None:
     assert AgeMeasure().measure(seen, seen - 50, waiting_tick=FINAL_MS, label_tick=FINAL_MS) == 1_000
 
 
-@pytest.mark.parametrize(("delays", "expected"), [([0], 1_000), ([1_000], 1_000), ([1_001], 2_000), (list(range(1, 101)), 1_000), ([*[1] * 94, *[9_500] * 6], 10_000)])
+@pytest.mark.parametrize(
+    ("delays", "expected"),
+    [([0], 1_000), ([1_000], 1_000), ([1_001], 2_000), (list(range(1, 101)), 1_000), ([*[1] * 94, *[9_500] * 6], 10_000)],
+)
 def test_the_percentile_is_in_whole_seconds_upwards(delays: list[int], expected: int) -> None:
     assert percentile_95(delays) == expected
 
 
 def test_each_age_of_the_configuration_is_listed_once() -> None:
-    spec = {"features": {}}
-    models = {n: {**spec, "labels": {"ages": ages}} for n, ages in (("a", [5_000, "auto"]), ("b", ["auto"]), ("c", [1_000, 5_000]))}
+    models = {n: {"features": {}, "labels": {"ages": ages}} for n, ages in (("a", [5_000, "auto"]), ("b", ["auto"]), ("c", [1_000, 5_000]))}
     assert join_ages(config(models=models)) == [1_000, 5_000, "auto"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -147,9 +148,12 @@ def test_only_the_owner_writes_to_redis(client: redis.Redis, redis_prefix: str) 
     other = RedisLabelCache(client, f"{redis_prefix}:{{t}}", owner_key=owner, token="other")
     mine.reset(0)
     mine.insert(keys("a"), facts([5]), start=0, next_offset=1)
-    for write in (lambda: other.reset(0), lambda: other.insert(keys("b"), facts([5]), start=0, next_offset=1), lambda: other.settle(keys("a"), [b""])):
-        with pytest.raises(CacheLost):
-            write()
+    with pytest.raises(CacheLost):
+        other.reset(0)
+    with pytest.raises(CacheLost):
+        other.insert(keys("b"), facts([5]), start=0, next_offset=1)
+    with pytest.raises(CacheLost):
+        other.settle(keys("a"), [b""])
     assert mine.lookup(keys("a", "b")) == [facts([5])[0], None]
 
 
@@ -178,7 +182,12 @@ def test_a_commit_takes_one_round_trip_for_inserts_and_one_for_lookups(client: r
     join = Join(_CONF, cache)
     calls: list[str] = []
     run = cache._call
-    cache._call = lambda operation, *arguments: calls.append(operation) or run(operation, *arguments)  # type: ignore[method-assign,func-returns-value]
+
+    def counted(operation: str, *arguments: Any) -> list[Any]:
+        calls.append(operation)
+        return run(operation, *arguments)
+
+    cache._call = counted  # type: ignore[method-assign]
     for _ in range(10):
         calls.clear()
         join.read(_STREAMS[0], 10, 10)

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from driftline.schemas.config import Config
 from driftline.streams.task import Output
 from tests.join.logs import LABELS, WAITING, Join, Logs, config
 
@@ -50,13 +49,9 @@ def finish(join: Join, logs: Logs) -> list[Output]:
     return join.outputs
 
 
-def straight(logs: Logs, conf: Config, **options: int) -> list[Output]:
-    return finish(Join(conf, **options), logs)
-
-
 _CONF = config(10_000, sources=2)
 _STREAMS = [stream(seed) for seed in range(6)]
-_EXPECTED = [straight(logs, _CONF) for logs in _STREAMS]
+_EXPECTED = [finish(Join(_CONF), logs) for logs in _STREAMS]
 
 
 def test_the_streams_hold_every_case() -> None:
@@ -119,7 +114,7 @@ def test_any_crash_or_loss_of_the_cache_gives_the_same_outcomes(which: int, cuts
 def test_a_small_memory_and_a_small_buffer_change_nothing_about_cuts() -> None:
     """No loss of the cache here: a label once taken is there again after a rebuild, for an id repeated beyond the memory."""
     for logs in _STREAMS[:2]:
-        expected = straight(logs, _CONF, generation=10, pending_rows_max=5)
+        expected = finish(Join(_CONF, generation=10, pending_rows_max=5), logs)
         rng = random.Random(3)
         for _ in range(15):
             cuts = [(rng.randrange(12), rng.randrange(12), rng.choice(["", "commit", "abort", "half"])) for _ in range(40)]
