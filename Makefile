@@ -59,7 +59,7 @@ clean:  ## remove what was built or cached here, but not .services
 
 # The stamps: one per set of dependencies, newer than the file that names them.
 $(VENV)/.python:
-	@$(PYTHON) -c 'import sys; sys.exit("driftline needs Python 3.10 or newer, $(PYTHON) is %d.%d\nhint: make PYTHON=python3.12" % sys.version_info[:2] if sys.version_info < (3, 10) else 0)'
+	@$(PYTHON) -c 'import sys; sys.exit("driftline needs Python 3.11 or newer, $(PYTHON) is %d.%d\nhint: make PYTHON=python3.12" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	@$(PYTHON) -m venv $(VENV) || { .ci/system-packages venv && $(PYTHON) -m venv --clear $(VENV); }
 	@touch $@
 

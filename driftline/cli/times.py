@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from driftline.cli.errors import Refusal
 
@@ -28,11 +28,11 @@ def parse_time_ms(text: str, *, option: str, now_ms: int) -> int:
         moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:
         raise Refusal(f'{option} "{text}": expected now, earliest, -24h (any duration) or a time such as 2026-01-31T12:00:00Z') from None
-    return round((moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp() * 1_000)
+    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1_000)
 
 
 def iso(time_ms: int | None) -> str | None:
     """A time as a person reads it, UTC, to the second."""
     if time_ms is None:
         return None
-    return datetime.fromtimestamp(time_ms / 1_000, timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
+    return datetime.fromtimestamp(time_ms / 1_000, UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -10,7 +10,7 @@ import math
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import msgspec
@@ -35,7 +35,7 @@ _CONTENT_TYPE: Final = "application/json"
 _ATTRIBUTES: Final = ("ce_specversion", "ce_id", "ce_source", "ce_type", "ce_subject", "ce_time")
 _RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)\Z", re.ASCII)
 _PATH: Final = re.compile(r" - at `(key in )?(\$[^`]*)`\Z")
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ENCODER: Final = msgspec.json.Encoder(order="deterministic")
 _DECODERS: Final = {name: msgspec.json.Decoder(struct) for name, struct in CONTRACTS.items()}
 
@@ -139,7 +139,7 @@ def cloud_event_headers(
 
 def rfc3339_ms(time_ms: int) -> str:
     """Unix milliseconds as ``2026-01-31T12:00:00.000Z``; beyond the years 1 to 9999 the nearest time within."""
-    lowest, highest = datetime.min.replace(tzinfo=timezone.utc), datetime.max.replace(tzinfo=timezone.utc)
+    lowest, highest = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
     try:
         moment = _EPOCH + timedelta(milliseconds=time_ms)
     except OverflowError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, Final
 
 Json = Mapping[str, Any]
@@ -238,5 +238,5 @@ def _label(event: Json) -> str:
 
 
 def _clock(time_ms: float) -> str:
-    moment = datetime.fromtimestamp(time_ms / 1000, timezone.utc)
+    moment = datetime.fromtimestamp(time_ms / 1000, UTC)
     return moment.strftime("%Y-%m-%d %H:%M:%S")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
@@ -301,7 +301,7 @@ def _time_of_text(value: str | None, unit: str) -> int:
     if value is None:
         return int(NO_TIME)
     try:
-        moment = datetime.fromisoformat(value.replace("Z", "+00:00"))  # Python 3.10 does not know Z
+        moment = datetime.fromisoformat(value)
     except ValueError:
         return int(_epoch_ms(pa.array([_number(value)]), unit)[0])
-    return round((moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp() * 1_000)
+    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1_000)

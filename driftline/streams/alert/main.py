@@ -67,7 +67,7 @@ def run_alert(
     except redis.RedisError as error:
         log.error("alert_stopped error=Redis: %s", error)
         return 1
-    except asyncio.TimeoutError:
+    except TimeoutError:
         log.error("alert_stopped error=the app did not stop in time")
         logging.shutdown()
         os._exit(1)

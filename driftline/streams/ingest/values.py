@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -21,7 +21,7 @@ Int64 = npt.NDArray[np.int64]
 
 NO_TIME: Final = -(1 << 62)
 ID_CHARS_MAX: Final = 1_024
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _Aware = Annotated[datetime, msgspec.Meta(tz=True)]
 # Seconds until the year 5138, milliseconds until then, microseconds until then: the ranges cannot meet for a time since 1973.
 _AUTO: Final = ((1e11, 1_000.0), (1e14, 1.0), (1e17, 1e-3))
@@ -115,7 +115,7 @@ def _iso_ms(text: str) -> int:
         except ValueError:
             return NO_TIME
         if parsed.tzinfo is None:
-            parsed = parsed.replace(tzinfo=timezone.utc)
+            parsed = parsed.replace(tzinfo=UTC)
     try:
         delta = parsed - _EPOCH
     except OverflowError:

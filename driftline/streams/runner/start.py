@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Final
 
 from confluent_kafka import Consumer, TopicPartition
@@ -32,7 +32,7 @@ def start_ms(start: str, now_ms: int) -> int | None:
         time = datetime.fromisoformat(start.replace("Z", "+00:00"))
     except ValueError:
         raise SetupError(f'start: expected now, earliest, a duration such as -24h or an ISO time, got "{start}"') from None
-    return round((time if time.tzinfo else time.replace(tzinfo=timezone.utc)).timestamp() * 1000)
+    return round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 def start_offsets(
