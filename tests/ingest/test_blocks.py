@@ -3,7 +3,7 @@ from __future__ import annotations
 import cramjam
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from driftline.streams.columns import (
@@ -28,6 +28,7 @@ def coded(values: list[str | None]) -> Coded:
     return texts(values)
 
 
+@settings(deadline=None)
 @given(st.data(), st.integers(1, 30))
 def test_a_waiting_block_comes_back_bit_for_bit(data: st.DataObject, n: int) -> None:
     def column(of: st.SearchStrategy[object]) -> list[object]:
@@ -69,6 +70,7 @@ def test_a_newer_version_is_refused_by_name() -> None:
         decode_labels(newer)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 400))
 def test_a_block_cut_short_is_refused(cut: int) -> None:
     n = np.arange(10)

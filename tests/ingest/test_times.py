@@ -3,7 +3,7 @@ from __future__ import annotations
 from datetime import datetime, timezone
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from driftline.schemas.config import TimeUnit
@@ -41,6 +41,7 @@ def test_times_are_read_by_unit_or_by_their_magnitude(value: object, unit: TimeU
     assert time_ms(value, unit) == expected
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.one_of(
@@ -55,6 +56,7 @@ def test_a_column_of_times_reads_each_as_it_would_be_alone(values: list[object],
     assert times_ms(values, unit).tolist() == [time_ms(value, unit) for value in values]
 
 
+@settings(deadline=None)
 @given(st.lists(st.datetimes(min_value=_FIRST, max_value=_LAST, timezones=st.just(timezone.utc)), min_size=1))
 def test_iso_times_agree_with_the_standard_library(moments: list[datetime]) -> None:
     epoch = datetime(1970, 1, 1, tzinfo=timezone.utc)
