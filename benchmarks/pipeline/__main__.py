@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from benchmarks.pipeline import ours
@@ -25,6 +26,7 @@ from driftline.streams.local.redis import LocalRedis
 
 FAUST_ROWS = 15_000
 QUIX_ROWS = 60_000
+REFERENCE_MS = 1_700_000_000_000
 """Slow contenders read fewer rows: their figure per row is steady long before."""
 
 
@@ -35,21 +37,24 @@ class Services:
 
 
 def contenders(services: Services, rows: int, quix_python: str | None) -> dict[str, Any]:
-    """(a), (b) and (c) over the same topics."""
-    bootstrap = services.kafka.bootstrap
-    admin = AdminClient({"bootstrap.servers": bootstrap})
-    for future in admin.create_topics([NewTopic(name, 1, 1) for name in ("contend.predictions", "contend.labels")]).values():
-        future.result()
-    publish(bootstrap, "contend.predictions", "contend.labels", Shape(rows=rows, wall=True))
+    """(a), (b) and (c), each to the end of topics of its own with as many rows as it is given."""
     scripts = [("a: bare consumer", "bare", sys.executable, rows), ("b: Faust + river", "faust_river", sys.executable, FAUST_ROWS)]
     if quix_python:
         scripts.append(("c: Quix Streams + river", "quix_river", quix_python, QUIX_ROWS))
     found = {}
-    for name, script, python, count in scripts:
+    for name, script, python, most in scripts:
+        count = min(most, rows)
+        topics = [f"{script}.{what}" for what in ("predictions", "labels")]
+        admin = AdminClient({"bootstrap.servers": services.kafka.bootstrap})
+        for future in admin.create_topics([NewTopic(topic, 1, 1) for topic in topics]).values():
+            future.result()
+        publish(services.kafka.bootstrap, topics[0], topics[1], Shape(rows=count, wall=True))
         program = str(Path(__file__).with_name(f"{script}.py"))
-        command = [python, program, bootstrap, "contend.predictions", "contend.labels", str(min(count, rows))]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=900)
-        lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+        command = [python, program, services.kafka.bootstrap, *topics, str(count)]
+        with tempfile.TemporaryDirectory() as scratch:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=scratch)
+        # Faust's worker logs what is printed, with a prefix.
+        lines = [line[line.index("{") :] for line in (done.stdout + done.stderr).splitlines() if '{"cpu_us"' in line]
         found[name] = json.loads(lines[-1]) if lines else {"error": (done.stderr or done.stdout)[-400:]}
         print(name, found[name], flush=True)
     return found
@@ -57,14 +62,14 @@ def contenders(services: Services, rows: int, quix_python: str | None) -> dict[s
 
 def baseline_file(directory: Path, *, segments: bool) -> str:
     """A baseline built from a file, as a user would, of rows from before the measured stream."""
-    rows = directory / "reference.jsonl"
+    rows = directory / f"reference-{segments}.jsonl"
     config = directory / f"reference-{segments}.yml"
     with rows.open("wb") as sink:
-        for _, _, _, prediction, _, label in pairs(Shape(rows=20_000, first=0, label_rows=0)):
-            sink.write(prediction + b"\n")
-            del label
+        for at, label_at, _, prediction, _, label in pairs(Shape(rows=20_000, start_ms=REFERENCE_MS)):
+            for topic, time_ms, value in (("predictions", at, prediction), ("labels", label_at, label)):
+                sink.write(orjson.dumps({"topic": f"reference.{topic}", "time_ms": time_ms, "value": orjson.Fragment(value)}) + b"\n")
     setup = ours.Setup("reference", segments=segments)
-    config.write_text(ours.config_text(setup, "localhost:9092", "redis://localhost:6379/0", "bench", {}))
+    config.write_text(ours.config_text(setup, "localhost:9092", "redis://localhost:6379/0", "reference", {}))
     out = directory / f"baseline-{segments}.json"
     build = [sys.executable, "-m", "driftline", "baseline", "build", str(config)]
     subprocess.run([*build, "--model", "bench", "--from-file", str(rows), "-o", str(out)], check=True)
@@ -75,7 +80,7 @@ def machine() -> dict[str, Any]:
     """Where and with what the figures were made."""
     packages = ("confluent-kafka", "numpy", "numba", "river", "redis", "pyarrow", "msgspec", "faust-streaming")
     return {
-        "date": dt.datetime.now(dt.timezone.utc).date().isoformat(),
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
         "python": platform.python_version(),
         "cores": os.cpu_count(),
         "cpu": next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "?"),

@@ -18,7 +18,7 @@ import psutil
 import redis
 from confluent_kafka import Consumer, TopicPartition
 
-from benchmarks.pipeline.stream import FEATURES, MODELS_ONE, Shape, publish
+from benchmarks.pipeline.stream import FEATURES, MODELS_ONE, Shape, pairs, publish
 
 STAGES = ("ingest", "join", "detect")
 WARM_ROWS = 20_000
@@ -46,14 +46,15 @@ def config_text(setup: Setup, bootstrap: str, redis_url: str, prefix: str, basel
         f"environment: {prefix}",
         f'kafka: {{bootstrap: "{bootstrap}", group_prefix: {prefix}}}',
         f'redis: {{url: "{redis_url}", key_prefix: {prefix}}}',
-        f"topics: {{prefix: {prefix}, partitions: {setup.partitions}}}",
+        f"topics: {{prefix: {prefix}.out, partitions: {setup.partitions}}}",
         "http: {port: 0}",
         f"predictions: {prefix}.predictions",
         f"labels: {prefix}.labels",
         "models:",
     ]
     for model in setup.models:
-        lines += [f"  {model}:", f"    window: {setup.window}", f"    labels: {{ages: [{setup.age}]}}", "    features:"]
+        lines += [f"  {model}:", f"    window: {setup.window}", f"    labels: {{ages: [{setup.age}]}}"]
+        lines += ["    snapshot_every: 1000", "    features:"]
         lines += [f"      {name}: numeric" for name in FEATURES]
         if setup.segments:
             lines += ["    segments: {segment: {path: segment, max: 10}}"]
@@ -113,7 +114,7 @@ class Progress:
 
     def __init__(self, bootstrap: str, prefix: str, partitions: int) -> None:
         self._consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": f"{prefix}-progress", "enable.auto.commit": False})
-        self._consumer.assign([TopicPartition(f"{prefix}.snapshots", p, 0) for p in range(partitions)])
+        self._consumer.assign([TopicPartition(f"{prefix}.out.snapshots", p, 0) for p in range(partitions)])
         self.rows: dict[tuple[str, str], int] = {}
 
     def total(self, panel: str) -> int:
@@ -152,11 +153,14 @@ def cpu_per_pair(setup: Setup, services: Any, directory: Path, *, rows: int, wai
     per_model = 1_000 * len(setup.models)
     with running(config, "--time", "data", "--start", "earliest") as workers:
         publish(*topics, shape)
+        measured = Shape(rows=rows, first=warm, start_ms=start_ms, label_rows=setup.label_rows, models=setup.models)
+        # Made beforehand: sent in a moment, so that the workers meet a backlog, as the contenders do.
+        ready = list(pairs(measured))
         progress.wait(workers, features=warm // per_model * per_model - per_model, outcomes=0)
         time.sleep(1.0)
         before, redis_before, began = workers.cpu_seconds(), redis_cpu(store), time.monotonic()
         outcomes = progress.total("outcomes")
-        publish(*topics, Shape(rows=rows, first=warm, start_ms=start_ms, label_rows=setup.label_rows, models=setup.models))
+        publish(*topics, measured, ready=ready)
         expected = max(outcomes, warm + rows - lag - per_model)
         progress.wait(workers, features=(warm + rows) // per_model * per_model - per_model, outcomes=expected)
         seconds = time.monotonic() - began
@@ -194,7 +198,7 @@ def latency(services: Any, directory: Path, *, rate: float, seconds: float) -> d
     subprocess.run([sys.executable, "-m", "driftline", "topics", "create", str(config), "--sources"], check=True, capture_output=True)
     reader = Consumer({"bootstrap.servers": services.kafka.bootstrap, "group.id": prefix, "isolation.level": "read_committed",
                        "enable.auto.commit": False, "fetch.wait.max.ms": 10})  # fmt: skip
-    reader.assign([TopicPartition(f"{prefix}.drift", 0, 0)])
+    reader.assign([TopicPartition(f"{prefix}.out.drift", 0, 0)])
     code = (
         "import sys; from benchmarks.pipeline.stream import Shape, publish; "
         f"publish('{services.kafka.bootstrap}', '{prefix}.predictions', '{prefix}.labels', "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from confluent_kafka import Producer
 
 FEATURES = tuple(f"feature_{i:02d}" for i in range(20))
 MODELS_ONE = ("bench",)
+Pair = tuple[int, int, bytes, bytes, bytes, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Shape:
     wall: bool = False
 
 
-def pairs(shape: Shape) -> Iterator[tuple[int, int, bytes, bytes, bytes, bytes]]:
+def pairs(shape: Shape) -> Iterator[Pair]:
     """(prediction time, label time, prediction key, prediction, label key, label); the label is of an earlier row."""
     generator = np.random.default_rng([7, shape.first])
     for chunk in range(shape.first, shape.first + shape.rows, 1_000):
@@ -63,14 +64,16 @@ def pairs(shape: Shape) -> Iterator[tuple[int, int, bytes, bytes, bytes, bytes]]
             yield now, now, prediction["id"].encode(), orjson.dumps(prediction), labelled.encode(), orjson.dumps(label)
 
 
-def publish(bootstrap: str, predictions: str, labels: str, shape: Shape, *, rate: float | None = None) -> None:
-    """Send a stream; with `rate`, at so many pairs a second of wall time (open loop)."""
+def publish(
+    bootstrap: str, predictions: str, labels: str, shape: Shape, *, rate: float | None = None, ready: Iterable[Pair] | None = None
+) -> None:
+    """Send a stream; with `rate`, at so many pairs a second of wall time (open loop); `ready`: its rows, already made."""
     producer = Producer(
         {"bootstrap.servers": bootstrap, "linger.ms": 5, "batch.size": 1 << 20, "queue.buffering.max.messages": 200_000,
          "partitioner": "murmur2_random", "compression.type": "none"}
     )  # fmt: skip
     began = time.perf_counter()
-    for number, (at, label_at, key, prediction, label_key, label) in enumerate(pairs(shape)):
+    for number, (at, label_at, key, prediction, label_key, label) in enumerate(pairs(shape) if ready is None else ready):
         if rate is not None and number % 20 == 0:
             while (wait := began + number / rate - time.perf_counter()) > 0:
                 producer.poll(min(wait, 0.01))
