@@ -131,7 +131,7 @@ class _Witness:
         for message in messages:
             if message.error() is None:
                 self.last_record = time.monotonic()
-                self._take(message.topic(), orjson.loads(message.value()))
+                self._take(message.topic() or "", orjson.loads(message.value() or b""))
 
     def close(self) -> None:
         self._consumer.close()

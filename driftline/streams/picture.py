@@ -142,7 +142,10 @@ class _Canvas:
         low, high = (min(values), max(values)) if values else (0.0, 1.0)
         high = low + 1.0 if high - low < 1e-9 else high
         top, bottom = self._top, self._top + LANE
-        scale = lambda v: bottom - (v - low) / (high - low) * (bottom - top)  # noqa: E731
+
+        def scale(value: float) -> float:
+            return bottom - (value - low) / (high - low) * (bottom - top)
+
         self._parts.append(f'<text x="8" y="{top + 12}" font-weight="600">{html.escape(name)}</text>')
         self._parts.append(
             f'<rect x="{LEFT}" y="{top}" width="{WIDTH - LEFT - RIGHT}" height="{LANE}" fill="none" stroke="#999" stroke-width=".5"/>'
@@ -233,8 +236,8 @@ def _ratios(snapshots: Iterable[Json], drawn: Sequence[Episode]) -> dict[str, li
 
 
 def _label(event: Json) -> str:
-    segment = event["segment"]
-    return event["series"] + ("" if not segment else " · " + ",".join(f"{k}={v}" for k, v in segment.items()))
+    series, segment = str(event["series"]), event["segment"]
+    return series + ("" if not segment else " · " + ",".join(f"{k}={v}" for k, v in segment.items()))
 
 
 def _clock(time_ms: float) -> str:

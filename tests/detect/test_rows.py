@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from driftline.detectors.spec import PanelRows
 from driftline.schemas.config import Model
 from driftline.streams.detect.rows import binary_log_loss, feature_rows, outcome_rows, score_rows, take
 from driftline.streams.observation import IMPLICIT, LABELLED, UNLABELLED, Observations, code
@@ -17,8 +18,9 @@ def batch(n: int, **columns: object) -> Observations:
     return Observations("outcomes", "m", "t", 1, [("p", 0)], **positions, **columns)  # type: ignore[arg-type]
 
 
-def column(rows: object, name: str) -> list[float]:
-    return rows.numeric[:, list(rows.numeric_names).index(name)].tolist()  # type: ignore[attr-defined]
+def column(rows: PanelRows, name: str) -> list[float]:
+    values: list[float] = rows.numeric[:, list(rows.numeric_names).index(name)].tolist()
+    return values
 
 
 def test_log_loss_is_minus_the_log_of_the_probability_given_to_the_truth() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import orjson
@@ -73,7 +74,7 @@ def run(task: DetectTask, records: Sequence[MemoryRecord]) -> list[Output]:
     return task.process({(TOPIC, 0): records})
 
 
-def events(outputs: Sequence[Output]) -> list[dict[str, object]]:
+def events(outputs: Sequence[Output]) -> list[dict[str, Any]]:
     return [orjson.loads(o.value or b"") for o in outputs if o.topic == "driftline.drift"]
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given, settings
@@ -46,7 +46,7 @@ def test_times_are_read_by_unit_or_by_their_magnitude(value: object, unit: TimeU
     st.lists(
         st.one_of(
             st.integers(-(10**20), 10**20), st.integers(10**11, 10**14), st.floats(), st.none(), st.booleans(), st.text(max_size=30),
-            st.datetimes(timezones=st.just(timezone.utc)).map(datetime.isoformat), st.datetimes().map(str),
+            st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat), st.datetimes().map(str),
         ),
         min_size=1,
     ),
@@ -57,9 +57,9 @@ def test_a_column_of_times_reads_each_as_it_would_be_alone(values: list[object],
 
 
 @settings(deadline=None)
-@given(st.lists(st.datetimes(min_value=_FIRST, max_value=_LAST, timezones=st.just(timezone.utc)), min_size=1))
+@given(st.lists(st.datetimes(min_value=_FIRST, max_value=_LAST, timezones=st.just(UTC)), min_size=1))
 def test_iso_times_agree_with_the_standard_library(moments: list[datetime]) -> None:
-    epoch = datetime(1970, 1, 1, tzinfo=timezone.utc)
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
     expected = [(m - epoch).days * DAY + (m - epoch).seconds * 1_000 + (m - epoch).microseconds // 1_000 for m in moments]
     assert times_ms([m.isoformat() for m in moments], "auto").tolist() == expected
 

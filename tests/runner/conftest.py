@@ -45,7 +45,7 @@ class Bench:
         self._workers.append(worker)
         return worker
 
-    def run(self, *, failpoint: str = "", expect: int = 0, until_idle_s: float = 0.5, **options: object) -> None:
+    def run(self, *, failpoint: str = "", expect: int = 0, until_idle_s: float = 0.5, **options: Any) -> None:
         worker = self.start(failpoint=failpoint, until_idle_s=until_idle_s, time="data", **options)
         code = worker.wait(60)
         assert code == expect, f"exit code {code}, expected {expect}\n{self.log()}"
@@ -65,7 +65,8 @@ class Bench:
             if message is None:
                 continue
             if message.error() is None:
-                found.append(json.loads(message.value() or b"") | {"task": dict(message.headers() or [])["task"].decode()})
+                headers: dict[str, Any] = dict(message.headers() or [])
+                found.append(json.loads(message.value() or b"") | {"task": headers["task"].decode()})
             elif count is None or len(found) >= count:
                 break
         consumer.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer, Message, Producer
 from confluent_kafka.admin import AdminClient
 
 from driftline.schemas.config import Kafka, Topics
@@ -96,10 +96,15 @@ def test_producers_partition_as_the_one_partitioner_says(kafka: Any, create_topi
     (topic,) = create_topics("keyed", partitions=7)
     producer = make_producer(Kafka(bootstrap=kafka.bootstrap))
     seen: dict[str, int | None] = {}
-    for key in ["a", "fraud", "m\u00f6del", "x" * 50, "model-17"]:
-        producer.produce(topic, b"v", key=key.encode(), on_delivery=lambda _, message, key=key: seen.__setitem__(key, message.partition()))
+
+    def delivered(_: object, message: Message) -> None:
+        seen[(message.key() or b"").decode()] = message.partition()
+
+    keys = ["a", "fraud", "m\u00f6del", "x" * 50, "model-17"]
+    for key in keys:
+        producer.produce(topic, b"v", key=key.encode(), on_delivery=delivered)
     assert producer.flush(20) == 0
-    assert seen == {key: partition_for(key, 7) for key in seen}
+    assert seen == {key: partition_for(key, 7) for key in keys}
 
 
 @pytest.mark.parametrize(
