@@ -23,7 +23,7 @@ NULL_TEXTS: Final = ("", "NULL", "null", "NaN", "nan", "None")
 """What an empty CSV cell may look like. Not NA: it is a country and a continent."""
 
 _NUMERIC_NULL_TEXTS: Final = frozenset({"NA", "N/A", "n/a", "-"})
-_BLOCK_BYTES: Final = 4 << 20
+_BLOCK_BYTES: Final = 1 << 20
 _NUMERIC_SHARE: Final = 0.95  # a column is numeric when at least this share of its first values are numbers
 _TYPE_ROWS: Final = 5_000
 NO_TIME: Final = np.iinfo(np.int64).min
