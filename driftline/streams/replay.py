@@ -23,7 +23,7 @@ from driftline.streams.task import FINAL_MS, Idle, MemoryRecord, Output, Partiti
 Sink = Callable[[Output], None]
 
 # Tasks let go of what a commit makes superfluous only when they hear of one; each costs an export of their state.
-_COMMIT_RECORDS: Final = 500_000
+_COMMIT_RECORDS: Final = 100_000
 
 
 def file_cluster(config: Config, *, partitions: int = 1) -> Cluster:
