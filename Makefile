@@ -34,7 +34,8 @@ types: $(VENV)/.ready-test  ## mypy, strict
 fmt: $(VENV)/.ready-test  ## sort imports and apply the safe fixes
 	@$(BIN)/ruff check --fix .
 
-docs: $(VENV)/.ready  ## write what is generated: pages of docs/, the Grafana dashboard
+docs: $(VENV)/.ready  ## write what is generated: JSON Schema files, pages of docs/, the Grafana dashboard
+	@$(BIN)/python -m driftline.schemas.generate
 	@$(BIN)/python -m driftline.streams.metrics > docs/metrics.md
 	@$(BIN)/python dashboards/grafana/generate.py > dashboards/grafana/driftline.json
 

@@ -14,12 +14,20 @@ from typing import Protocol
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
+from hypothesis import HealthCheck, settings
 
 from driftline.streams.local.kafka import LocalKafka, kafka_answers
 from driftline.streams.local.process import LocalServiceError
 from driftline.streams.local.redis import LocalRedis, redis_answers
 
 _NO_SKIP = os.environ.get("DRIFTLINE_TEST_NO_SKIP") == "1"
+
+# Cores are shared and kernels compile at their first call, so a slow example says nothing. CI tries the same examples
+# every time: a red run is then the change's doing. A run on a desk looks for new ones.
+settings.register_profile(
+    "driftline", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=bool(os.environ.get("CI")), print_blob=True
+)
+settings.load_profile("driftline")
 
 
 class Kafka(Protocol):
