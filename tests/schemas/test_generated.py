@@ -65,7 +65,8 @@ def meaning(schema: Any) -> Any:
 
 def test_the_meaning_of_a_schema_keeps_every_change_but_form() -> None:
     whole = json.loads((JSON_FOLDER / "config.schema.json").read_text("utf-8"))
-    for change in ({"required": []}, {"additionalProperties": True}, {"description": "x"}, {"properties": {}}):
+    changes: list[dict[str, Any]] = [{"required": []}, {"additionalProperties": True}, {"description": "x"}, {"properties": {}}]
+    for change in changes:
         assert meaning(whole | change) != meaning(whole), change
     assert meaning(whole | {"title": "x"}) == meaning(whole)
     assert meaning({"const": "a", "type": "string"}) == meaning({"enum": ["a"]})
