@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "replay": ("driftline.cli.replay", "Run the same processors over a file or over the observations topic."),
     "status": ("driftline.cli.status", "Lag, learning progress and open alerts."),
     "tail": ("driftline.cli.tail", "Print drift events or alerts as they come."),
+    "picture": ("driftline.cli.picture", "Draw what the topics say as one page."),
 }
 """Command name to its module, which has it as `command`, and its line in the help."""
 

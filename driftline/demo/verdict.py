@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from driftline.demo.simulator import Change
 
 Json = Mapping[str, Any]
+
+FORGOTTEN_ROWS: Final = 4_000
+"""The smallest segment has 30 % of the rows, so its window of 1,000 spans 3,333 of the stream's."""
 
 
 @dataclass(slots=True)
@@ -127,8 +130,13 @@ def truth_records(changes: Iterable[Change], start_ms: int, rate: float) -> list
 
 
 def _speaks_of(event: Json, change: Change) -> bool:
-    """Whether a series truly changed: of a changed feature, for all rows or for the segment that changed."""
-    if event["position"]["offset"] < change.start or not event["series"].startswith(change.series):
+    """Whether a series truly changed: of a changed feature, for all rows or for the segment that changed.
+
+    Only while the change lasts and until a segment's window of 1,000 rows has forgotten it; later it is a false alarm.
+    """
+    if not change.start <= event["position"]["offset"] < change.stop + FORGOTTEN_ROWS:
+        return False
+    if not event["series"].startswith(change.series):
         return False
     segment = event["segment"]
     return change.segment is None or segment is None or change.segment in segment.values()

@@ -134,7 +134,9 @@ def note_alarm(
         if kind == PSI_EFFECT:
             gap = m[0, MEAN_EFFECT, M_VALUE] if t.has_mean[q] else 0.0
         direction = int(gap > 0.0) - int(gap < 0.0)
-    if t.direction[q] * direction < 0 or (not episode[E_OPEN] and back > 0 and _returns(m[:, kind], kind)):
+    if t.direction[q] * direction < 0:
+        return w
+    if not episode[E_OPEN] and back > 0 and (_returns(m[:, kind], kind) or _unproven(t, q, m[0], kind, t.lane_window[lane])):
         return w
     severity = max(severity_of(t, q, kind, m[0, kind, M_CERTAIN]), int(episode[E_SEVERITY]))
     note = out[w]
@@ -170,6 +172,21 @@ def _returns(m: Float64, kind: int) -> bool:
     after = abs(m[0, M_VALUE] - m[0, M_BASE])
     before = abs(m[1, M_VALUE] - m[1, M_BASE])
     return bool(kind != PSI_EFFECT and after <= m[0, M_BAND] and m[1, M_N] >= LEVEL_LEAST and before > after)
+
+
+@compiled
+def _unproven(t: Tables, q: int, m: Float64, kind: int, window: int) -> bool:
+    """Whether a mean changed only against a past that was itself changed, not against the baseline.
+
+    A detector with a long memory notices the end of a change late, and dates it to the wiggle of the moment: without
+    this, 5 values of chance open an episode. The log likelihood ratio of n standardised values of mean d is n d^2 / 2.
+    """
+    if kind != MEAN_EFFECT:
+        return False
+    n, gap = m[kind, M_N], m[kind, M_VALUE] - m[kind, M_BASE]
+    if n >= 0.9 * window:
+        return bool(abs(gap) <= m[kind, M_BAND])
+    return bool(0.5 * n * gap * gap < t.proof[q])
 
 
 @compiled

@@ -66,6 +66,7 @@ class Tables(NamedTuple):
     series_column: Int64  # (Q,)
     direction: Int64  # (Q,) UP, DOWN or 0
     bounds: Float64  # (Q, 2) warning, critical
+    proof: Float64  # (Q,) log likelihood ratio against the baseline that a change of a mean must show to open
     flags: UInt8  # (Q, N_CODES) 0, 1 or SKIP; a value series has 0 where it has a score
     is_value: UInt8  # (Q,) distribution and mean
     has_mean: UInt8  # (Q,) a value series whose mean means something
@@ -85,6 +86,10 @@ class Tables(NamedTuple):
     run_limit: Int64  # (S, C) length of a run that is an alarm, 0 = none
     run_by_code: UInt8  # (C,) runs compare codes, not values
     log_half: Float64  # (longest window + 2,) ln(k + 1/2)
+
+
+PROOF_SHARE: Final = 0.5
+"""A change that a detector of run length r finds shows about ln r by then; half of it leaves room for the date's error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +178,7 @@ def build_tables(spec: PanelSpec, layout: Layout) -> Tables:
         series_column=np.array(layout.column_of, np.int64),
         direction=np.array([_DIRECTION[s.direction] for s in layout.series], np.int64),
         bounds=np.array([(s.warning, s.critical) for s in layout.series], np.float64).reshape(-1, 2),
+        proof=np.array([PROOF_SHARE * math.log(s.run_length) for s in layout.series], np.float64),
         flags=np.zeros((n_series, N_CODES), np.uint8),
         is_value=np.array([s.flag is None for s in layout.series], np.uint8),
         has_mean=np.zeros(n_series, np.uint8),
