@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from driftline.schemas.config import Kafka
 
 CONNECT_SECONDS = 6.0
+_NEW_TOPIC_SECONDS = 2.0
 
 
 def quiet(properties: dict[str, Any]) -> dict[str, Any]:
@@ -50,10 +51,22 @@ def admin(kafka: Kafka) -> AdminClient:
     return client
 
 
-def partition_counts(client: AdminClient) -> dict[str, int]:
-    """Every topic and its number of partitions."""
-    metadata = client.list_topics(timeout=CONNECT_SECONDS)
-    return {name: len(topic.partitions) for name, topic in metadata.topics.items()}
+def partition_counts(client: AdminClient, wanted: Iterable[str] = ()) -> dict[str, int]:
+    """Every topic and its number of partitions.
+
+    Parameters
+    ----------
+    wanted : ask again for a moment while one of these is missing: a broker learns of a new topic after its creation
+        was confirmed, and `topics create` followed at once by `publish` must not fail on that.
+    """
+    deadline = time.monotonic() + _NEW_TOPIC_SECONDS
+    names = set(wanted)
+    while True:
+        metadata = client.list_topics(timeout=CONNECT_SECONDS)
+        counts = {name: len(topic.partitions) for name, topic in metadata.topics.items() if topic.error is None and topic.partitions}
+        if names <= counts.keys() or time.monotonic() > deadline:
+            return counts
+        time.sleep(0.2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +105,7 @@ def partitions_of(kafka: Kafka, topic: str) -> int:
     ------
     Refusal : there is no such topic.
     """
-    counts = partition_counts(admin(kafka))
+    counts = partition_counts(admin(kafka), [topic])
     if topic not in counts:
         near = ", ".join(f'"{name}"' for name in sorted(counts) if not name.startswith("__"))
         raise Refusal(f'no topic "{topic}" at "{kafka.bootstrap}"; it has {near or "none"}')

@@ -206,8 +206,8 @@ def _check_topics(client: AdminClient, topics: dict[str, str], source: FileMessa
     """
     from driftline.cli.kafka import partition_counts, topic_settings
 
-    existing = partition_counts(client)
     needed = ["prediction", "label"] if source.messages.mapping.label is not None else ["prediction"]
+    existing = partition_counts(client, [topics[side] for side in needed])
     oldest_ms = min(message.time_ms for message in first)
     age_ms = int(time.time() * 1_000) - oldest_ms
     for topic in dict.fromkeys(topics[side] for side in needed):
