@@ -18,11 +18,15 @@ import psutil
 import redis
 from confluent_kafka import Consumer, TopicPartition
 
-from benchmarks.pipeline.stream import FEATURES, MODELS_ONE, Shape, pairs, publish
+from benchmarks.pipeline.stream import FEATURES, MODELS_ONE, Pair, Shape, pairs, publish
 
 STAGES = ("ingest", "join", "detect")
-WARM_ROWS = 20_000
-STALL_SECONDS = 300.0
+WARM_ROWS = 25_000
+COMMIT_ROWS = 20_000
+STALL_SECONDS = 60.0
+SNAPSHOT_ROWS = 1_000
+CLOSING_ROWS = 3_500
+"""Rows after the measured ones: a block of waiting rows is decided whole, once its last row is of age."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,7 @@ class Setup:
     segments: bool = False
     models: tuple[str, ...] = MODELS_ONE
     partitions: int = 1
-    age: str = "2s"
+    age_ms: int = 2_000
     label_rows: int = 1_000
     monitors: str = ""
     window: int = 5_000
@@ -53,7 +57,7 @@ def config_text(setup: Setup, bootstrap: str, redis_url: str, prefix: str, basel
         "models:",
     ]
     for model in setup.models:
-        lines += [f"  {model}:", f"    window: {setup.window}", f"    labels: {{ages: [{setup.age}]}}"]
+        lines += [f"  {model}:", f"    window: {setup.window}", f"    labels: {{ages: [{setup.age_ms}ms]}}"]
         lines += ["    snapshot_every: 1000", "    features:"]
         lines += [f"      {name}: numeric" for name in FEATURES]
         if setup.segments:
@@ -88,6 +92,9 @@ class Workers:
     def rss_mib(self) -> dict[str, float]:
         return {stage: p.memory_info().rss / 2**20 for stage, p in self.by_stage().items()}
 
+    def log_tail(self) -> str:
+        return Path(self._log.name).read_text()[-2_000:]
+
     def alive(self) -> bool:
         return self._process.poll() is None
 
@@ -112,9 +119,9 @@ def running(config: Path, *options: str) -> Iterator[Workers]:
 class Progress:
     """How far detect is, from the snapshots topic."""
 
-    def __init__(self, bootstrap: str, prefix: str, partitions: int) -> None:
+    def __init__(self, bootstrap: str, prefix: str, setup: Setup) -> None:
         self._consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": f"{prefix}-progress", "enable.auto.commit": False})
-        self._consumer.assign([TopicPartition(f"{prefix}.out.snapshots", p, 0) for p in range(partitions)])
+        self._consumer.assign([TopicPartition(f"{prefix}.out.snapshots", p, 0) for p in range(setup.partitions)])
         self.rows: dict[tuple[str, str], int] = {}
 
     def total(self, panel: str) -> int:
@@ -131,10 +138,61 @@ class Progress:
                     if record["segment"] is None:
                         self.rows[record["model"], record["panel"]] = record["rows"]
             if not workers.alive() or time.monotonic() - moved > STALL_SECONDS:
-                raise SystemExit(f"driftline run stopped or stalls at {self.rows}; see its log beside the configuration")
+                raise SystemExit(f"driftline run stopped or stalls at {self.rows}, wanted {features} and {outcomes}:\n{workers.log_tail()}")
 
     def close(self) -> None:
         self._consumer.close()
+
+
+class Feed:
+    """Sends rows, and waits until detect has seen all that can be of age."""
+
+    def __init__(self, bootstrap: str, prefix: str, progress: Progress, setup: Setup, waiting: int) -> None:
+        self._topics = (bootstrap, f"{prefix}.predictions", f"{prefix}.labels")
+        self._setup, self._waiting = setup, waiting
+        self._start_ms = int(time.time() * 1000) - 3 * 86_400_000
+        self._slack = SNAPSHOT_ROWS * len(setup.models)
+        self._ready: list[Pair] | None = None
+        self.progress = progress
+        self.sent = 0
+
+    def _shape(self, rows: int) -> Shape:
+        return Shape(rows=rows, first=self.sent, start_ms=self._start_ms, label_rows=self._setup.label_rows, models=self._setup.models)
+
+    def prepare(self, rows: int) -> None:
+        """Make the next rows now: sent in a moment, so that the workers meet a backlog, as the contenders do."""
+        self._ready = list(pairs(self._shape(rows)))
+
+    def send(self, workers: Workers, rows: int) -> None:
+        """Send rows, then a few that bring them of age."""
+        for count in (rows, CLOSING_ROWS):
+            ready, self._ready = self._ready, None
+            publish(*self._topics, self._shape(count), ready=ready)
+            self.sent += count
+            old = self.sent - CLOSING_ROWS - self._slack
+            outcomes = 0 if count == rows else old - self._waiting - (COMMIT_ROWS if self._waiting else 0)
+            self.progress.wait(workers, features=self.sent - self._slack, outcomes=outcomes)
+
+
+def redis_memory(store: redis.Redis, prefix: str) -> dict[str, int]:
+    """Bytes of the label cache and of detect's state; and how many labels wait."""
+    found = {"labels": 0, "label_rows": 0, "state": 0}
+    for key in store.scan_iter(f"{prefix}*", count=1_000):
+        size = store.memory_usage(key, samples=0 if not key.endswith(b":labels") else 1_000) or 0
+        if key.endswith(b":labels"):
+            found["label_rows"] += store.hlen(key)
+            found["labels"] += size
+        elif b"detect" in key:
+            found["state"] += size
+    return found
+
+
+def bytes_per_record(kafka: Any, topic: str, rows: int) -> float:
+    """Bytes of a topic's log on disk for each row of the input."""
+    directory = getattr(kafka, "directory", None)
+    if directory is None:
+        return float("nan")
+    return sum(path.stat().st_size for path in Path(directory).glob(f"data/{topic}-*/*.log")) / rows
 
 
 def cpu_per_pair(setup: Setup, services: Any, directory: Path, *, rows: int, waiting: int, baselines: dict[str, str]) -> dict[str, Any]:
@@ -144,34 +202,25 @@ def cpu_per_pair(setup: Setup, services: Any, directory: Path, *, rows: int, wai
     config.write_text(config_text(setup, services.kafka.bootstrap, services.redis.url, prefix, baselines))
     subprocess.run([sys.executable, "-m", "driftline", "topics", "create", str(config), "--sources"], check=True, capture_output=True)
     store = redis.Redis.from_url(services.redis.url)
-    warm = max(WARM_ROWS, waiting) // 1_000 * 1_000 + 5_000
-    lag = warm - WARM_ROWS if waiting else setup.label_rows + 2_000
-    topics = (services.kafka.bootstrap, f"{prefix}.predictions", f"{prefix}.labels")
-    start_ms = int(time.time() * 1000) - 3 * 86_400_000
-    shape = Shape(rows=warm, start_ms=start_ms, label_rows=setup.label_rows, models=setup.models)
-    progress = Progress(services.kafka.bootstrap, prefix, setup.partitions)
-    per_model = 1_000 * len(setup.models)
+    feed = Feed(services.kafka.bootstrap, prefix, Progress(services.kafka.bootstrap, prefix, setup), setup, waiting)
     with running(config, "--time", "data", "--start", "earliest") as workers:
-        publish(*topics, shape)
-        measured = Shape(rows=rows, first=warm, start_ms=start_ms, label_rows=setup.label_rows, models=setup.models)
-        # Made beforehand: sent in a moment, so that the workers meet a backlog, as the contenders do.
-        ready = list(pairs(measured))
-        progress.wait(workers, features=warm // per_model * per_model - per_model, outcomes=0)
+        feed.send(workers, WARM_ROWS + waiting)
+        feed.prepare(rows)
         time.sleep(1.0)
-        before, redis_before, began = workers.cpu_seconds(), redis_cpu(store), time.monotonic()
-        outcomes = progress.total("outcomes")
-        publish(*topics, measured, ready=ready)
-        expected = max(outcomes, warm + rows - lag - per_model)
-        progress.wait(workers, features=(warm + rows) // per_model * per_model - per_model, outcomes=expected)
+        sent, before, redis_before, began = feed.sent, workers.cpu_seconds(), redis_cpu(store), time.monotonic()
+        feed.send(workers, rows)
         seconds = time.monotonic() - began
         after, redis_after, rss = workers.cpu_seconds(), redis_cpu(store), workers.rss_mib()
-        state = int(store.info("memory")["used_memory"])
-    progress.close()
+        rows = feed.sent - sent
+        memory = redis_memory(store, prefix)
+        topic = bytes_per_record(services.kafka, f"{prefix}.out.waiting", feed.sent)
+    feed.progress.close()
     stages = {stage: (after[stage] - before.get(stage, 0.0)) / rows * 1e6 for stage in after}
     redis_us = (redis_after - redis_before) / rows * 1e6
     return {
         "name": setup.name, "rows": rows, "waiting": waiting, "stages_us": stages, "redis_us": redis_us,
-        "cpu_us": sum(stages.values()) + redis_us, "rss_mib": rss, "pairs_per_second": rows / seconds, "redis_bytes": state,
+        "cpu_us": sum(stages.values()) + redis_us, "rss_mib": rss, "pairs_per_second": rows / seconds, "redis_bytes": memory,
+        "waiting_topic_bytes": topic,
     }  # fmt: skip
 
 
