@@ -15,11 +15,12 @@ from typing import Any, Final
 Json = Mapping[str, Any]
 
 WIDTH: Final = 1180
-LEFT: Final = 230
+LEFT: Final = 300
 RIGHT: Final = 24
 LANE: Final = 120
 GAP: Final = 34
 ROW: Final = 22
+LABEL_CHARS: Final = 46
 SERIES_DRAWN: Final = 6
 EPISODES_DRAWN: Final = 40
 POINTS_DRAWN: Final = 600
@@ -129,7 +130,7 @@ class _Canvas:
     def __init__(self, start: int, end: int) -> None:
         self._start = start
         self._end = end
-        self._top = 56
+        self._top = 60
         self._parts: list[str] = []
 
     def x(self, time_ms: float) -> float:
@@ -160,7 +161,7 @@ class _Canvas:
             step = max(1, len(line) // POINTS_DRAWN)
             path = " ".join(f"{self.x(t):.1f},{scale(v):.1f}" for t, v in line[::step])
             self._parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.4"/>')
-            self._parts.append(f'<text x="14" y="{top + 30 + 15 * number}" fill="{colour}">{html.escape(label[:36])}</text>')
+            self._parts.append(f'<text x="14" y="{top + 30 + 15 * number}" fill="{colour}">{html.escape(_short(label))}</text>')
         if not lines:
             self._parts.append(f'<text x="{LEFT + 10}" y="{(top + bottom) / 2}" fill="#777">no data</text>')
         self._top = bottom + GAP
@@ -176,11 +177,14 @@ class _Canvas:
             detail = f"{row.label}: {row.severity}, {', '.join(row.detectors)}" + (
                 "" if row.effect is None else f", effect {row.effect:.3g}"
             )
-            self._parts.append(f'<text x="14" y="{y + 11}">{html.escape(row.label[:38])}</text>')
+            self._parts.append(f'<text x="14" y="{y + 11}">{html.escape(_short(row.label))}</text>')
             box = f'x="{left:.1f}" y="{y}" width="{right - left:.1f}" height="13" rx="2"'
             self._parts.append(f'<rect {box} fill="{colour}"><title>{html.escape(detail)}</title></rect>')
             mark = "◀ recovered" if row.ended else "▶ open"
-            self._parts.append(f'<text x="{min(right + 4, WIDTH - 70):.1f}" y="{y + 11}" fill="#555" font-size="10">{mark}</text>')
+            inside = right + 70 > WIDTH - RIGHT
+            place = f'x="{right - 4:.1f}" text-anchor="end" fill="#fff"' if inside else f'x="{right + 4:.1f}" fill="#555"'
+            if not inside or right - left > 70:
+                self._parts.append(f'<text {place} y="{y + 11}" font-size="10">{mark}</text>')
         if omitted > 0:
             self._parts.append(f'<text x="14" y="{top + len(rows) * ROW + 11}" fill="#555">and {omitted} more of lower severity</text>')
             top += ROW
@@ -191,16 +195,19 @@ class _Canvas:
     def finish(self, title: str, bands: Sequence[Band]) -> str:
         height = self._top + 40
         shades = []
-        for band in bands:
+        for number, band in enumerate(bands):
             left, right = self.x(band.start_ms), self.x(band.stop_ms)
+            # Two heights in turn: neighbouring labels are wider than the time between their changes.
+            y = 47 - 13 * (number % 2)
             shades.append(
                 f'<rect x="{left:.1f}" y="50" width="{right - left:.1f}" height="{self._top - 50}" fill="#bbb" fill-opacity=".25"/>'
             )
-            shades.append(f'<text x="{left + 3:.1f}" y="47" font-size="10" fill="#444">{html.escape(band.text)}</text>')
+            shades.append(f'<text x="{left + 3:.1f}" y="{y}" font-size="10" fill="#444">{html.escape(band.text)}</text>')
         ticks = []
         for number in range(7):
             time_ms = self._start + (self._end - self._start) * number / 6
-            place = f'x="{self.x(time_ms):.1f}" y="{self._top + 16}" text-anchor="middle"'
+            anchor = "end" if number == 6 else "middle"
+            place = f'x="{self.x(time_ms):.1f}" y="{self._top + 16}" text-anchor="{anchor}"'
             ticks.append(f'<text {place} fill="#555">{_clock(time_ms)}</text>')
         name = html.escape(title)
         return (
@@ -238,6 +245,11 @@ def _ratios(snapshots: Iterable[Json], drawn: Sequence[Episode]) -> dict[str, li
 def _label(event: Json) -> str:
     series, segment = str(event["series"]), event["segment"]
     return series + ("" if not segment else " · " + ",".join(f"{k}={v}" for k, v in segment.items()))
+
+
+def _short(label: str) -> str:
+    """A label that fits beside the lanes; the middle goes, since both ends tell series apart."""
+    return label if len(label) <= LABEL_CHARS else label[: LABEL_CHARS - 19] + "…" + label[-18:]
 
 
 def _clock(time_ms: float) -> str:
