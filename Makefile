@@ -18,7 +18,7 @@ help:  ## list these recipes
 
 venv: $(VENV)/.ready-dev  ## the environment for work on the code, in .venv
 
-demo: $(VENV)/.ready  ## see it find three changes; needs Python and nothing else (DEMO_ARGS="--json --seed 7")
+demo: $(VENV)/.ready  ## see it find three changes; needs Python 3.11 and nothing else (DEMO_ARGS="--json --seed 7")
 	@$(BIN)/driftline demo $(DEMO_ARGS)
 
 test: $(VENV)/.ready-test  ## everything, on a real Kafka and Redis (TEST_ARGS="tests/join -x")
