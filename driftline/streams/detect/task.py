@@ -142,7 +142,8 @@ class DetectTask:
         return model.predictions(batch) if batch.kind == "predictions" else model.outcomes(batch)
 
     def _check_sequence(self, batch: Observations) -> None:
-        last = self._sequence.get(batch.task, 0)
+        # A task met for the first time may be in the middle of its life: retention has removed what it wrote before.
+        last = self._sequence.get(batch.task, batch.seq - 1)
         self._sequence[batch.task] = batch.seq
         if self._strict and batch.seq != last + 1:
             raise SequenceError(
