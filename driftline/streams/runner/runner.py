@@ -98,43 +98,26 @@ class Runner:
         self._consumer: Consumer = make_consumer(config.kafka, group, instance=member if exactly_once else None)
         self._publisher = make_publisher(config.kafka, self._consumer, exactly_once=exactly_once, transactional_id=member)
         base = open_base_log(config, cluster, group)
+        scope = Scope(config.redis.key_prefix, config.environment, group, cluster, state_version, config_hash)
         self._restorer = Restorer(
-            processor,
-            self._consumer,
-            store,
-            Scope(config.redis.key_prefix, config.environment, group, cluster, state_version, config_hash),
-            base,
-            start=start or config.start,
-            by_time=not cluster.cluster_id.startswith(MOCK_CLUSTER_PREFIX),
-            on_lost_state=on_lost_state,
-            now_ms=lambda: round(clock() * 1000),
-        )
+            processor, self._consumer, store, scope, base,
+            start=start or config.start, by_time=not cluster.cluster_id.startswith(MOCK_CLUSTER_PREFIX),
+            on_lost_state=on_lost_state, now_ms=lambda: round(clock() * 1000),
+        )  # fmt: skip
+        incremental = config.kafka.group_protocol == "consumer"
         self._membership = Membership(
-            self._consumer,
-            processor.input_topics(),
-            incremental=config.kafka.group_protocol == "consumer",
-            revoked=self._revoked,
-            lost=self._lost,
+            self._consumer, processor.input_topics(), incremental=incremental, revoked=self._revoked, lost=self._lost
         )
         self._committer = Committer(
-            self._membership,
-            self._publisher,
-            store,
-            kafka=config.kafka,
-            base=base,
-            stage=self._stage,
-            metrics=self._metrics,
-            health=self._health,
-        )
+            self._membership, self._publisher, store,
+            kafka=config.kafka, base=base, stage=self._stage, metrics=self._metrics, health=self._health,
+        )  # fmt: skip
         self._tasks = TaskTable(processor)
         self._stopping = threading.Event()
         self._draining = threading.Event()
         self._waiting = Waiting(self._membership, store, self._health, self._stopping)
         self._finished = self._reload = False
-        self._recoveries = 0
-        self._commits_seen = 0
-        self._dropped_seen = 0
-        self._exhausted_rounds = 0
+        self._recoveries = self._commits_seen = self._dropped_seen = self._exhausted_rounds = 0
         self._pending_since = self._last_record = clocks.monotonic()
         self._last_tick = 0.0
 
