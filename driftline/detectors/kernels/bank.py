@@ -107,8 +107,14 @@ def pack(magic: bytes, version: int, n_columns: int, arrays: Iterable[NDArray[An
     return b"".join(parts)
 
 
-def unpack(blob: bytes, magic: bytes, version: int, n_columns: int, dtypes: list[str]) -> list[NDArray[Any]]:
+def unpack(
+    blob: bytes, magic: bytes, version: int, n_columns: int, dtypes: list[str], lengths: list[int | None] | None = None
+) -> list[NDArray[Any]]:
     """The arrays of `pack`, flat and writable.
+
+    Parameters
+    ----------
+    lengths : items each array must have; None = any number
 
     Raises
     ------
@@ -134,4 +140,7 @@ def unpack(blob: bytes, magic: bytes, version: int, n_columns: int, dtypes: list
         at += 4 + length
     if at != len(blob):
         raise ValueError(f"damaged state of {magic.decode()}: {len(blob) - at} bytes too many")
+    for k, wanted in enumerate(lengths or []):
+        if wanted is not None and len(arrays[k]) != wanted:
+            raise ValueError(f"damaged state of {magic.decode()}: expected {wanted} items in array {k}, got {len(arrays[k])}")
     return arrays

@@ -1,10 +1,12 @@
-"""Rates of 0/1 series by betting: e-CUSUM with a promised run length.
+"""Rates of 0/1 series by betting: a Shiryaev-Roberts e-detector with a promised run length.
 
 Under a rate of at most p0 each factor L = 1 + lam (x - p0), lam = (p1 - p0) / (p0 (1 - p0)) > 0, has mean at
-most 1, whatever the past; so R = max(R, 1) L reaches c after c rows or more on average, without any assumption
-of independence (Shin, Ramdas and Rinaldo 2023, "E-detectors", theorem 2.4 of arXiv 2203.03532: the CUSUM form
-is never above the Shiryaev-Roberts form). The statistic is the mean of R over three alternatives p1. For falls
-the bet is on 1 - x.
+most 1, whatever the past; so with R = (R + 1) L, R - rows is a supermartingale and R reaches c after c rows or
+more on average, without any assumption of independence (Shin, Ramdas and Rinaldo 2023, "E-detectors", theorem
+2.4 of arXiv 2203.03532). The statistic is the mean of R over three alternatives p1. For falls the bet is on
+1 - x. The CUSUM form max(M, 1) L keeps the same promise and is never above it: its real run length is tens of
+times what was asked for, which costs delay. It is carried along only to date a change: the product of factors
+since row k is largest where M last left 1.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ DIRECTIONS = {"both": 0, "up": 1, "down": -1}
 
 _SMALLEST = 1e-9
 _MAGIC = b"DRAT"
-_VERSION = 1
+_VERSION = 2
 
 
 def rate_bound(hits: int, rows: int, direction: int, errors: float = 2.0) -> float:
@@ -69,35 +71,41 @@ def rate_bound(hits: int, rows: int, direction: int, errors: float = 2.0) -> flo
 
 
 @kernel
-def rate_push(factors: Float64Array, stakes: Float64Array, starts: Int64Array, s: int, k: int, side: int, hit: int, seen: int) -> float:
+def rate_push(
+    factors: Float64Array, stakes: Float64Array, peaks: Float64Array, starts: Int64Array, s: int, k: int, side: int, hit: int, seen: int
+) -> float:
     """One row of one side of one series; the mean of R over the alternatives.
 
-    `factors` (s, k, side, bet, hit) holds L, `stakes` R, `starts` the count of rows before R last left 1.
+    `factors` (s, k, side, bet, hit) holds L, `stakes` R, `peaks` the largest product of factors up to this row,
+    `starts` the count of rows before that product begins.
     """
     total = 0.0
     for bet in range(BETS):
-        stake = stakes[s, k, side, bet]
-        if stake <= 1.0:
-            stake = 1.0
+        factor = factors[s, k, side, bet, hit]
+        peak = peaks[s, k, side, bet]
+        if peak <= 1.0:
+            peak = 1.0
             starts[s, k, side, bet] = seen
-        stake *= factors[s, k, side, bet, hit]
+        peaks[s, k, side, bet] = peak * factor
+        stake = (stakes[s, k, side, bet] + 1.0) * factor
         stakes[s, k, side, bet] = stake
         total += stake
     return total / BETS
 
 
 @kernel
-def _restart(stakes: Float64Array, s: int, k: int) -> None:
+def _restart(stakes: Float64Array, peaks: Float64Array, s: int, k: int) -> None:
     for side in range(2):
         for bet in range(BETS):
-            stakes[s, k, side, bet] = 1.0
+            stakes[s, k, side, bet] = 0.0
+            peaks[s, k, side, bet] = 1.0
 
 
 @kernel
-def _largest(stakes: Float64Array, s: int, k: int, side: int) -> int:
+def _largest(peaks: Float64Array, s: int, k: int, side: int) -> int:
     best = 0
     for bet in range(1, BETS):
-        if stakes[s, k, side, bet] > stakes[s, k, side, best]:
+        if peaks[s, k, side, bet] > peaks[s, k, side, best]:
             best = bet
     return best
 
@@ -111,6 +119,7 @@ def _update(
     hits: NDArray[np.int8],
     factors: Float64Array,
     stakes: Float64Array,
+    peaks: Float64Array,
     starts: Int64Array,
     seen: Int64Array,
     limits: Float64Array,
@@ -135,8 +144,8 @@ def _update(
                     continue
                 before = seen[s, k]
                 seen[s, k] = before + 1
-                up = rate_push(factors, stakes, starts, s, k, 0, hit, before) if sides[s, k] >= 0 else 0.0
-                down = rate_push(factors, stakes, starts, s, k, 1, hit, before) if sides[s, k] <= 0 else 0.0
+                up = rate_push(factors, stakes, peaks, starts, s, k, 0, hit, before) if sides[s, k] >= 0 else 0.0
+                down = rate_push(factors, stakes, peaks, starts, s, k, 1, hit, before) if sides[s, k] <= 0 else 0.0
                 if up >= limits[s, k] or down >= limits[s, k]:
                     side = 0 if up >= down else 1
                     alarm = out[written]
@@ -146,9 +155,9 @@ def _update(
                     alarm["statistic"] = max(up, down)
                     alarm["threshold"] = limits[s, k]
                     alarm["direction"] = 1 - 2 * side
-                    alarm["back"] = before + 1 - starts[s, k, side, _largest(stakes, s, k, side)]
+                    alarm["back"] = before + 1 - starts[s, k, side, _largest(peaks, s, k, side)]
                     written += 1
-                    _restart(stakes, s, k)
+                    _restart(stakes, peaks, s, k)
         slot = 0
     return written, codes.shape[0], 0
 
@@ -197,7 +206,8 @@ class RateBank:
             ],
             axis=2,
         )
-        self.stakes = np.ones((n_scopes, self.n_series, 2, BETS))
+        self.stakes = np.zeros((n_scopes, self.n_series, 2, BETS))
+        self.peaks = np.ones((n_scopes, self.n_series, 2, BETS))
         self.starts = np.zeros((n_scopes, self.n_series, 2, BETS), np.int64)
         self.seen = np.zeros((n_scopes, self.n_series), np.int64)
 
@@ -211,8 +221,8 @@ class RateBank:
 
         def step(out: Alarms, row: int, slot: int) -> tuple[int, int, int]:
             return _update(
-                codes, scopes, self.active, self.column_of, self.hits, self.factors, self.stakes, self.starts,
-                self.seen, self.limits, self.sides, out, row, slot,
+                codes, scopes, self.active, self.column_of, self.hits, self.factors, self.stakes, self.peaks,
+                self.starts, self.seen, self.limits, self.sides, out, row, slot,
             )  # fmt: skip
 
         return drain(step, codes.shape[0], self.n_series)
@@ -220,20 +230,32 @@ class RateBank:
     def reset(self, scope: int, series: int | None = None) -> None:
         """Start one test anew, or all tests of a scope."""
         chosen = slice(None) if series is None else series
-        self.stakes[scope, chosen] = 1.0
+        self.stakes[scope, chosen] = 0.0
+        self.peaks[scope, chosen] = 1.0
         self.starts[scope, chosen] = 0
         self.seen[scope, chosen] = 0
 
     def export(self, scope: int) -> bytes:
         """The state of one scope."""
-        return pack(_MAGIC, _VERSION, self.n_series, [self.seen[scope], self.stakes[scope], self.starts[scope]])
+        return pack(_MAGIC, _VERSION, self.n_series, [self.seen[scope], self.stakes[scope], self.peaks[scope], self.starts[scope]])
 
     def restore(self, scope: int, blob: bytes) -> None:
-        """Continue one scope from `export`, as if it had never stopped."""
-        seen, stakes, starts = unpack(blob, _MAGIC, _VERSION, self.n_series, ["<i8", "<f8", "<i8"])
+        """Continue one scope from `export`, as if it had never stopped.
+
+        Raises
+        ------
+        ValueError : of another kind or version, or no state that rows can lead to
+        """
+        n = self.n_series
+        sides = n * 2 * BETS
+        seen, stakes, peaks, starts = unpack(blob, _MAGIC, _VERSION, n, ["<i8", "<f8", "<f8", "<i8"], [n, sides, sides, sides])
+        sound = np.all(np.isfinite(stakes) & (stakes >= 0.0) & np.isfinite(peaks) & (peaks >= 0.0))
+        if not (sound and np.all(seen >= 0) and np.all((starts >= 0) & (starts <= np.repeat(seen, 2 * BETS)))):
+            raise ValueError("damaged state of DRAT: evidence or counts that no rows lead to")
         self.seen[scope] = seen
-        self.stakes[scope] = stakes.reshape(self.n_series, 2, BETS)
-        self.starts[scope] = starts.reshape(self.n_series, 2, BETS)
+        self.stakes[scope] = stakes.reshape(n, 2, BETS)
+        self.peaks[scope] = peaks.reshape(n, 2, BETS)
+        self.starts[scope] = starts.reshape(n, 2, BETS)
 
 
 def _factors(rates: Float64Array, *, rises: bool) -> Float64Array:
