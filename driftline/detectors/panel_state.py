@@ -16,9 +16,10 @@ from typing import Any, Final
 import numpy as np
 
 from driftline.detectors.changes import ChangeDetectors
-from driftline.detectors.episodes import A_ROW, ANCHOR_FIELDS, E_OPEN, E_SEVERITY, EPISODE_FIELDS, RUN_BIT, Windows
+from driftline.detectors.episodes import A_ROW, ANCHOR_FIELDS, E_KIND, E_OPEN, E_SEVERITY, EPISODE_FIELDS, RUN_BIT, Windows
 from driftline.detectors.kernels.bank import pack, unpack
 from driftline.detectors.kernels.psi import PsiBank
+from driftline.detectors.levels import RATE_EFFECT
 from driftline.detectors.spec import N_CODES, Column, PanelRows, PanelSpec, RingState, StateError
 from driftline.detectors.tables import Tables
 
@@ -168,7 +169,8 @@ class ScopeState:
         s, st = self.scope, self.windows
         payload = _unsealed(blob)
         types = [*_OWN_TYPES, *["u1"] * len(self.changes.export(s))]
-        parts = unpack(payload, _SCOPE_MAGIC, VERSION, st.ring.shape[2], types)
+        columns = st.ring.shape[2]
+        parts = unpack(payload, _SCOPE_MAGIC, VERSION, columns, types, [1, st.runs_within.shape[1], columns, columns])
         heads, runs_within, last, run, open_series, episodes, fine, coarse, psi = parts[: len(_OWN_TYPES)]
         if ring is None or len(heads) != 1 or ring.head != int(heads[0]) or ring.head < 0:
             found = None if ring is None else ring.head
@@ -178,6 +180,8 @@ class ScopeState:
         fields = episodes.reshape(len(open_series), EPISODE_FIELDS)
         if len(fields) and not ((fields[:, E_SEVERITY] >= 0) & (fields[:, E_SEVERITY] <= 2)).all():
             raise ValueError("an episode has an unknown severity")
+        if len(fields) and not ((fields[:, E_KIND] >= 0) & (fields[:, E_KIND] <= RATE_EFFECT)).all():
+            raise ValueError("an episode has an unknown kind of effect")
         if (open_series < 0).any():
             raise ValueError("an episode has no series")
         st.episodes[s] = 0

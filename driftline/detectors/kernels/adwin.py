@@ -38,6 +38,8 @@ SIZE, START = 0, 1
 _MAGIC = b"DADW"
 _VERSION = 1
 _FIRST_ROWS = 8
+_DEPTH_MOST = 48
+"""Rows of buckets that a restored window may have: 2^48 values."""
 
 _SCREEN = 1.0 - 1e-6
 _ROUNDING = 4e-15
@@ -360,6 +362,27 @@ class AdwinBank:
         mean = np.divide(self.moments[:, TOTAL], width, out=np.zeros_like(width), where=width > 0)
         return mean.reshape(self.n_scopes, self.n_columns)
 
+    def _possible(
+        self,
+        depth: NDArray[np.uint8],
+        ticks: NDArray[np.int32],
+        width: Float64Array,
+        sizes: NDArray[np.uint8],
+        totals: int,
+        variances: int,
+    ) -> bool:
+        """Whether the buckets are a window's: kernels walk them by these numbers, without a check of bounds."""
+        if np.any(depth < 1) or np.any(depth > _DEPTH_MOST) or int(depth.sum(dtype=np.int64)) != len(sizes):
+            return False
+        first = np.cumsum(depth, dtype=np.int64) - depth
+        row = np.arange(len(sizes)) - np.repeat(first, depth)
+        held = np.zeros(len(width))
+        np.add.at(held, np.repeat(np.arange(len(depth)), depth), np.ldexp(sizes.astype(np.float64), row))
+        empty = (sizes == 0) & ~((row == 0) & np.repeat((depth == 1) & (width == 0), depth))
+        counted = int(sizes.sum(dtype=np.int64)) == totals and int(sizes[row > 0].sum(dtype=np.int64)) == variances
+        ordered = bool(np.all((ticks >= 0) & (ticks < self.clock)) and np.all(sizes <= self.max_buckets))
+        return counted and ordered and not np.any(empty) and bool(np.array_equal(held, width))
+
     def _places(self, scope: int) -> tuple[slice, NDArray[np.bool_], NDArray[np.intp], NDArray[np.bool_]]:
         """Series of a scope, rows in use, and for the k-th oldest bucket its slot and whether it is in use."""
         series = slice(scope * self.n_columns, (scope + 1) * self.n_columns)
@@ -380,10 +403,17 @@ class AdwinBank:
         return pack(_MAGIC, _VERSION, self.n_columns, arrays)
 
     def restore(self, scope: int, blob: bytes) -> None:
-        """Continue one scope from `export`, as if it had never stopped."""
-        depth, fired, ticks, moments, sizes, totals, variances = unpack(
-            blob, _MAGIC, _VERSION, self.n_columns, ["u1", "u1", "<i4", "<f8", "u1", "<f8", "<f8"]
-        )
+        """Continue one scope from `export`, as if it had never stopped.
+
+        Raises
+        ------
+        ValueError : of another kind or version, or buckets that no values lead to; the state is then unchanged
+        """
+        n = self.n_columns
+        dtypes = ["u1", "u1", "<i4", "<f8", "u1", "<f8", "<f8"]
+        depth, fired, ticks, moments, sizes, totals, variances = unpack(blob, _MAGIC, _VERSION, n, dtypes, [n, n, n, 3 * n, *[None] * 3])
+        if not self._possible(depth, ticks, moments[WIDTH::3], sizes, len(totals), len(variances)):
+            raise ValueError("damaged state of DADW: buckets that no values lead to")
         self._reserve(int(moments[WIDTH::3].max(initial=0.0)))
         series = slice(scope * self.n_columns, (scope + 1) * self.n_columns)
         self.depth[series], self.fired[series], self.ticks[series] = depth, fired, ticks

@@ -37,6 +37,8 @@ DRIFTLINE_DELTA = 0.125
 _MAGIC = b"DPHK"
 _VERSION = 1
 _FIELDS = 9
+_COUNT_MOST = 2.0**53
+"""Where a count of doubles stops counting."""
 
 
 @kernel
@@ -189,6 +191,16 @@ class PageHinkleyBank:
         return pack(_MAGIC, _VERSION, self.n_columns, [self.sums[scope * self.n_columns : (scope + 1) * self.n_columns]])
 
     def restore(self, scope: int, blob: bytes) -> None:
-        """Continue one scope from `export`, as if it had never stopped."""
-        (sums,) = unpack(blob, _MAGIC, _VERSION, self.n_columns, ["<f8"])
-        self.sums[scope * self.n_columns : (scope + 1) * self.n_columns] = sums.reshape(self.n_columns, _FIELDS)
+        """Continue one scope from `export`, as if it had never stopped.
+
+        Raises
+        ------
+        ValueError : of another kind or version, or counts that no values lead to
+        """
+        (flat,) = unpack(blob, _MAGIC, _VERSION, self.n_columns, ["<f8"], [self.n_columns * _FIELDS])
+        sums = flat.reshape(self.n_columns, _FIELDS)
+        count, places = sums[:, COUNT, None], sums[:, [LOWEST_AT, HIGHEST_AT]]
+        # the negated form refuses NaN
+        if not np.all((count >= 0) & (count <= _COUNT_MOST) & (places >= 0) & (places <= count)):
+            raise ValueError("damaged state of DPHK: counts that no values lead to")
+        self.sums[scope * self.n_columns : (scope + 1) * self.n_columns] = sums

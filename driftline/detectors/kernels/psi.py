@@ -326,12 +326,25 @@ class PsiBank:
         )
 
     def restore(self, scope: int, blob: bytes) -> None:
-        """Continue one scope from `export`, as if it had never stopped; the ring must be of the same moment."""
-        a = self.arrays
-        distinct, codes, counts, sums, armed = unpack(blob, _MAGIC, _VERSION, self.n_columns, ["u1", "u1", "<i4", "<f8", "u1"])
+        """Continue one scope from `export`, as if it had never stopped; the ring must be of the same moment.
+
+        Raises
+        ------
+        ValueError : of another kind or version, or counts that no window has
+        """
+        a, n = self.arrays, self.n_columns
+        dtypes = ["u1", "u1", "<i4", "<f8", "u1"]
+        distinct, codes, counts, sums, armed = unpack(blob, _MAGIC, _VERSION, n, dtypes, [n, None, None, 2 * n, n])
+        columns = np.repeat(np.arange(n), distinct)
+        if not len(columns) == len(codes) == len(counts) or np.any(codes >= N_CODES) or np.any(counts <= 0):
+            raise ValueError("damaged state of DPSI: codes and counts do not fit")
+        places = columns * N_CODES + codes
+        # kernels look logarithms up by count: none may be above the window
+        if np.any(np.diff(places) <= 0) or np.any(np.bincount(columns, counts, minlength=n) > a.window):
+            raise ValueError("damaged state of DPSI: more rows than the window has")
         a.counts[scope] = 0
-        a.counts[scope, np.repeat(np.arange(self.n_columns), distinct), codes] = counts
-        a.sums[scope] = sums.reshape(self.n_columns, 2)
+        a.counts[scope, columns, codes] = counts
+        a.sums[scope] = sums.reshape(n, 2)
         a.armed[scope] = armed
         self._group(scope)
 
