@@ -92,10 +92,10 @@ def topic_prefix(kafka: Kafka) -> Iterator[str]:
     prefix = f"test-{secrets.token_hex(4)}"
     yield prefix
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
-    mine = [name for name in admin.list_topics(timeout=20).topics if name.startswith(prefix)]
+    mine = [name for name in admin.list_topics(timeout=90).topics if name.startswith(prefix)]
     if mine:
-        for deleted in admin.delete_topics(mine, operation_timeout=20).values():
-            deleted.result(20)
+        for deleted in admin.delete_topics(mine, operation_timeout=90).values():
+            deleted.result(90)
 
 
 CreateTopics = Callable[..., list[str]]
@@ -109,8 +109,8 @@ def create_topics(kafka: Kafka, topic_prefix: str) -> CreateTopics:
     def create(*names: str, partitions: int = 1, config: dict[str, str] | None = None) -> list[str]:
         full = [f"{topic_prefix}.{name}" for name in names]
         wanted = [NewTopic(name, num_partitions=partitions, replication_factor=1, config=config or {}) for name in full]
-        for created in admin.create_topics(wanted, operation_timeout=20).values():
-            created.result(20)
+        for created in admin.create_topics(wanted, operation_timeout=90).values():
+            created.result(90)
         return full
 
     return create

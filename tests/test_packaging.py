@@ -186,10 +186,9 @@ class Built:
     source: Path
 
     def package_files(self) -> set[str]:
-        """Every module and data file that must be in the wheel."""
-        kinds = {".py", ".json", ".lua", ".html", ".xml", ".properties"}
+        """Every module and data file: all that git has in the package must be in the wheel."""
         files = (self.source / "driftline").rglob("*")
-        return {str(path.relative_to(self.source)) for path in files if path.suffix in kinds or path.name == "py.typed"}
+        return {str(path.relative_to(self.source)) for path in files if path.is_file()}
 
 
 @pytest.fixture(scope="session")

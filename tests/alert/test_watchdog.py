@@ -49,7 +49,7 @@ def test_partition_that_went_away_and_came_back_starts_anew() -> None:
     assert detector.stalled(12, {0: 1}, {0: 5}) == []
 
 
-def watch(progress: Progress, ends: Mapping[int, int] | None, ended: threading.Event) -> list[int]:
+def watch(progress: Progress, ends: Mapping[int, int] | None, ended: threading.Event, seconds: float) -> list[int]:
     codes: list[int] = []
 
     def ends_of(_topic: str, _partitions: Iterable[int]) -> Mapping[int, int]:
@@ -63,7 +63,7 @@ def watch(progress: Progress, ends: Mapping[int, int] | None, ended: threading.E
 
     watchdog = Watchdog(progress, lambda: ends_of, "driftline.drift", stall_seconds=0.05, end=end)
     watchdog.start()
-    ended.wait(1.0)
+    ended.wait(seconds)
     watchdog.stop()
     watchdog.join(5)
     return codes
@@ -72,10 +72,10 @@ def watch(progress: Progress, ends: Mapping[int, int] | None, ended: threading.E
 def test_stall_ends_the_process_with_status_one() -> None:
     progress = Progress()
     progress.set({0: 5})
-    assert watch(progress, {0: 9}, threading.Event()) == [1]
+    assert watch(progress, {0: 9}, threading.Event(), 60) == [1]
 
 
 def test_broker_that_does_not_answer_is_no_stall() -> None:
     progress = Progress()
     progress.set({0: 5})
-    assert watch(progress, None, threading.Event()) == []
+    assert watch(progress, None, threading.Event(), 1) == []

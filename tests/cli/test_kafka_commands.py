@@ -34,7 +34,7 @@ def invoke(*arguments: str) -> Result:
 def driftline(*arguments: str) -> subprocess.CompletedProcess[bytes]:
     """The command in a process of its own, as a user runs it."""
     command = [sys.executable, "-m", "driftline", *arguments]
-    return subprocess.run(command, capture_output=True, cwd=ROOT, check=False, timeout=240, env={**os.environ, "NO_COLOR": "1"})
+    return subprocess.run(command, capture_output=True, cwd=ROOT, check=False, timeout=600, env={**os.environ, "NO_COLOR": "1"})
 
 
 def without_ids(lines: bytes) -> list[str]:
@@ -47,7 +47,7 @@ def test_topics_create_makes_what_is_missing_and_leaves_the_rest(config: Path, k
     first = invoke("topics", "create", str(config), "--sources", "-o", "json")
     second = invoke("topics", "create", str(config), "--sources", "-o", "json")
     states = [{json.loads(line)["state"] for line in done.stdout.splitlines()} for done in (first, second)]
-    existing = AdminClient({"bootstrap.servers": kafka.bootstrap}).list_topics(timeout=20).topics
+    existing = AdminClient({"bootstrap.servers": kafka.bootstrap}).list_topics(timeout=90).topics
     assert states == [{"created"}, {"exists"}]
     assert {f"{topic_prefix}.drift", f"{topic_prefix}-in.predictions"} <= existing.keys()
 

@@ -25,7 +25,7 @@ class Kafka(Protocol):
 
 
 def run(script: str, *arguments: str) -> str:
-    done = subprocess.run([sys.executable, str(EXAMPLES / script), *arguments], capture_output=True, text=True, check=False, timeout=90)
+    done = subprocess.run([sys.executable, str(EXAMPLES / script), *arguments], capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -26,7 +26,7 @@ def test_transactional_offsets_carry_their_metadata_back(kafka: Kafka, create_to
     producer.send_offsets_to_transaction([offset], consumer.consumer_group_metadata(), 20)
     producer.commit_transaction(20)
 
-    [committed] = consumer.committed([TopicPartition(topic, 0)], timeout=20)
+    [committed] = consumer.committed([TopicPartition(topic, 0)], timeout=90)
     consumer.close()
     assert (committed.offset, committed.metadata) == (1, "state-7")
 
@@ -38,7 +38,7 @@ def test_a_killed_broker_comes_back_on_its_port_with_its_records() -> None:
         admin.create_topics([NewTopic("kept", num_partitions=1, replication_factor=1)])["kept"].result(20)
         producer = Producer({"bootstrap.servers": broker.bootstrap})
         producer.produce("kept", b"x")
-        assert producer.flush(20) == 0
+        assert producer.flush(60) == 0
 
         broker.kill()
         assert not kafka_answers(broker.bootstrap, timeout_seconds=1)

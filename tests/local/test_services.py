@@ -20,7 +20,7 @@ from driftline.streams.local.process import LocalServiceError, ServiceProcess, f
 from driftline.streams.local.redis import LocalRedis, find_redis_server, redis_answers
 
 
-def _ends(pid: int, within_seconds: float = 10) -> bool:
+def _ends(pid: int, within_seconds: float = 60) -> bool:
     deadline = time.monotonic() + within_seconds
     while time.monotonic() < deadline:
         if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
@@ -102,9 +102,9 @@ def test_embedded_broker_has_topics_with_the_asked_partitions_and_carries_record
     with EmbeddedBroker() as broker:
         broker.create_topic("predictions", 12)
         producer = Producer({"bootstrap.servers": broker.bootstrap})
-        assert len(producer.list_topics("predictions", timeout=10).topics["predictions"].partitions) == 12
+        assert len(producer.list_topics("predictions", timeout=60).topics["predictions"].partitions) == 12
         producer.produce("predictions", b"hello", partition=7)
-        assert producer.flush(10) == 0
+        assert producer.flush(60) == 0
 
         consumer = Consumer({"bootstrap.servers": broker.bootstrap, "group.id": "g", "auto.offset.reset": "earliest"})
         consumer.assign([TopicPartition("predictions", 7, 0)])

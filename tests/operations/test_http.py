@@ -52,7 +52,7 @@ def server(health: Health) -> Iterator[HttpServer]:
 def _get(server: HttpServer, path: str, accept: str = "*/*", method: str = "GET") -> tuple[int, str, str]:
     request = urllib.request.Request(f"http://127.0.0.1:{server.port}{path}", headers={"Accept": accept}, method=method)
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, answer.headers["Content-Type"], answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:

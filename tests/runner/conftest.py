@@ -33,7 +33,7 @@ class Bench:
         producer = Producer({"bootstrap.servers": self.settings["bootstrap"], "linger.ms": 1})
         for i in range(first, first + count):
             producer.produce(self.settings["source"], str(i).encode(), partition=i % partitions)
-        assert producer.flush(20) == 0
+        assert producer.flush(60) == 0
 
     def start(self, *, failpoint: str = "", instance: str = "a", **options: object) -> subprocess.Popen[bytes]:
         settings = self.settings | {"options": {"instance": instance} | options}
@@ -47,13 +47,13 @@ class Bench:
 
     def run(self, *, failpoint: str = "", expect: int = 0, until_idle_s: float = 0.5, **options: Any) -> None:
         worker = self.start(failpoint=failpoint, until_idle_s=until_idle_s, time="data", **options)
-        code = worker.wait(60)
+        code = worker.wait(240)
         assert code == expect, f"exit code {code}, expected {expect}\n{self.log()}"
 
     def log(self, number: int = -1) -> str:
         return sorted(self._logs.glob("*.log"))[number].read_text()
 
-    def outputs(self, *, count: int | None = None, seconds: float = 20) -> list[dict[str, Any]]:
+    def outputs(self, *, count: int | None = None, seconds: float = 120) -> list[dict[str, Any]]:
         """What a read-committed reader sees up to the end; waits for `count` records if given."""
         properties = {"bootstrap.servers": self.settings["bootstrap"], "group.id": "reader", "enable.partition.eof": True}
         consumer = Consumer(properties | {"isolation.level": "read_committed"})

@@ -103,7 +103,7 @@ def test_producers_partition_as_the_one_partitioner_says(kafka: Any, create_topi
     keys = ["a", "fraud", "m\u00f6del", "x" * 50, "model-17"]
     for key in keys:
         producer.produce(topic, b"v", key=key.encode(), on_delivery=delivered)
-    assert producer.flush(20) == 0
+    assert producer.flush(60) == 0
     assert seen == {key: partition_for(key, 7) for key in keys}
 
 

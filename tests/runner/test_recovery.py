@@ -32,7 +32,7 @@ class Background:
         except Exception as error:   # noqa: BLE001 - handed to the test
             self.error = error
 
-    def join(self, seconds: float = 30) -> None:
+    def join(self, seconds: float = 120) -> None:
         self._thread.join(seconds)
         assert not self._thread.is_alive()
 
@@ -102,10 +102,10 @@ def test_state_without_offsets_stops_and_names_the_choice(bench: Bench) -> None:
 
 
 def _delete_group(admin: Any, group: str) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while True:
         try:
-            admin.delete_consumer_groups([group], request_timeout=10)[group].result()
+            admin.delete_consumer_groups([group], request_timeout=30)[group].result()
             return
         except Exception:   # noqa: BLE001 - a static member is remembered until its session ends
             assert time.monotonic() < deadline
@@ -191,7 +191,7 @@ def test_redis_away_while_running_is_waited_for(bench: Bench, monkeypatch: pytes
 def test_worker_drains_on_request_and_ticks_while_live(bench: Bench) -> None:
     bench.publish(100)
     worker = Background(make_runner(bench.settings, instance="a", time="wall"))
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not any("tick" in output for output in bench.outputs()) and time.monotonic() < deadline:
         time.sleep(0.2)
     worker.runner.drain()
