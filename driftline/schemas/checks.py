@@ -201,6 +201,8 @@ def _globs(config: Config, series: Sequence[Series], model: Model, index: int, h
 def _glob_hint(config: Config, series: Sequence[Series], glob: str) -> str:
     if glob.startswith(("outcome:", "stream:label", "stream:join")) and not config.labels:
         return 'these series need labels, and there is no "labels: TOPIC"'
+    if glob == "stream:join_rate":
+        return "with labels.absent it is watched when labels.min_join is given, and never with min_join 0"
     if glob.startswith(("class_share:", "outcome:class:")):
         return 'shares are watched of the classes that the file names: "task: multiclass" and "classes: [...]"'
     names = [one.name for one in series if not one.unknown]

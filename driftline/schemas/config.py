@@ -195,7 +195,14 @@ class Labels(Section):
         description="how old a prediction is when the label known by then counts; auto = the delay's 95th percentile, measured once",
     )
     absent: float | str | None = Field(None, description="the label of a prediction that none came for by its age")
-    min_join: float = Field(0.5, ge=0, le=1, description="share of predictions with a label below which an event is raised")
+    min_join: float = Field(
+        0.5, ge=0, le=1, description="share of predictions with a label of their own below which an event is raised; 0 = never"
+    )
+
+    @property
+    def join_watched(self) -> bool:
+        """Whether `min_join` is judged: where `absent` gives the rest a label, few are normal unless the file says otherwise."""
+        return self.min_join > 0 and (self.absent is None or "min_join" in self.model_fields_set)
 
 
 class BaselineSource(Section):

@@ -120,5 +120,6 @@ def _stream(config: Config, model: Model) -> list[Series]:
         out.append(Series("stream:freshness", "stream", "freshness"))
     if config.labels:
         out += [Series("stream:label_delay", "stream", "label_delay"), Series("stream:labelled", "stream", "labelled", rate=True)]
-        out.append(Series("stream:join_rate", "stream", "join_rate"))
+        if model.labels.join_watched:
+            out.append(Series("stream:join_rate", "stream", "join_rate"))
     return out

@@ -49,7 +49,7 @@ def ledgers(found: list[dict[str, Any]]) -> tuple[list[bytes], list[bytes]]:
     """Events of predictions and of outcomes, each in order; ids carry the topic's id and are left out."""
     split: tuple[list[bytes], list[bytes]] = ([], [])
     for event in found:
-        outcome = event["series"].startswith(("outcome:", "stream:label", "panel:outcomes"))
+        outcome = event["series"].startswith(("outcome:", "stream:label", "stream:join", "panel:outcomes"))
         split[outcome].append(orjson.dumps({k: v for k, v in event.items() if k not in ("id", "episode")}))
     return split
 

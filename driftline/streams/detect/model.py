@@ -18,10 +18,12 @@ from driftline.detectors.panel import Panel
 from driftline.detectors.spec import PanelRows, RingState, Signal
 from driftline.schemas.events import Position
 from driftline.streams.detect.health import HealthSignal, StreamHealth
+from driftline.streams.detect.join_rate import SERIES as JOIN_RATE
+from driftline.streams.detect.join_rate import JoinRate, judged
 from driftline.streams.detect.plan import ModelPlan
 from driftline.streams.detect.publish import EventWriter, PanelName, RowContext, anchor_position
 from driftline.streams.detect.rows import feature_rows, outcome_rows, score_rows, take
-from driftline.streams.observation import Observations
+from driftline.streams.observation import LABELLED, Observations
 from driftline.streams.task import Output
 
 NO_VERSION: Final = ""
@@ -71,6 +73,8 @@ class WatchedModel:
     health: StreamHealth = field(init=False)
     last_row: RowContext | None = None
     health_opened: dict[str, Position] = field(default_factory=dict)
+    joins: dict[PanelName, JoinRate] = field(default_factory=dict)
+    joins_opened: dict[PanelName, Position] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.health = StreamHealth(self.plan.model.freshness)
@@ -93,6 +97,7 @@ class WatchedModel:
             part = batch if rows is None else take(batch, rows)
             name = PanelName("outcomes", version, batch.age_ms)
             placed += self._feed(name, batch, rows, outcome_rows(part, self.plan.model, segments))
+            placed += self._join_rate(name, batch, rows)
         return _in_row_order(placed)
 
     def tick(self, tick_ms: int) -> list[Output]:
@@ -109,6 +114,8 @@ class WatchedModel:
             "health": self.health.export(),
             "last_row": None if row is None else [*_position_list(row.position), row.time_ms, row.record_ms],
             "health_opened": {series: _position_list(position) for series, position in self.health_opened.items()},
+            "joins": [[*astuple(name), join.export()] for name, join in self.joins.items()],
+            "joins_opened": [[*astuple(name), _position_list(position)] for name, position in self.joins_opened.items()],
         }
 
     def restore(self, meta: Mapping[str, Any], blobs_of: Callable[[str], tuple[dict[str, bytes], dict[str, RingState]]]) -> None:
@@ -123,6 +130,11 @@ class WatchedModel:
             topic, partition, offset, time_ms, record_ms = meta["last_row"]
             self.last_row = RowContext(Position(topic, partition, offset), time_ms, record_ms)
         self.health_opened = {series: Position(*position) for series, position in meta["health_opened"].items()}
+        for kind, version, age_ms, held in meta.get("joins", ()):
+            if (limits := self._join_limits(age_ms)) is not None:
+                self.joins[PanelName(kind, version, age_ms)] = JoinRate.restore(*limits, held)
+        for kind, version, age_ms, position in meta.get("joins_opened", ()):
+            self.joins_opened[PanelName(kind, version, age_ms)] = Position(*position)
 
     def _feed(self, name: PanelName, batch: Observations, index: np.ndarray[Any, Any] | None, rows: PanelRows) -> list[Placed]:
         """Hand rows to one panel, stopping at every snapshot boundary; `index` maps them to rows of the batch."""
@@ -224,6 +236,30 @@ class WatchedModel:
         output = self.writer.health(self.plan, signal, row, opened)
         if output is not None:
             yield output
+
+    def _join_rate(self, name: PanelName, batch: Observations, index: np.ndarray[Any, Any] | None) -> Iterator[Placed]:
+        """Hold the share of labelled rows against `min_join`."""
+        join = self.joins.get(name)
+        if join is None:
+            limits = self._join_limits(name.age_ms)
+            if limits is None or batch.label_state is None:
+                return
+            join = self.joins[name] = JoinRate(*limits)
+        assert batch.label_state is not None
+        labelled = batch.label_state == LABELLED
+        for at, signal in join.update(labelled if index is None else labelled[index]):
+            place = at if index is None else int(index[at])
+            row = self._row(batch, place)
+            if signal.kind == "drift":
+                self.joins_opened[name] = row.position
+            yield place, self.writer.join_rate(self.plan, name, signal, row, self.joins_opened.get(name, row.position))
+
+    def _join_limits(self, age_ms: int | None) -> tuple[float, int, float] | None:
+        """Limit, window and critical level of the join rate at an age; None when it is not watched there."""
+        monitor = self.plan.monitor_of(JOIN_RATE)
+        if monitor is None or not judged(self.plan.model.labels, age_ms):
+            return None
+        return self.plan.model.labels.min_join, monitor.window or self.plan.model.window, monitor.severity.critical
 
     def _row(self, batch: Observations, row: int) -> RowContext:
         topic, partition = self.sources[int(batch.source[row])]

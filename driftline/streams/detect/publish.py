@@ -13,6 +13,8 @@ from driftline.schemas.events import BinShare, DriftEvent, Effect, Position, Ser
 from driftline.schemas.topics import DRIFT, SNAPSHOTS
 from driftline.streams.cluster import Cluster
 from driftline.streams.detect.health import HealthSignal
+from driftline.streams.detect.join_rate import CAUSES, JoinRateSignal
+from driftline.streams.detect.join_rate import SERIES as JOIN_RATE
 from driftline.streams.detect.plan import ModelPlan, PanelKind
 from driftline.streams.identity import event_id
 from driftline.streams.partitioner import partition_for
@@ -124,6 +126,26 @@ class EventWriter:
         )  # fmt: skip
         return self._drift_output(event)
 
+    def join_rate(self, plan: ModelPlan, panel: PanelName, signal: JoinRateSignal, row: RowContext, opened: Position) -> Output:
+        """The drift event of the join rate; the limit is the user's own, so falling below it is a warning at least."""
+        monitor = plan.monitor_of(JOIN_RATE)
+        assert monitor is not None, "rows are counted only where a monitor owns the series"
+        about = (plan.name, panel.version, panel.age_ms, JOIN_RATE)
+        recovered = signal.kind == "recovery"
+        severity: Severity = "info" if recovered else "critical" if signal.lost >= monitor.severity.critical else "warning"
+        found = f"{signal.share:.1%} of {signal.rows} predictions had a label {_age(panel.age_ms)}"
+        reason = f"{found}, labels.min_join is {signal.limit:.1%}"
+        event = DriftEvent(
+            id=event_id(self._config.environment, self._cluster, row.position, *about, signal.kind), kind=signal.kind,
+            environment=self._config.environment, model=plan.name, version=panel.version, monitor=monitor.id, series=JOIN_RATE,
+            segment=None, episode=event_id(self._config.environment, self._cluster, opened, *about, "episode"), detector="join_rate",
+            statistic=_finite(signal.share), threshold=_finite(signal.limit), value=_finite(signal.share), baseline_value=None,
+            effect=Effect("rate", signal.lost), direction="down", severity=severity, n=signal.rows, window=signal.rows, baseline=None,
+            position=row.position, since=None, time_ms=row.time_ms, record_time_ms=row.record_ms, bins=[],
+            reason=reason if recovered else f"{reason}: {CAUSES}", historical=row.record_ms < self._cluster.live_since_ms,
+        )  # fmt: skip
+        return self._drift_output(event)
+
     def snapshot(
         self, plan: ModelPlan, panel: PanelName, row: RowContext, levels: list[Level], *, segment: dict[str, str] | None, state: str,
         rows: int, baseline: str | None,
@@ -165,6 +187,10 @@ def _level(level: Level) -> SeriesLevel:
         psi_threshold=_finite(level.psi_threshold), rate=_finite(level.rate), baseline_rate=_finite(level.baseline_rate),
         statistic=_finite(level.statistic), threshold=_finite(level.threshold), open=level.open,
     )  # fmt: skip
+
+
+def _age(age_ms: int | None) -> str:
+    return "at the measured age" if age_ms is None else f"at the age of {age_ms / 1000:g} s"
 
 
 def _finite(value: float | None) -> float | None:
