@@ -147,9 +147,7 @@ def note_alarm(
         episode[E_DIRECTION] = direction
         episode[E_KIND] = kind
         episode[E_BAND_SINCE] = -1
-        episode[E_SOURCE] = at[0]
-        episode[E_OFFSET] = at[1]
-        episode[E_TIME] = at[2]
+        episode[E_SOURCE], episode[E_OFFSET], episode[E_TIME] = at[0], at[1], at[2]
     episode[E_BITS] |= bit
     episode[E_SEVERITY] = severity
     note["detector"] = detector
