@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -13,6 +13,7 @@ from driftline.detectors.spec import RingState
 from driftline.schemas.config import Config
 from driftline.schemas.topics import OBSERVATIONS
 from driftline.streams.cluster import Cluster
+from driftline.streams.detect.gather import gather
 from driftline.streams.detect.model import WatchedModel, model_path, panel_path
 from driftline.streams.detect.plan import ModelPlan
 from driftline.streams.detect.publish import EventWriter
@@ -84,14 +85,7 @@ class DetectTask:
             self._restore(state)
 
     def process(self, records: Mapping[PartitionId, Sequence[Record]]) -> list[Output]:
-        outputs: list[Output] = []
-        for record in records.get(self._partition, ()):
-            value = record.value()
-            self._next_offset = record.offset() + 1
-            if value is None:
-                continue
-            outputs += self._batch(decode(value))
-        return outputs
+        return [output for batch in gather(self._decoded(records.get(self._partition, ()))) for output in self._batch(batch)]
 
     def tick(self, _idle: Idle) -> list[Output]:
         """Nothing: time reaches detect as rows of the observations topic."""
@@ -128,9 +122,20 @@ class DetectTask:
     def committed(self) -> None:
         """Nothing to remove."""
 
+    def _decoded(self, records: Sequence[Record]) -> Iterator[Observations]:
+        for record in records:
+            value = record.value()
+            self._next_offset = record.offset() + 1
+            if value is None:
+                continue
+            batch = decode(value)
+            self._dirty = True
+            self._check_sequence(batch)
+            if len(batch):
+                batch.source = self._table(batch.sources)[batch.source]
+            yield batch
+
     def _batch(self, batch: Observations) -> list[Output]:
-        self._dirty = True
-        self._check_sequence(batch)
         model = self._model(batch.model)
         if model is None:
             return []
@@ -138,7 +143,6 @@ class DetectTask:
             return [] if batch.tick_ms is None or batch.tick_ms >= FINAL_MS else model.tick(batch.tick_ms)
         if not len(batch):
             return []
-        batch.source = self._table(batch.sources)[batch.source]
         return model.predictions(batch) if batch.kind == "predictions" else model.outcomes(batch)
 
     def _check_sequence(self, batch: Observations) -> None:
