@@ -55,7 +55,7 @@ def run_worker(name: str, config: Config, options: WorkerOptions) -> int:
         if name == "alert":
             from driftline.streams.alert.main import run_alert
 
-            return run_alert(config, until_idle_s=options.until_idle, metrics=metrics, health=health)
+            return run_alert(config, until_idle_s=options.until_idle, metrics=metrics, health=health, instance=options.instance)
         return _run_tasks(name, config, options, metrics, health)
     except StreamError as error:
         log.error("processor_stopped error=%s\n%s", type(error).__name__, error)
@@ -66,11 +66,11 @@ def run_worker(name: str, config: Config, options: WorkerOptions) -> int:
 
 
 def _run_tasks(name: str, config: Config, options: WorkerOptions, metrics: Metrics, health: Health) -> int:
-    from driftline.streams.kafka import make_admin, read_cluster
+    from driftline.streams.kafka import make_admin, read_cluster, secret_text
     from driftline.streams.runner import Runner
     from driftline.streams.state.redis_store import RedisStore
 
-    url = _redis_url(config)
+    url = secret_text(config.redis.url)
     admin = make_admin(config.kafka)
     cluster = read_cluster(admin, topics_of(name, config))
     live_since_ms = _live_since_ms(config, cluster, url) if options.time == "wall" else 0
@@ -145,12 +145,6 @@ class RedisCaches:
         except redis.RedisError as error:
             raise AwayError(f"redis: label cache: {error}") from error
         return RedisLabelCache(self._client, key, owner_key=owner_key, token=owner.split(b" ")[0].decode() or None)
-
-
-def _redis_url(config: Config) -> str:
-    from driftline.streams.kafka import secret_text
-
-    return config.redis.url if isinstance(config.redis.url, str) else secret_text(config.redis.url)
 
 
 def _live_since_ms(config: Config, cluster: Cluster, url: str) -> int:

@@ -7,17 +7,16 @@ name when it is given differently.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicCollection
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from driftline.schemas.config import Kafka, SecretRef, Topics
+from driftline.schemas.secret import SecretError, resolve_secret
 from driftline.schemas.topics import TOPICS
 from driftline.streams.cluster import Cluster
 from driftline.streams.errors import AwayError, SetupError
@@ -79,25 +78,17 @@ _PRODUCER_DEFAULTS: Final[Mapping[str, Any]] = {
 _CLASSIC_ONLY: Final = ("session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy")
 
 
-def secret_text(reference: SecretRef) -> str:
-    """The secret behind a reference.
+def secret_text(value: str | SecretRef) -> str:
+    """A setting as it stands, or the secret behind a reference.
 
     Raises
     ------
-    SetupError : the variable is not set or the file cannot be read; the secret itself is in no message.
+    SetupError : the secret cannot be read; it is in no message.
     """
-    if reference.env is not None:
-        value = os.environ.get(reference.env)
-        if value is None:
-            raise SetupError(f'environment variable "{reference.env}" is not set, and the configuration takes a secret from it')
-        return value
-    if reference.file is None:
-        raise SetupError("a secret names neither `env` nor `file`")
     try:
-        return Path(reference.file).read_text("utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise SetupError(f'cannot read the secret file "{reference.file}": {reason}') from None
+        return value if isinstance(value, str) else resolve_secret(value)
+    except SecretError as error:
+        raise SetupError(str(error)) from None
 
 
 def client_properties(kafka: Kafka) -> dict[str, Any]:

@@ -73,6 +73,8 @@ DEAD_LETTERS = Metric("driftline_dead_letters_total", "counter", "records", ("st
     "Records sent to the dead-letter topic.")
 INVALID_VALUES = Metric("driftline_invalid_values_total", "counter", "values", ("model",),
     "Values of the wrong type in rows that were taken; each also counts in its feature's `invalid` bin.")
+TIME_REPLACED = Metric("driftline_time_replaced_total", "counter", "records", ("model",),
+    "Rows whose event time could not be true (outside max_age and max_skew) and was replaced by the record's time.")
 
 LABEL_JOIN = Metric("driftline_label_join_total", "counter", "rows", ("model", "case"),
     "What became of predictions and labels: joined, implicit, unlabelled, early, duplicate, contradiction, late, orphan, "
@@ -115,8 +117,8 @@ BUILD_INFO = Metric("driftline_build_info", "gauge", "1", ("version",),
 
 METRICS: tuple[Metric, ...] = (
     RECORDS, LAG, WATERMARK_LAG, PROCESS_SECONDS, BATCH_RECORDS, COMMIT_SECONDS, LAST_COMMIT, TASKS, REBALANCES, ABORTS, DROPPED,
-    DEAD_LETTERS, INVALID_VALUES, LABEL_JOIN, LABEL_DELAY, WAITING, DRIFT_EVENTS, SCORE, THRESHOLD, EFFECT_SIZE, SUBJECTS_DRIFTED,
-    SUBJECTS_MONITORED, DETECTION_DELAY, ALERTS, ALERT_TRANSITIONS, STATE_BYTES, REDIS_SECONDS, RECOVERIES, SERIES_LIMITED, BUILD_INFO,
+    DEAD_LETTERS, INVALID_VALUES, TIME_REPLACED, LABEL_JOIN, LABEL_DELAY, WAITING, DRIFT_EVENTS, SCORE, THRESHOLD, EFFECT_SIZE,
+    SUBJECTS_DRIFTED, SUBJECTS_MONITORED, DETECTION_DELAY, ALERTS, ALERT_TRANSITIONS, STATE_BYTES, REDIS_SECONDS, RECOVERIES, SERIES_LIMITED, BUILD_INFO,
 )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from driftline.schemas.config import Config
-from driftline.schemas.topics import CHECKPOINTS, DEAD_LETTERS, DRIFT, LABELS, OBSERVATIONS, SNAPSHOTS, WAITING, Topic
+from driftline.schemas.topics import ALERTS, CHECKPOINTS, DEAD_LETTERS, DRIFT, LABELS, OBSERVATIONS, SNAPSHOTS, TRANSITIONS, WAITING, Topic
 from driftline.streams.cluster import Cluster
 from driftline.streams.errors import SetupError
 from driftline.streams.ingest.counters import Counters
@@ -27,7 +27,7 @@ _WRITES: Final[dict[str, tuple[Topic, ...]]] = {
     "ingest": (OBSERVATIONS, DEAD_LETTERS, CHECKPOINTS),
     "join": (OBSERVATIONS, DEAD_LETTERS, CHECKPOINTS),
     "detect": (DRIFT, SNAPSHOTS, DEAD_LETTERS, CHECKPOINTS),
-    "alert": (DEAD_LETTERS,),
+    "alert": (ALERTS, TRANSITIONS, DEAD_LETTERS),
 }
 
 
@@ -55,9 +55,8 @@ def join_names(config: Config) -> list[str]:
 
 def groups_of(config: Config) -> dict[str, str]:
     """Consumer group to what it reads, in the order of an event's way."""
-    prefix = config.kafka.group_prefix
-    names = ["ingest", *join_names(config), "detect"]
-    return {**{f"{prefix}.{name}": name for name in names}, f"{prefix}-alert": "alert"}
+    names = ["ingest", *join_names(config), "detect", "alert"]
+    return {f"{config.kafka.group_prefix}.{name}": name for name in names}
 
 
 def make_ingest(config: Config, cluster: Cluster, counters: Counters) -> Processor:

@@ -83,10 +83,9 @@ def _run(
     session_timeout_s: float,
 ) -> int:
     credentials = faust_credentials(client_properties(config.kafka))
-    prefix, topic, group = config.topics.prefix, DRIFT.full_name(config.topics.prefix), f"{config.kafka.group_prefix}-alert"
+    prefix, topic, group = config.topics.prefix, DRIFT.full_name(config.topics.prefix), f"{config.kafka.group_prefix}.alert"
     cluster = read_cluster(make_admin(config.kafka), [table.full_name(prefix) for table in (DRIFT, ALERTS, TRANSITIONS, DEAD_LETTERS)])
-    url = config.redis.url
-    client = redis_client(url if isinstance(url, str) else secret_text(url))
+    client = redis_client(secret_text(config.redis.url))
     _wait_for_redis(client)
     store = RedisAlertStore(client, f"{config.redis.key_prefix}:{config.environment}:{cluster.cluster_id}")
     publisher = KafkaPublisher(config.kafka, prefix=prefix)

@@ -116,8 +116,7 @@ class RedisStore:
 
 def open_store(config: Config) -> RedisStore:
     """The store that a configuration names, with a deadline that leaves time to abort the transaction (PROTOCOL 10)."""
-    url = config.redis.url if isinstance(config.redis.url, str) else secret_text(config.redis.url)
-    return RedisStore(url, timeout_seconds=min(5.0, config.kafka.transaction_timeout / 3000))
+    return RedisStore(secret_text(config.redis.url), timeout_seconds=min(5.0, config.kafka.transaction_timeout / 3000))
 
 
 class _redis_errors:  # noqa: N801 - a context manager that reads as one
