@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from driftline.detectors.kernels.adwin_state import buckets_fit
 from driftline.detectors.kernels.bank import (
     Alarms,
     Float64Array,
@@ -27,7 +28,7 @@ from driftline.detectors.kernels.bank import (
     per_series,
     unpack,
 )
-from driftline.detectors.kernels.jit import kernel, portable_log
+from driftline.detectors.kernels.jit import kernel, part, portable_log
 
 TOTAL, VARIANCE, WIDTH = 0, 1, 2
 """Columns of `moments`: sum, sum of squared deviations, number of values of the window."""
@@ -38,8 +39,6 @@ SIZE, START = 0, 1
 _MAGIC = b"DADW"
 _VERSION = 1
 _FIRST_ROWS = 8
-_DEPTH_MOST = 48
-"""Rows of buckets that a restored window may have: 2^48 values."""
 
 _SCREEN = 1.0 - 1e-6
 _ROUNDING = 4e-15
@@ -59,17 +58,11 @@ def _clear(q: int, moments: Float64Array, sizes: UInt8Array, depth: Int32Array, 
     fired[q] = 0
 
 
-@kernel
+@part
 def _insert(
-    q: int,
-    x: float,
-    moments: Float64Array,
-    sizes: UInt8Array,
-    depth: Int32Array,
-    totals: Float64Array,
-    variances: Float64Array,
-    max_buckets: int,
-) -> None:
+    q: int, x: float, moments: Float64Array, sizes: UInt8Array, depth: Int32Array,
+    totals: Float64Array, variances: Float64Array, max_buckets: int,
+) -> None:  # fmt: skip
     """Add a value as a bucket of one, then merge the two oldest buckets of every overfull row."""
     before = moments[q, WIDTH]
     width = before + 1.0
@@ -111,7 +104,7 @@ def _insert(
         scale *= 0.5
 
 
-@kernel
+@part
 def _drop_oldest(
     q: int, moments: Float64Array, sizes: UInt8Array, depth: Int32Array, totals: Float64Array, variances: Float64Array
 ) -> None:
@@ -130,7 +123,7 @@ def _drop_oldest(
         depth[q] = row
 
 
-@kernel
+@part
 def _first_cut(
     q: int, moments: Float64Array, sizes: UInt8Array, depth: Int32Array, totals: Float64Array, delta: float, shortest: float
 ) -> tuple[float, float]:
@@ -178,23 +171,11 @@ def _first_cut(
     return 0.0, -1.0
 
 
-@kernel
+@part
 def adwin_push(
-    q: int,
-    x: float,
-    moments: Float64Array,
-    sizes: UInt8Array,
-    depth: Int32Array,
-    ticks: Int32Array,
-    fired: UInt8Array,
-    totals: Float64Array,
-    variances: Float64Array,
-    delta: float,
-    clock: int,
-    max_buckets: int,
-    shortest: float,
-    grace: float,
-) -> tuple[float, float]:
+    q: int, x: float, moments: Float64Array, sizes: UInt8Array, depth: Int32Array, ticks: Int32Array, fired: UInt8Array,
+    totals: Float64Array, variances: Float64Array, delta: float, clock: int, max_buckets: int, shortest: float, grace: float,
+) -> tuple[float, float]:  # fmt: skip
     """One value of one series; (gap of means, bound) of the strongest cut, bound -1 without an alarm."""
     if fired[q]:
         _clear(q, moments, sizes, depth, ticks, fired)
@@ -362,27 +343,6 @@ class AdwinBank:
         mean = np.divide(self.moments[:, TOTAL], width, out=np.zeros_like(width), where=width > 0)
         return mean.reshape(self.n_scopes, self.n_columns)
 
-    def _possible(
-        self,
-        depth: NDArray[np.uint8],
-        ticks: NDArray[np.int32],
-        width: Float64Array,
-        sizes: NDArray[np.uint8],
-        totals: int,
-        variances: int,
-    ) -> bool:
-        """Whether the buckets are a window's: kernels walk them by these numbers, without a check of bounds."""
-        if np.any(depth < 1) or np.any(depth > _DEPTH_MOST) or int(depth.sum(dtype=np.int64)) != len(sizes):
-            return False
-        first = np.cumsum(depth, dtype=np.int64) - depth
-        row = np.arange(len(sizes)) - np.repeat(first, depth)
-        held = np.zeros(len(width))
-        np.add.at(held, np.repeat(np.arange(len(depth)), depth), np.ldexp(sizes.astype(np.float64), row))
-        empty = (sizes == 0) & ~((row == 0) & np.repeat((depth == 1) & (width == 0), depth))
-        counted = int(sizes.sum(dtype=np.int64)) == totals and int(sizes[row > 0].sum(dtype=np.int64)) == variances
-        ordered = bool(np.all((ticks >= 0) & (ticks < self.clock)) and np.all(sizes <= self.max_buckets))
-        return counted and ordered and not np.any(empty) and bool(np.array_equal(held, width))
-
     def _places(self, scope: int) -> tuple[slice, NDArray[np.bool_], NDArray[np.intp], NDArray[np.bool_]]:
         """Series of a scope, rows in use, and for the k-th oldest bucket its slot and whether it is in use."""
         series = slice(scope * self.n_columns, (scope + 1) * self.n_columns)
@@ -412,9 +372,11 @@ class AdwinBank:
         n = self.n_columns
         dtypes = ["u1", "u1", "<i4", "<f8", "u1", "<f8", "<f8"]
         depth, fired, ticks, moments, sizes, totals, variances = unpack(blob, _MAGIC, _VERSION, n, dtypes, [n, n, n, 3 * n, *[None] * 3])
-        if not self._possible(depth, ticks, moments[WIDTH::3], sizes, len(totals), len(variances)):
+        width = moments[WIDTH::3]
+        in_range = np.all((ticks >= 0) & (ticks < self.clock)) and np.all(sizes <= self.max_buckets)
+        if not in_range or not buckets_fit(depth, sizes, width, len(totals), len(variances)):
             raise ValueError("damaged state of DADW: buckets that no values lead to")
-        self._reserve(int(moments[WIDTH::3].max(initial=0.0)))
+        self._reserve(int(width.max(initial=0.0)))
         series = slice(scope * self.n_columns, (scope + 1) * self.n_columns)
         self.depth[series], self.fired[series], self.ticks[series] = depth, fired, ticks
         self.moments[series] = moments.reshape(-1, 3)
