@@ -67,12 +67,15 @@ def run_worker(name: str, config: Config, options: WorkerOptions) -> int:
 
 def _run_tasks(name: str, config: Config, options: WorkerOptions, metrics: Metrics, health: Health) -> int:
     from driftline.streams.kafka import make_admin, read_cluster, secret_text
+    from driftline.streams.retention import check_retention
     from driftline.streams.runner import Runner
+    from driftline.streams.runner.memory import prepare_process
     from driftline.streams.state.redis_store import RedisStore
 
     url = secret_text(config.redis.url)
     admin = make_admin(config.kafka)
     cluster = read_cluster(admin, topics_of(name, config))
+    check_retention(admin, cluster, config)
     live_since_ms = _live_since_ms(config, cluster, url) if options.time == "wall" else 0
     cluster = read_cluster(admin, topics_of(name, config), live_since_ms=live_since_ms)
     # Redis' deadline is at most a third of the transaction's, so that an abort still fits (PROTOCOL 10).
@@ -94,6 +97,7 @@ def _run_tasks(name: str, config: Config, options: WorkerOptions, metrics: Metri
         instance=options.instance,
     )
     log.info("processor_ready processor=%s topics=%s", name, ",".join(processor.input_topics()))
+    prepare_process()
     try:
         runner.run()
     finally:

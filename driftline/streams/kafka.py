@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from driftline.schemas.config import Kafka, SecretRef, Topics
 from driftline.schemas.secret import SecretError, resolve_secret
-from driftline.schemas.topics import TOPICS
+from driftline.schemas.topics import TOPICS, retention_ms
 from driftline.streams.cluster import Cluster
 from driftline.streams.errors import AwayError, SetupError
 
@@ -52,8 +52,9 @@ _CONSUMER_DEFAULTS: Final[Mapping[str, Any]] = {
     # The default of 1 s stutters whenever the local queue was full for a moment.
     "fetch.queue.backoff.ms": 10,
     "fetch.wait.max.ms": 50,
-    "queued.max.messages.kbytes": 32 * 1024,
-    "fetch.message.max.bytes": LARGEST_MESSAGE_BYTES + (1 << 20),
+    # Fetches that fit a processor's cache; a larger message comes whole all the same (KIP-74).
+    "queued.max.messages.kbytes": 16 * 1024,
+    "fetch.message.max.bytes": 512 * 1024,
     # 10 s: a killed worker's partitions move soon; a garbage collection or a slow disk is no death.
     "session.timeout.ms": 10_000,
     "heartbeat.interval.ms": 2_000,
@@ -272,8 +273,8 @@ class WantedTopic:
     properties: Mapping[str, str]
 
 
-def wanted_topics(topics: Topics) -> list[WantedTopic]:
-    """Every topic of the table, with the configured prefix, partitions and replication."""
+def wanted_topics(topics: Topics, *, greatest_age_ms: int = 0) -> list[WantedTopic]:
+    """Every topic of the table, with the configured prefix, partitions, replication and a retention that covers the ages."""
     wanted = []
     for topic in TOPICS:
         properties = {
@@ -283,7 +284,7 @@ def wanted_topics(topics: Topics) -> list[WantedTopic]:
             "message.timestamp.type": "LogAppendTime",
         }
         if topic.cleanup == "delete":
-            properties["retention.ms"] = str(topic.retention_ms)
+            properties["retention.ms"] = str(retention_ms(topic, greatest_age_ms))
         else:
             # Only closed segments are compacted; the default closes one after 1 GiB or a week, and whoever reads the
             # topic to its end (recovery, a console) reads all of that.

