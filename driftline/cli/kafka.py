@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from driftline.cli.errors import Failure, Refusal
@@ -67,26 +66,6 @@ def partition_counts(client: AdminClient, wanted: Iterable[str] = ()) -> dict[st
         if names <= counts.keys() or time.monotonic() > deadline:
             return counts
         time.sleep(0.2)
-
-
-@dataclass(frozen=True, slots=True)
-class TopicSettings:
-    """The settings of a topic that decide whether old records survive in it; -1 keeps for ever."""
-
-    retention_ms: int
-    create_time: bool
-    compacted: bool
-
-
-def topic_settings(client: AdminClient, topic: str) -> TopicSettings:
-    """Settings as the broker has them, defaults included."""
-    from confluent_kafka.admin import ConfigResource, ResourceType
-
-    resource = ConfigResource(ResourceType.TOPIC, topic)
-    settings = client.describe_configs([resource])[resource].result(CONNECT_SECONDS)
-    cleanup = settings["cleanup.policy"].value
-    retention_ms = int(settings["retention.ms"].value) if "delete" in cleanup else -1
-    return TopicSettings(retention_ms, settings["message.timestamp.type"].value == "CreateTime", "compact" in cleanup)
 
 
 def consumer(kafka: Kafka, **properties: Any) -> Consumer:

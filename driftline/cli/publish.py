@@ -204,7 +204,8 @@ def _check_topics(client: AdminClient, topics: dict[str, str], source: FileMessa
 
     Retention counts from the newest record of a segment to now, so the file's first row decides.
     """
-    from driftline.cli.kafka import partition_counts, topic_settings
+    from driftline.cli.kafka import partition_counts
+    from driftline.streams.retention import topic_settings
 
     needed = ["prediction", "label"] if source.messages.mapping.label is not None else ["prediction"]
     existing = partition_counts(client, [topics[side] for side in needed])

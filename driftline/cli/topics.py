@@ -48,7 +48,7 @@ def wanted_topics(config: Config, *, partitions: int | None = None, sources: boo
     from driftline.streams.kafka import wanted_topics as ours
 
     topics = config.topics.model_copy(update={"partitions": partitions}) if partitions else config.topics
-    out = ours(topics)
+    out = ours(topics, greatest_age_ms=config.greatest_age_ms)
     if sources:
         settings = {"cleanup.policy": "delete", "retention.ms": "-1", "message.timestamp.type": "CreateTime"}
         out += [WantedTopic(name, 1, topics.replication, settings) for name in dict.fromkeys(source_topics(config))]

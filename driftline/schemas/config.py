@@ -297,6 +297,12 @@ class Config(Section):
     models: dict[str, Model] = Field(min_length=1, description="by the name that stands in the events")
     http: Http = Field(default_factory=Http, description="health and metrics")
 
+    @property
+    def greatest_age_ms(self) -> int:
+        """The greatest label age that stands in the file; 0 without labels or where all are measured."""
+        ages = [age for model in self.models.values() for age in model.labels.ages if age != "auto"]
+        return max(ages, default=0) if self.labels else 0
+
 
 DEFAULT_MONITORS: tuple[Monitor, ...] = (
     Monitor(id="feature_drift", series=["feature:*"], detectors=_detectors("psi", "adwin", "page_hinkley")),

@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from driftline.schemas.config import Config, FeatureKind, Model
 from driftline.schemas.series import Group, Series, model_series, monitors_of, owners
-from driftline.schemas.topics import DRIFT, LABELS, OBSERVATIONS, SNAPSHOTS, WAITING
+from driftline.schemas.topics import DRIFT, LABELS, OBSERVATIONS, SNAPSHOTS, WAITING, retention_ms
 
 PanelName = Literal["features", "scores", "outcomes"]
 
@@ -325,7 +325,7 @@ def _topics(config: Config, parts: list[_Part], share: float, costs: Costs) -> t
         TopicEstimate(
             topic=topic.full_name(config.topics.prefix),
             bytes_per_day=round(size),
-            bytes_kept=round(size * topic.retention_ms / 86_400_000) * config.topics.replication,
+            bytes_kept=round(size * retention_ms(topic, config.greatest_age_ms) / 86_400_000) * config.topics.replication,
         )
         for topic, size in sizes
     )

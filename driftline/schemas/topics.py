@@ -41,3 +41,8 @@ ALERTS = Topic("alerts", "fingerprint", "alert (CloudEvent, JSON)", "alert", Non
 TRANSITIONS = Topic("transitions", "fingerprint", "alert transition (CloudEvent, JSON)", "alert", None, "delete", -1)
 
 TOPICS: tuple[Topic, ...] = (OBSERVATIONS, WAITING, LABELS, DRIFT, SNAPSHOTS, CHECKPOINTS, DEAD_LETTERS, ALERTS, TRANSITIONS)
+
+
+def retention_ms(topic: Topic, greatest_age_ms: int) -> int:
+    """How long a topic is to keep records: the table's time, or twice the greatest label age for those the join waits on."""
+    return max(topic.retention_ms, 2 * greatest_age_ms) if topic in (WAITING, LABELS) else topic.retention_ms
