@@ -18,8 +18,9 @@ def main() -> None:
     with Publisher(arguments.bootstrap, arguments.predictions, arguments.labels) as publisher:
         for number in range(arguments.count):
             transaction = f"txn-{number}"
-            features = {"amount": round(chance.lognormvariate(3, 1), 2), "country": chance.choice(["BR", "AR", "MX"]), "age": None}
-            score = min(1.0, features["amount"] / 200)
+            amount = round(chance.lognormvariate(3, 1), 2)
+            features = {"amount": amount, "country": chance.choice(["BR", "AR", "MX"]), "age": None}
+            score = min(1.0, amount / 200)
             # Returns at once, whatever state Kafka is in; what could not be taken is counted in `dropped`.
             publisher.prediction(id=transaction, model="fraud", version="3.4.1", features=features, score=score, latency_ms=4.2)
             # In a real service this comes days later and from another program; only the id has to match.

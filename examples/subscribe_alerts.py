@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from typing import Any
 
 from confluent_kafka import Consumer, Message
 
@@ -19,12 +20,12 @@ class Alerts:
     """The last state of each alert; `news` is the alert if the record tells something new, else None."""
 
     def __init__(self) -> None:
-        self._last: dict[str, dict[str, object]] = {}
+        self._last: dict[str, dict[str, Any]] = {}
         self._ids: dict[str, str] = {}
 
-    def news(self, message: Message) -> dict[str, object] | None:
-        headers = dict(message.headers() or [])
-        alert = json.loads(message.value())
+    def news(self, message: Message) -> dict[str, Any] | None:
+        headers: dict[str, Any] = dict(message.headers() or [])
+        alert: dict[str, Any] = json.loads(message.value() or b"")
         fingerprint, event_id = alert["fingerprint"], headers["ce_id"].decode()
         if self._ids.get(fingerprint) == event_id:
             return None   # published again
