@@ -9,18 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import pytest
 
 
 def demo(directory: Path, *options: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "driftline", "demo", "--json", "--rows", "30000", "--out", str(directory), *options]
-    done = subprocess.run(command, capture_output=True, timeout=400)
+    done = subprocess.run(command, capture_output=True, timeout=800)
     assert done.returncode == 0, done.stderr.decode()[-3_000:] + (directory / "workers.log").read_text()[-3_000:]
     result: dict[str, Any] = orjson.loads(done.stdout)
     return result
 
 
-@pytest.mark.timeout(600)
 def test_each_change_is_found_its_alert_opens_and_resolves_and_nobody_else_is_accused(tmp_path: Path) -> None:
     result = demo(tmp_path, "--seed", "7")
     assert [c["change"] for c in result["changes"] if c["detected"]] == ["feature_shift", "concept", "nulls"]
@@ -32,7 +30,6 @@ def test_each_change_is_found_its_alert_opens_and_resolves_and_nobody_else_is_ac
     assert not re.search(r"(src|href)=", page), "the picture must not need anything but itself"
 
 
-@pytest.mark.timeout(600)
 def test_a_stream_without_changes_accuses_nobody(tmp_path: Path) -> None:
     result = demo(tmp_path, "--seed", "8", "--no-changes")
     assert result["changes"] == []

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import orjson
-import pytest
 
 ROWS = 6_000
 CHANGE = 4_000
@@ -36,7 +35,7 @@ def write_csv(path: Path) -> None:
 
 def driftline(*arguments: str | Path) -> bytes:
     command = [sys.executable, "-m", "driftline", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, timeout=240)
+    done = subprocess.run(command, capture_output=True, timeout=600)
     assert done.returncode == 0, done.stderr.decode()[-3_000:]
     return done.stdout
 
@@ -54,7 +53,6 @@ def ledgers(found: list[dict[str, Any]]) -> tuple[list[bytes], list[bytes]]:
     return split
 
 
-@pytest.mark.timeout(600)
 def test_what_run_publishes_equals_what_replay_prints_over_the_same_file(
     kafka: Any, redis_url: str, topic_prefix: str, tmp_path: Path
 ) -> None:
