@@ -244,7 +244,8 @@ def read_cluster(admin: AdminClient, topics: Sequence[str], *, live_since_ms: in
         names = ", ".join(f'"{name}"' for name in missing)
         ours = any(name.endswith(tuple(f".{topic.name}" for topic in TOPICS)) for name in missing)
         create = "`driftline topics create CONFIG` creates Driftline's own topics"
-        raise SetupError(f"kafka: no such topic: {names}", hint=create if ours else "is the name right? create it, or publish to it first")
+        yours = "is the name right? publish to it first; for a trial `driftline topics create CONFIG --sources` creates it too"
+        raise SetupError(f"kafka: no such topic: {names}", hint=create if ours else yours)
     cluster_id = metadata.cluster_id or "unknown"
     ids = dict.fromkeys(topics, "") if cluster_id.startswith(MOCK_CLUSTER_PREFIX) else _topic_ids(admin, topics)
     return Cluster(cluster_id, ids, {name: len(metadata.topics[name].partitions) for name in topics}, live_since_ms)

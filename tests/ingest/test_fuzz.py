@@ -115,5 +115,5 @@ def test_a_record_means_the_same_in_any_cut(name: str) -> None:
     for one in records:
         single.take(one)
     assert rows_of(whole) == rows_of(single)
-    assert [d["driftline.offset"] for d in whole.dead_letters()] == [d["driftline.offset"] for d in single.dead_letters()]
+    assert [d["driftline.source.offset"] for d in whole.dead_letters()] == [d["driftline.source.offset"] for d in single.dead_letters()]
     assert whole.reasons() == single.reasons()

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import hashlib
 import math
 
 import numpy as np
 import orjson
 import pytest
 
+from driftline.schemas.dead_letter import DeadLetter
+from driftline.schemas.topics import DEAD_LETTERS
 from driftline.streams.task import Record
 from tests.ingest.streams import T0, Ingest, config, event, model, record
 
@@ -138,19 +141,21 @@ def test_what_cannot_be_placed_is_a_dead_letter_with_its_reason(value: bytes | N
 def test_a_dead_letter_keeps_bytes_key_headers_and_position() -> None:
     ingest = Ingest().take(record(b"{oops", 41, key=b"k", headers=(("trace", b"t"),)))
     (output,) = [o for o in ingest.outputs if o.topic == "driftline.dlq"]
-    headers = dict(output.headers)
-    assert output.value == b"{oops"
-    assert output.key == b"predictions-0"
-    assert (headers["driftline.offset"], headers["driftline.key"], headers["trace"]) == (b"41", b"k", b"t")
-    assert headers["driftline.timestamp_ms"] == str(T0).encode()
+    letter = DeadLetter.from_headers(output.headers)
+    assert (output.key, output.value, dict(output.headers)["trace"]) == (b"k", b"{oops", b"t")
+    assert (letter.topic, letter.partition, letter.offset, letter.timestamp_ms) == ("predictions", 0, 41, T0)
+    assert (letter.stage, letter.reason, letter.truncated) == ("ingest", "decode", False)
 
 
-def test_a_dead_letter_above_the_topics_limit_carries_a_hash_instead() -> None:
-    ingest = Ingest().take(record(b"{" + b"x" * 5_000_000))
+def test_a_dead_letter_above_the_topics_limit_is_cut_and_carries_the_hash_of_the_whole() -> None:
+    whole = b"{" + b"x" * 5_000_000
+    ingest = Ingest().take(record(whole))
     (output,) = [o for o in ingest.outputs if o.topic == "driftline.dlq"]
-    assert output.value is None
-    assert len(dict(output.headers)["driftline.sha256"]) == 64
-    assert dict(output.headers)["driftline.truncated"] == b"true"
+    letter = DeadLetter.from_headers(output.headers)
+    assert output.value is not None
+    assert whole.startswith(output.value)
+    assert len(output.value) < DEAD_LETTERS.max_message_bytes
+    assert (letter.truncated, letter.sha256) == (True, hashlib.sha256(whole).hexdigest())
 
 
 def test_a_dead_letter_of_sensitive_features_has_no_payload() -> None:
@@ -164,7 +169,7 @@ def test_a_dead_letter_of_sensitive_features_has_no_payload() -> None:
 
 def test_schema_registry_framing_names_the_schema_id() -> None:
     ingest = Ingest().take(record(b"\x00\x00\x00\x00\x2a" + orjson.dumps(event())))
-    assert b"schema id 42" in ingest.dead_letters()[0]["driftline.detail"]
+    assert b"schema id 42" in ingest.dead_letters()[0]["driftline.error"]
 
 
 def test_an_unknown_model_is_skipped_and_counted() -> None:
