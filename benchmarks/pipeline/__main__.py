@@ -24,8 +24,9 @@ from benchmarks.pipeline.stream import Shape, pairs, publish
 from driftline.streams.local.kafka import LocalKafka
 from driftline.streams.local.redis import LocalRedis
 
-FAUST_ROWS = 15_000
-QUIX_ROWS = 60_000
+FAUST_ROWS = 8_000
+QUIX_ROWS = 40_000
+QUIX_ENVIRONMENT = Path(".services/bench-quix")
 REFERENCE_MS = 1_700_000_000_000
 """Slow contenders read fewer rows: their figure per row is steady long before."""
 
@@ -58,6 +59,15 @@ def contenders(services: Services, rows: int, quix_python: str | None) -> dict[s
         found[name] = json.loads(lines[-1]) if lines else {"error": (done.stderr or done.stdout)[-400:]}
         print(name, found[name], flush=True)
     return found
+
+
+def quix_environment(directory: Path) -> str:
+    """The Python of an environment with Quix Streams, made once: it pins another confluent-kafka than ours."""
+    python = directory / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(directory)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "-q", "quixstreams==3.28.1", "river", "orjson"], check=True)
+    return str(python)
 
 
 def baseline_file(directory: Path, *, segments: bool) -> str:
@@ -118,27 +128,46 @@ def setups(curves: bool) -> list[ours.Setup]:
     return found
 
 
+def waiting_setup(rows: int) -> ours.Setup:
+    """Every label comes at once and waits with its prediction until that is `rows` ms old, at one row a millisecond."""
+    return ours.Setup(f"waiting-{rows}", age_ms=rows, label_rows=0)
+
+
+def save(path: Path, results: dict[str, Any]) -> None:
+    path.write_text(json.dumps(results, indent=1) + "\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=200_000, help="measured pairs of each run")
     parser.add_argument("--waiting", type=int, default=0, help="predictions waiting for their label while measuring")
     parser.add_argument("--curves", action="store_true", help="also partitions 1 to 8 and models 1 to 50")
-    parser.add_argument("--latency-rate", type=float, default=5_000.0, help="pairs a second; 0 leaves latency out")
+    parser.add_argument("--latency-rate", type=float, help="pairs a second; 0 leaves latency out; default: half of what (d) reached")
+    parser.add_argument("--with-quix", action="store_true", help=f"also Quix Streams, in an environment made at {QUIX_ENVIRONMENT}")
     parser.add_argument("--quix-python", help="the Python of an environment with quixstreams and river")
     parser.add_argument("--json", type=Path, default=Path("benchmarks/pipeline.json"))
     options = parser.parse_args(arguments)
+    if options.with_quix and options.quix_python is None:
+        options.quix_python = quix_environment(QUIX_ENVIRONMENT)
+    before = json.loads(options.json.read_text()) if options.json.exists() else None
     with tempfile.TemporaryDirectory() as name, LocalKafka(heap="1g") as kafka, LocalRedis() as redis:
         directory, services = Path(name), Services(kafka, redis)
         results: dict[str, Any] = {"machine": machine(), "contenders": contenders(services, options.rows, options.quix_python), "ours": []}
         for setup in setups(options.curves):
             baselines = {"bench": baseline_file(directory, segments=setup.segments)} if setup.models == ("bench",) else {}
-            row = ours.cpu_per_pair(setup, services, directory, rows=options.rows, waiting=options.waiting, baselines=baselines)
+            row = ours.cpu_per_pair(setup, services, directory, rows=options.rows, waiting=0, baselines=baselines)
             results["ours"].append(row)
             print(row, flush=True)
-        if options.latency_rate:
-            results["latency"] = ours.latency(services, directory, rate=options.latency_rate, seconds=30)
-    before = json.loads(options.json.read_text()) if options.json.exists() else None
-    options.json.write_text(json.dumps(results, indent=1) + "\n")
+        rate = results["ours"][0]["pairs_per_second"] / 2 if options.latency_rate is None else options.latency_rate
+        if rate:
+            results["latency"] = ours.latency(services, directory, rate=rate, seconds=30)
+            print(results["latency"], flush=True)
+        save(options.json, results)
+        if options.waiting:
+            setup, baselines = waiting_setup(options.waiting), {"bench": baseline_file(directory, segments=False)}
+            results["waiting"] = ours.cpu_per_pair(setup, services, directory, rows=50_000, waiting=options.waiting, baselines=baselines)
+            print(results["waiting"], flush=True)
+        save(options.json, results)
     print(table(results))
     if before:
         for old, new in zip(before["ours"], results["ours"], strict=False):

@@ -23,7 +23,7 @@ from benchmarks.pipeline.stream import FEATURES, MODELS_ONE, Pair, Shape, pairs,
 STAGES = ("ingest", "join", "detect")
 WARM_ROWS = 25_000
 COMMIT_ROWS = 20_000
-STALL_SECONDS = 60.0
+STALL_SECONDS = 240.0
 SNAPSHOT_ROWS = 1_000
 CLOSING_ROWS = 3_500
 """Rows after the measured ones: a block of waiting rows is decided whole, once its last row is of age."""
@@ -177,7 +177,7 @@ class Feed:
 def redis_memory(store: redis.Redis, prefix: str) -> dict[str, int]:
     """Bytes of the label cache and of detect's state; and how many labels wait."""
     found = {"labels": 0, "label_rows": 0, "state": 0}
-    for key in store.scan_iter(f"{prefix}*", count=1_000):
+    for key in store.scan_iter(f"{{{prefix}*", count=1_000):
         size = store.memory_usage(key, samples=0 if not key.endswith(b":labels") else 1_000) or 0
         if key.endswith(b":labels"):
             found["label_rows"] += store.hlen(key)

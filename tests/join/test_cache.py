@@ -84,6 +84,20 @@ def test_many_entries_go_in_and_come_out_in_order(cache: LabelCache) -> None:
     assert cache.lookup(names) == values
 
 
+def test_a_repeated_id_anywhere_in_many_entries_keeps_all_its_facts(cache: LabelCache) -> None:
+    cache.reset(0)
+    names = keys(*(f"id-{n}" for n in range(7_000)))
+    values = facts(list(range(7_000)))
+    names[4_100] = names[10]
+    names[6_500] = names[6_400]
+    cache.insert(names, values, start=0, next_offset=1)
+    found = cache.lookup(names)
+    assert found[10] == found[4_100] == values[4_100] + values[10]
+    assert found[6_400] == values[6_500] + values[6_400]
+    rest = set(range(7_000)) - {10, 4_100, 6_400, 6_500}
+    assert all(found[row] == values[row] for row in rest)
+
+
 def test_settled_ids_are_gone_or_replaced(cache: LabelCache) -> None:
     cache.reset(0)
     one, two = facts([5, 6])

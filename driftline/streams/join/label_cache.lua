@@ -16,22 +16,41 @@ end
 local function cutter(values, size, sizes)
   local at = 1
   return function(i)
-    local length = size
-    if size == 0 then
-      length = struct.unpack('<I4', sizes, (i - 1) * 4 + 1)
+    if size ~= 0 then
+      return string.sub(values, (i - 1) * size + 1, i * size)
     end
+    local length = struct.unpack('<I4', sizes, (i - 1) * 4 + 1)
     local value = string.sub(values, at, at + length - 1)
     at = at + length
     return value
   end
 end
 
+local sub = string.sub
+
+-- Counted, here and below: `#list` searches for the end of a list each time.
 local function ids_from(text, first, last)
-  local ids = {}
-  for i = first, last do
-    ids[#ids + 1] = string.sub(text, (i - 1) * ID + 1, i * ID)
+  local ids, n = {}, 0
+  for at = (first - 1) * ID + 1, last * ID, ID do
+    n = n + 1
+    ids[n] = sub(text, at, at + ID - 1)
   end
-  return ids
+  return ids, n
+end
+
+-- Whether a chunk of facts of one size went in: none of its ids was held, and no id stood in it twice. What was written
+-- for one that did is written again.
+local function insert_new(ids, count, old, facts, first)
+  local out, at = {}, (first - 1) * FACT + 1
+  for i = 1, count do
+    if old[i] then
+      return false
+    end
+    out[2 * i - 1] = ids[i]
+    out[2 * i] = sub(facts, at, at + FACT - 1)
+    at = at + FACT
+  end
+  return redis.call('HSET', entries, unpack(out)) == count
 end
 
 local function write(pairs_)
@@ -58,23 +77,25 @@ if ARGV[1] == 'insert' then
   local n = #ARGV[5] / ID
   local cut = cutter(ARGV[6], tonumber(ARGV[7]), ARGV[8])
   for first = 1, n, CHUNK do
-    local ids = ids_from(ARGV[5], first, math.min(first + CHUNK - 1, n))
+    local ids, count = ids_from(ARGV[5], first, math.min(first + CHUNK - 1, n))
     local old = redis.call('HMGET', entries, unpack(ids))
-    local now, out = {}, {}
-    for i = 1, #ids do
-      local fact = cut(first + i - 1)
-      local before = now[ids[i]] or old[i]
-      if not before then
-        now[ids[i]] = fact
-        out[#out + 1] = ids[i]
-        out[#out + 1] = fact
-      elseif not string.find(before, fact, 1, true) then
-        now[ids[i]] = fact .. before
-        out[#out + 1] = ids[i]
-        out[#out + 1] = now[ids[i]]
+    if tonumber(ARGV[7]) ~= FACT or not insert_new(ids, count, old, ARGV[6], first) then
+      local now, out = {}, {}
+      for i = 1, count do
+        local fact = cut(first + i - 1)
+        local before = now[ids[i]] or old[i]
+        if not before then
+          now[ids[i]] = fact
+          out[#out + 1] = ids[i]
+          out[#out + 1] = fact
+        elseif not string.find(before, fact, 1, true) then
+          now[ids[i]] = fact .. before
+          out[#out + 1] = ids[i]
+          out[#out + 1] = now[ids[i]]
+        end
       end
+      write(out)
     end
-    write(out)
   end
   return { 'ok' }
 end
@@ -82,22 +103,24 @@ end
 if ARGV[1] == 'lookup' then
   -- One character an id: '0' nothing, '1' one plain fact, '2' a value whose length stands before it.
   local n = #ARGV[3] / ID
-  local codes, values = {}, {}
+  local codes, values, c, v = {}, {}, 0, 0
   for first = 1, n, CHUNK do
-    local ids = ids_from(ARGV[3], first, math.min(first + CHUNK - 1, n))
+    local ids, count = ids_from(ARGV[3], first, math.min(first + CHUNK - 1, n))
     local found = redis.call('HMGET', entries, unpack(ids))
-    for i = 1, #ids do
+    for i = 1, count do
       local value = found[i]
+      c = c + 1
       if not value then
-        codes[#codes + 1] = '0'
+        codes[c] = '0'
       else
-        if #value == FACT then
-          codes[#codes + 1] = '1'
-        else
-          codes[#codes + 1] = '2'
-          values[#values + 1] = struct.pack('<I4', #value)
+        codes[c] = '1'
+        if #value ~= FACT then
+          codes[c] = '2'
+          v = v + 1
+          values[v] = struct.pack('<I4', #value)
         end
-        values[#values + 1] = value
+        v = v + 1
+        values[v] = value
       end
     end
   end
@@ -108,7 +131,8 @@ if ARGV[1] == 'settle' then
   -- ARGV: ids to remove, ids to replace, values, sizes
   local n = #ARGV[3] / ID
   for first = 1, n, CHUNK do
-    redis.call('HDEL', entries, unpack(ids_from(ARGV[3], first, math.min(first + CHUNK - 1, n))))
+    local ids = ids_from(ARGV[3], first, math.min(first + CHUNK - 1, n))
+    redis.call('HDEL', entries, unpack(ids))
   end
   local cut = cutter(ARGV[5], 0, ARGV[6])
   for i = 1, #ARGV[4] / ID do
