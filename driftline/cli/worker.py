@@ -91,7 +91,8 @@ def _run_tasks(name: str, config: Config, options: WorkerOptions, metrics: Metri
         time=options.time,
         until_idle_s=options.until_idle,
         at_end=options.at_end,
-        start=options.start,
+        # Only the users' topics have a history to choose from; ours are read from where they begin.
+        start=options.start if name == "ingest" else "earliest",
         transactional=config.kafka.guarantee == "exactly_once",
         on_lost_state=options.on_lost_state,
         instance=options.instance,
@@ -111,6 +112,11 @@ def _processor(name: str, config: Config, cluster: Cluster, counts: Counts, opti
     if name == "ingest":
         return make_ingest(config, cluster, counts)
     if name == "detect":
+        # Now, not at the first rows: a first call compiles for longer than a transaction may stay open.
+        from driftline.detectors.compile import compile_kernels
+
+        log.info("kernels_compiling first_start_takes=about_half_a_minute")
+        compile_kernels()
         return make_detect(config, cluster)
     age = options.age or 0
     group = f"{config.kafka.group_prefix}.{join_names(config)[age]}"
