@@ -10,7 +10,6 @@ installation needs, with the same value at install and at run time.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -77,9 +76,8 @@ def compile_kernels() -> int:
 
 def main() -> None:
     """Compile, and say in one line what was done."""
-    start = time.perf_counter()
     compile_kernels()
-    sys.stdout.write(f"driftline: kernels compiled and cached ({time.perf_counter() - start:.0f} s)\n")
+    sys.stdout.write("driftline: kernels compiled and cached\n")
 
 
 if __name__ == "__main__":
