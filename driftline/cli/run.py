@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from typing import TYPE_CHECKING, Any, Literal
@@ -65,7 +66,8 @@ def command(
     configure_logs(names[0], style=log_format, level=log_level)
     if supervised:
         relay_drain()
-        watch_parent(lambda: signal.raise_signal(signal.SIGTERM))
+        # to the process, not to the watching thread, where it would not wake a main thread that waits
+        watch_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
     options = WorkerOptions(
         time=time_mode or ("data" if draining else "wall"),
         until_idle=until_idle,
