@@ -26,7 +26,7 @@ def main(bootstrap: str, predictions: str, labels: str, rows: int) -> None:
             # From the first record on: starting costs nothing a row, and what librdkafka fetches ahead is still to come.
             before = cpu_seconds()
         for record in [message, *consumer.consume(999, 0)]:
-            orjson.loads(record.value())
+            orjson.loads(record.value() or b"")
             seen += 1
     spent = cpu_seconds() - before
     rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -134,7 +134,7 @@ class Progress:
             for message in self._consumer.consume(500, 0.2):
                 if message.error() is None:
                     moved = time.monotonic()
-                    record = orjson.loads(message.value())
+                    record = orjson.loads(message.value() or b"")
                     if record["segment"] is None:
                         self.rows[record["model"], record["panel"]] = record["rows"]
             if not workers.alive() or time.monotonic() - moved > STALL_SECONDS:
@@ -263,7 +263,7 @@ def latency(services: Any, directory: Path, *, rate: float, seconds: float) -> d
             message = reader.poll(0.1)
             if message is not None and message.error() is None:
                 idle = time.monotonic()
-                event = orjson.loads(message.value())
+                event = orjson.loads(message.value() or b"")
                 if event["kind"] in ("drift", "evidence", "recovery"):
                     delays.append(time.time() * 1000 - event["record_time_ms"])
     reader.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import orjson
@@ -77,8 +78,8 @@ def publish(
         if rate is not None and number % 20 == 0:
             while (wait := began + number / rate - time.perf_counter()) > 0:
                 producer.poll(min(wait, 0.01))
-        stamp = {} if shape.wall else {"timestamp": at}
-        label_stamp = {} if shape.wall else {"timestamp": label_at}
+        stamp: dict[str, Any] = {} if shape.wall else {"timestamp": at}
+        label_stamp: dict[str, Any] = {} if shape.wall else {"timestamp": label_at}
         while True:
             try:
                 producer.produce(predictions, prediction, key=key, **stamp)
