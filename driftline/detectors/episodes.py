@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.detectors.kernels.jit import compiled
+from driftline.detectors.kernels.jit import part
 from driftline.detectors.kernels.psi import PsiArrays
 from driftline.detectors.levels import (
     LEVEL_LEAST,
@@ -23,6 +23,7 @@ from driftline.detectors.levels import (
     M_N,
     M_VALUE,
     MEAN_EFFECT,
+    MEASURE_FIELDS,
     PSI_EFFECT,
     RATE_EFFECT,
     level_in_band,
@@ -31,7 +32,7 @@ from driftline.detectors.levels import (
     window_severity,
 )
 from driftline.detectors.spec import N_CODES, Float64, Int32, Int64, UInt8
-from driftline.detectors.tables import SKIP, Tables
+from driftline.detectors.tables import GROUPS_MAX, SKIP, Tables
 
 CHECK_ROWS: Final = 32
 """Rows of a scope between looks at levels, and between anchors: 3 % of the row's cost, at most 31 rows late."""
@@ -98,9 +99,30 @@ class Windows(NamedTuple):
     coarse: Int64  # (S, COARSE_ANCHORS, ANCHOR_FIELDS)
 
 
-@compiled
+class Scratch(NamedTuple):
+    """Room for a kernel to work in: one that allocates runs several times slower."""
+
+    counts: Int64  # (2, N_CODES) since a change, and before it
+    m: Float64  # (2, 3, MEASURE_FIELDS) the levels of both
+    merged: Int64  # (GROUPS_MAX,)
+    above: UInt8  # (L,) lanes whose PSI is an alarm on this row
+    runs: UInt8  # (C,) columns whose row lies in a run that is an alarm
+
+
+def new_scratch(t: Tables) -> Scratch:
+    """For one call of a kernel; nothing in it outlives that."""
+    return Scratch(
+        counts=np.zeros((2, N_CODES), np.int64),
+        m=np.zeros((2, 3, MEASURE_FIELDS)),
+        merged=np.zeros(GROUPS_MAX, np.int64),
+        above=np.zeros(len(t.lane_column), np.uint8),
+        runs=np.zeros(len(t.run_by_code), np.uint8),
+    )
+
+
+@part
 def note_alarm(
-    t: Tables, st: Windows, psi: PsiArrays, out: Notes, w: int, s: int, row: int, at: Int64, alarm: Any, counts: Int64, m: Float64
+    t: Tables, st: Windows, psi: PsiArrays, scratch: Scratch, out: Notes, w: int, s: int, row: int, at: Int64, alarm: Any
 ) -> int:
     """Let an alarm open an episode or add to it; returns the notes written so far.
 
@@ -108,8 +130,8 @@ def note_alarm(
     ----------
     at : source, offset and time of this row.
     alarm : of dtype CHANGE; `back` = values of the series since the change, 0 = not known.
-    counts, m : scratch, (2, N_CODES) and (2, 3, MEASURE_FIELDS): since the change, and before it.
     """
+    counts, m = scratch.counts, scratch.m
     q = int(alarm["series"])
     detector = int(alarm["detector"])
     episode = st.episodes[s, q]
@@ -123,8 +145,8 @@ def note_alarm(
     rows_back, runs = _count_since(t, st, psi, s, q, lane, back, counts[0])
     for code in range(N_CODES):
         counts[1, code] = psi.counts[s, lane, code] - counts[0, code]
-    for part in range(2):
-        measure(t, s, q, counts[part], runs if part == 0 else int(st.runs_within[s, lane]) - runs, m[part])
+    for half in range(2):
+        measure(t, s, q, counts[half], runs if half == 0 else 0 + int(st.runs_within[s, lane]) - runs, m[half], scratch.merged)
     kind = RATE_EFFECT
     if t.is_value[q]:
         kind = PSI_EFFECT if detector == t.psi_detector[lane] or not t.has_mean[q] else MEAN_EFFECT
@@ -136,7 +158,7 @@ def note_alarm(
         direction = int(gap > 0.0) - int(gap < 0.0)
     if t.direction[q] * direction < 0:
         return w
-    if not episode[E_OPEN] and back > 0 and (_returns(m[:, kind], kind) or _unproven(t, q, m[0], kind, t.lane_window[lane])):
+    if not episode[E_OPEN] and back > 0 and (_returns(m, kind) or _unproven(t, q, m[0], kind, t.lane_window[lane])):
         return w
     severity = max(severity_of(t, q, kind, m[0, kind, M_CERTAIN]), int(episode[E_SEVERITY]))
     note = out[w]
@@ -161,18 +183,18 @@ def note_alarm(
     return w + 1
 
 
-@compiled
+@part
 def _returns(m: Float64, kind: int) -> bool:
     """Whether a change led back to the baseline: in its band after it, further away in the window before it.
 
     Without this every episode that ended would be followed by one for its end, raised by a detector that notices late.
     """
-    after = abs(m[0, M_VALUE] - m[0, M_BASE])
-    before = abs(m[1, M_VALUE] - m[1, M_BASE])
-    return bool(kind != PSI_EFFECT and after <= m[0, M_BAND] and m[1, M_N] >= LEVEL_LEAST and before > after)
+    after = abs(m[0, kind, M_VALUE] - m[0, kind, M_BASE])
+    before = abs(m[1, kind, M_VALUE] - m[1, kind, M_BASE])
+    return bool(kind != PSI_EFFECT and after <= m[0, kind, M_BAND] and m[1, kind, M_N] >= LEVEL_LEAST and before > after)
 
 
-@compiled
+@part
 def _unproven(t: Tables, q: int, m: Float64, kind: int, window: int) -> bool:
     """Whether a mean changed only against a past that was itself changed, not against the baseline.
 
@@ -187,16 +209,15 @@ def _unproven(t: Tables, q: int, m: Float64, kind: int, window: int) -> bool:
     return bool(0.5 * n * gap * gap < t.proof[q])
 
 
-@compiled
-def check_episode(
-    t: Tables, st: Windows, psi: PsiArrays, out: Notes, w: int, s: int, q: int, row: int, counts: Int64, m: Float64
-) -> int:
+@part
+def check_episode(t: Tables, st: Windows, psi: PsiArrays, scratch: Scratch, out: Notes, w: int, s: int, q: int, row: int) -> int:
     """End an open episode whose level has been back for a full window, or note that it got worse."""
+    counts, m = scratch.counts[0], scratch.m[0]
     episode = st.episodes[s, q]
     lane = t.series_lane[q]
     for code in range(N_CODES):
         counts[code] = psi.counts[s, lane, code]
-    measure(t, s, q, counts, int(st.runs_within[s, lane]), m)
+    measure(t, s, q, counts, 0 + int(st.runs_within[s, lane]), m, scratch.merged)
     recovered = False
     if not level_in_band(t, s, q, m):
         episode[E_BAND_SINCE] = -1
@@ -230,7 +251,7 @@ def check_episode(
     return w + 1
 
 
-@compiled
+@part
 def _fill(note: Any, st: Windows, s: int, q: int, row: int, kind: int, severity: int, level: Float64, counts: Int64) -> None:
     note["row"] = row
     note["scope"] = s
@@ -247,7 +268,7 @@ def _fill(note: Any, st: Windows, s: int, q: int, row: int, kind: int, severity:
         note["counts"][code] = counts[code]
 
 
-@compiled
+@part
 def _count_since(t: Tables, st: Windows, psi: PsiArrays, s: int, q: int, lane: int, back: int, counts: Int64) -> tuple[int, int]:
     """Fill the counts of the rows since the change, clipped to the window; returns its age in rows and the rows in runs.
 
@@ -257,7 +278,7 @@ def _count_since(t: Tables, st: Windows, psi: PsiArrays, s: int, q: int, lane: i
     if back <= 0:
         for code in range(N_CODES):
             counts[code] = psi.counts[s, lane, code]
-        return 0, int(st.runs_within[s, lane])
+        return 0, 0 + int(st.runs_within[s, lane])
     for code in range(N_CODES):
         counts[code] = 0
     c = t.series_column[q]
@@ -280,7 +301,7 @@ def _count_since(t: Tables, st: Windows, psi: PsiArrays, s: int, q: int, lane: i
     return walked, runs
 
 
-@compiled
+@part
 def date_change(t: Tables, st: Windows, s: int, q: int, within: int) -> int:
     """Values since the likeliest change of the mean among the last `within` values of the window (0 = all of it).
 
@@ -318,7 +339,7 @@ def date_change(t: Tables, st: Windows, s: int, q: int, within: int) -> int:
     return best
 
 
-@compiled
+@part
 def _reading(t: Tables, s: int, c: int, q: int, code: int) -> float:
     """The number a code stands for in a series."""
     if t.is_value[q]:
@@ -327,7 +348,7 @@ def _reading(t: Tables, s: int, c: int, q: int, code: int) -> float:
     return math.nan if t.flags[q, code] == SKIP else float(t.flags[q, code])
 
 
-@compiled
+@part
 def _anchor(st: Windows, s: int, wanted: int, where: Int64) -> int:
     """Write the last anchor at or before row `wanted` of a scope; 0 = none that old is kept, 2 = that very row."""
     row = wanted - wanted % CHECK_ROWS

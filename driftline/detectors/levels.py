@@ -9,11 +9,9 @@ from __future__ import annotations
 import math
 from typing import Final
 
-import numpy as np
-
-from driftline.detectors.kernels.jit import compiled
+from driftline.detectors.kernels.jit import part
 from driftline.detectors.spec import N_CODES, Float64, Int64
-from driftline.detectors.tables import GROUPS_MAX, NO_GROUP, SKIP, Tables
+from driftline.detectors.tables import NO_GROUP, SKIP, Tables
 
 PSI_EFFECT: Final = 0
 MEAN_EFFECT: Final = 1
@@ -33,7 +31,7 @@ LEVEL_LEAST: Final = 30
 """Values without which a mean is no level."""
 
 
-@compiled
+@part
 def mean_level(counts: Int64, score: Float64) -> tuple[int, float]:
     """Values that have a score, and their mean."""
     n = 0
@@ -45,7 +43,7 @@ def mean_level(counts: Int64, score: Float64) -> tuple[int, float]:
     return n, (total / n if n > 0 else 0.0)
 
 
-@compiled
+@part
 def rate_level(t: Tables, q: int, counts: Int64, runs: int) -> tuple[int, int]:
     """Values and hits of a 0/1 series; `runs` = rows inside a run of equal values."""
     n = 0
@@ -58,10 +56,13 @@ def rate_level(t: Tables, q: int, counts: Int64, runs: int) -> tuple[int, int]:
     return n, (min(runs, n) if t.is_run[q] else hits)
 
 
-@compiled
-def psi_level(t: Tables, s: int, c: int, counts: Int64) -> tuple[int, float]:
-    """Values in a group, and their PSI against the reference, with half a count added to every group of both."""
-    merged = np.zeros(GROUPS_MAX, np.int64)
+@part
+def psi_level(t: Tables, s: int, c: int, counts: Int64, merged: Int64) -> tuple[int, float]:
+    """Values in a group, and their PSI against the reference, with half a count added to every group of both.
+
+    `merged` is scratch, (GROUPS_MAX,).
+    """
+    merged[:] = 0
     n = 0
     for code in range(N_CODES):
         group = t.group[s, c, code]
@@ -82,8 +83,8 @@ M_N, M_VALUE, M_BASE, M_EFFECT, M_CERTAIN, M_BAND = range(6)
 MEASURE_FIELDS: Final = 6
 
 
-@compiled
-def measure(t: Tables, s: int, q: int, counts: Int64, runs: int, m: Float64) -> None:
+@part
+def measure(t: Tables, s: int, q: int, counts: Int64, runs: int, m: Float64, merged: Int64) -> None:
     """Fill the levels that a series has: values, level, baseline's level, effect, effect less its noise, and band.
 
     Effects of means and rates keep their sign. One function for all kinds, called in few places: compiling a kernel
@@ -93,6 +94,7 @@ def measure(t: Tables, s: int, q: int, counts: Int64, runs: int, m: Float64) -> 
     ----------
     runs : rows inside a run of equal values.
     m : shape (3, MEASURE_FIELDS); rows of other kinds are left alone.
+    merged : scratch, (GROUPS_MAX,).
     """
     c = t.series_column[q]
     if not t.is_value[q]:
@@ -112,7 +114,7 @@ def measure(t: Tables, s: int, q: int, counts: Int64, runs: int, m: Float64) -> 
         noise = 1.0 / max(n, 1) + 1.0 / t.size[s, q]
         band = max(BAND_SHARE * t.bounds[q, 0], BAND_ERRORS * math.sqrt(noise))
         _put(m[MEAN_EFFECT], n, mean, 0.0, mean, _less_noise(mean, noise), band)
-    n, psi = psi_level(t, s, c, counts)
+    n, psi = psi_level(t, s, c, counts, merged)
     noise = 1.0 / max(n, 1) + 1.0 / t.psi_size[s, c]
     freedom = t.freedom[s, c]
     lane = t.series_lane[q]
@@ -122,7 +124,7 @@ def measure(t: Tables, s: int, q: int, counts: Int64, runs: int, m: Float64) -> 
     _put(m[PSI_EFFECT], n, psi, freedom * noise, psi, max(psi - freedom * noise, 0.0), band)
 
 
-@compiled
+@part
 def _put(m: Float64, n: int, value: float, base: float, effect: float, certain: float, band: float) -> None:
     m[M_N] = n
     m[M_VALUE] = value
@@ -132,13 +134,13 @@ def _put(m: Float64, n: int, value: float, base: float, effect: float, certain: 
     m[M_BAND] = band
 
 
-@compiled
+@part
 def _less_noise(effect: float, noise: float) -> float:
     certain = math.sqrt(max(effect * effect - noise, 0.0))
     return certain if effect >= 0.0 else -certain
 
 
-@compiled
+@part
 def severity_of(t: Tables, q: int, kind: int, certain: float) -> int:
     """0 info, 1 warning, 2 critical; a change to the side that is not watched is never more than info."""
     size = abs(certain)
@@ -147,7 +149,7 @@ def severity_of(t: Tables, q: int, kind: int, certain: float) -> int:
     return int(size >= t.bounds[q, 0]) + int(size >= t.bounds[q, 1])
 
 
-@compiled
+@part
 def window_severity(t: Tables, q: int, m: Float64) -> tuple[int, int]:
     """The severity of a window's level, and the kind of effect it comes from."""
     if not t.is_value[q]:
@@ -162,7 +164,7 @@ def window_severity(t: Tables, q: int, m: Float64) -> tuple[int, int]:
     return by_psi, PSI_EFFECT
 
 
-@compiled
+@part
 def level_in_band(t: Tables, s: int, q: int, m: Float64) -> bool:
     """Whether every level of a series is back, on the side that is watched."""
     if not t.is_value[q]:
@@ -176,7 +178,7 @@ def level_in_band(t: Tables, s: int, q: int, m: Float64) -> bool:
     return bool(m[PSI_EFFECT, M_N] >= t.psi_least[s, lane] and m[PSI_EFFECT, M_VALUE] < m[PSI_EFFECT, M_BAND])
 
 
-@compiled
+@part
 def _far(level: Float64, direction: int) -> bool:
     gap = level[M_VALUE] - level[M_BASE]
     if direction != 0:

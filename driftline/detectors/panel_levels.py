@@ -7,10 +7,10 @@ from typing import Final
 import numpy as np
 
 from driftline.detectors.changes import ChangeDetectors
-from driftline.detectors.episodes import E_OPEN, Windows
-from driftline.detectors.kernels.jit import compiled
+from driftline.detectors.episodes import E_OPEN, Scratch, Windows, new_scratch
+from driftline.detectors.kernels.jit import kernel
 from driftline.detectors.kernels.psi import PsiArrays
-from driftline.detectors.levels import M_N, M_VALUE, MEAN_EFFECT, MEASURE_FIELDS, PSI_EFFECT, RATE_EFFECT, measure
+from driftline.detectors.levels import M_N, M_VALUE, MEAN_EFFECT, PSI_EFFECT, RATE_EFFECT, measure
 from driftline.detectors.spec import N_CODES, Float64, Level
 from driftline.detectors.tables import Layout, Tables
 
@@ -21,7 +21,7 @@ _FIELDS: Final = 5
 def levels_of(layout: Layout, t: Tables, windows: Windows, psi: PsiArrays, changes: ChangeDetectors, scope: int) -> list[Level]:
     """One level a series, in the panel's order."""
     found = np.full((len(layout.series), _FIELDS), np.nan)
-    _fill_levels(t, windows, psi, scope, found)
+    _fill_levels(t, windows, psi, new_scratch(t), scope, found)
     running = changes.statistics(scope)
     out = []
     for q, (series, values) in enumerate(zip(layout.series, found.tolist(), strict=True)):
@@ -52,15 +52,14 @@ def _known(value: float) -> float | None:
     return None if value != value else value
 
 
-@compiled
-def _fill_levels(t: Tables, st: Windows, psi: PsiArrays, s: int, out: Float64) -> None:
-    counts = np.zeros(N_CODES, np.int64)
-    m = np.zeros((3, MEASURE_FIELDS))
+@kernel
+def _fill_levels(t: Tables, st: Windows, psi: PsiArrays, scratch: Scratch, s: int, out: Float64) -> None:
+    counts, m = scratch.counts[0], scratch.m[0]
     for q in range(out.shape[0]):
         lane = t.series_lane[q]
         for code in range(N_CODES):
             counts[code] = psi.counts[s, lane, code]
-        measure(t, s, q, counts, int(st.runs_within[s, lane]), m)
+        measure(t, s, q, counts, 0 + int(st.runs_within[s, lane]), m, scratch.merged)
         kind = RATE_EFFECT
         if t.is_value[q]:
             kind = MEAN_EFFECT if t.has_mean[q] else PSI_EFFECT

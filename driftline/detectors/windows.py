@@ -24,15 +24,16 @@ from driftline.detectors.episodes import (
     RUN_BIT,
     RUN_DETECTOR,
     Notes,
+    Scratch,
     Windows,
     check_episode,
+    new_scratch,
     note_alarm,
 )
 from driftline.detectors.kernels.bank import Alarms
-from driftline.detectors.kernels.jit import compiled
+from driftline.detectors.kernels.jit import kernel, part
 from driftline.detectors.kernels.psi import REFRESH_ROWS, PsiArrays, psi_push, psi_refresh, psi_value
-from driftline.detectors.levels import MEASURE_FIELDS
-from driftline.detectors.spec import MISSING, N_CODES, Float64, Int32, Int64, UInt8
+from driftline.detectors.spec import MISSING, Float64, Int32, Int64, UInt8
 from driftline.detectors.tables import UP, Tables
 
 CHANGE = np.dtype(
@@ -85,19 +86,24 @@ def run_windows(
     """
     buffer = np.zeros(max(BUFFER_NOTES, room), NOTE)
     parts: list[Notes] = []
+    scratch, own = new_scratch(t), np.zeros(2 * len(t.series_lane) + 1, CHANGE)
     row = slot = next_change = 0
     while row < len(codes):
-        written, row, slot, next_change = _run(t, st, psi, codes, values, scopes, at, changes, buffer, room, row, slot, next_change)
+        written, row, slot, next_change = _run(
+            t, st, psi, scratch, own, codes, values, scopes, at, changes, buffer, room, 0, row, slot, next_change
+        )
         if written:
             parts.append(buffer[:written].copy())
     return np.concatenate(parts) if parts else np.zeros(0, NOTE)
 
 
-@compiled
+@kernel
 def _run(
     t: Tables,
     st: Windows,
     psi: PsiArrays,
+    scratch: Scratch,
+    own: Any,
     codes: UInt8,
     values: Float64,
     scopes: Int32,
@@ -105,22 +111,18 @@ def _run(
     changes: Any,
     out: Notes,
     room: int,
+    w: int,
     row: int,
     slot: int,
     next_change: int,
 ) -> tuple[int, int, int, int]:
     """Go on from a row, a place in its scopes and an alarm; stops early when `out` could overflow."""
-    counts = np.zeros((2, N_CODES), np.int64)
-    m = np.zeros((2, 3, MEASURE_FIELDS))
-    above = np.zeros(t.lane_column.shape[0], np.uint8)
-    runs = np.zeros(codes.shape[1], np.uint8)
-    own = np.zeros(2 * t.series_lane.shape[0] + 1, CHANGE)
-    w = 0
+    above, runs = scratch.above, scratch.runs
     for i in range(row, codes.shape[0]):
         for k in range(slot, scopes.shape[1]):
             if w + room > out.shape[0]:
                 return w, i, k, next_change
-            s = scopes[i, k]
+            s = 0 + int(scopes[i, k])  # a 64-bit integer: one type everywhere, every other one compiles all of it anew
             _count_runs(t, st, s, codes[i], values[i], runs)
             crossed = _slide(t, st, psi, s, codes[i], runs, above)
             _remember(st, s, codes[i], runs, at[i])
@@ -130,22 +132,22 @@ def _run(
                 alarms += 1
             for a in range(alarms + found):
                 alarm = changes[next_change + a] if a < alarms else own[a - alarms]
-                w = note_alarm(t, st, psi, out, w, s, i, at[i], alarm, counts, m)
+                w = note_alarm(t, st, psi, scratch, out, w, s, i, at[i], alarm)
             next_change += alarms
             if st.heads[s] % CHECK_ROWS == 0:
                 for q in range(t.series_lane.shape[0]):
                     if st.episodes[s, q, E_OPEN]:
-                        w = check_episode(t, st, psi, out, w, s, q, i, counts[0], m[0])
+                        w = check_episode(t, st, psi, scratch, out, w, s, q, i)
         slot = 0
     return w, codes.shape[0], 0, next_change
 
 
-@compiled
+@part
 def _is_here(change: Any, row: int, scope: int) -> bool:
     return bool(change["row"] == row and change["scope"] == scope)
 
 
-@compiled
+@part
 def _count_runs(t: Tables, st: Windows, s: int, codes: UInt8, values: Float64, runs: UInt8) -> None:
     """Lengthen or restart the run of every column; `runs[c]` = this row lies in a run that is an alarm."""
     for c in range(codes.shape[0]):
@@ -164,7 +166,7 @@ def _count_runs(t: Tables, st: Windows, s: int, codes: UInt8, values: Float64, r
         runs[c] = st.run[s, c] >= limit
 
 
-@compiled
+@part
 def _slide(t: Tables, st: Windows, psi: PsiArrays, s: int, codes: UInt8, runs: UInt8, above: UInt8) -> bool:
     """Move every lane's window by one row; `above[lane]` = its PSI is an alarm that its episode has not heard."""
     length = st.ring.shape[1]
@@ -199,7 +201,7 @@ def _slide(t: Tables, st: Windows, psi: PsiArrays, s: int, codes: UInt8, runs: U
     return crossed
 
 
-@compiled
+@part
 def _remember(st: Windows, s: int, codes: UInt8, runs: UInt8, at: Int64) -> None:
     """Write the row to the scope's ring, and every 32nd row to its anchors."""
     head = st.heads[s]
@@ -213,7 +215,7 @@ def _remember(st: Windows, s: int, codes: UInt8, runs: UInt8, at: Int64) -> None
     st.heads[s] = head + 1
 
 
-@compiled
+@part
 def _write_anchor(anchor: Int64, row: int, at: Int64) -> None:
     anchor[A_ROW] = row
     anchor[A_SOURCE] = at[0]
@@ -221,7 +223,7 @@ def _write_anchor(anchor: Int64, row: int, at: Int64) -> None:
     anchor[A_TIME] = at[2]
 
 
-@compiled
+@part
 def _own_alarms(t: Tables, st: Windows, psi: PsiArrays, s: int, runs: UInt8, above: UInt8, crossed: bool, own: Any) -> int:
     """Write the alarms that the pass itself raises on this row, PSI and runs of equal values, to `own`; how many."""
     found = 0

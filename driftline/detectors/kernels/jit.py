@@ -42,6 +42,14 @@ def kernel(function: Function) -> Function:
     return _compile(function, **_OPTIONS, _nrt=False)
 
 
+def part(function: Function) -> Function:
+    """Compile a kernel that only other kernels call, without the entry from Python.
+
+    The code that unpacks fifty arrays from Python objects costs more to compile than most of these functions.
+    """
+    return _compile(function, **_OPTIONS, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
 def _compile(function: Function, **options: Any) -> Function:
     try:
         dispatcher: Function = numba.njit(cache=True, **options)(function)
