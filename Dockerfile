@@ -18,6 +18,8 @@ ENV NUMBA_CACHE_DIR=/var/lib/driftline/numba \
     DRIFTLINE_HTTP_PORT=9464
 USER driftline
 WORKDIR /var/lib/driftline
+# Half a minute of compiling is paid here, not by the first container's first rows.
+RUN python -m driftline.detectors.compile
 # A loop that stands still is unhealthy; waiting for partitions is not, hence /livez and not /readyz.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
     CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['DRIFTLINE_HTTP_PORT'] + '/livez', timeout=4)"]

@@ -11,7 +11,7 @@ TEST_ARGS ?=
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint types fmt docs bench services services-down wheel clean
+.PHONY: help venv demo test lint types fmt docs bench services services-down wheel clean clean-kernels
 
 help:  ## list these recipes
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -54,6 +54,10 @@ wheel: $(VENV)/.ready-test  ## wheel and sdist into dist/
 	@$(BIN)/python -m build --outdir dist . > /dev/null
 	@ls dist
 
+clean-kernels:  ## forget compiled kernels: numba does not see a change of a kernel that another one calls
+	@find driftline \( -name '*.nbi' -o -name '*.nbc' \) -delete
+	@[ -z "$$NUMBA_CACHE_DIR" ] || find "$$NUMBA_CACHE_DIR" \( -name '*.nbi' -o -name '*.nbc' \) -delete
+
 clean:  ## remove what was built or cached here, but not .services
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find driftline tests -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -67,14 +71,17 @@ $(VENV)/.python:
 $(VENV)/.ready: $(VENV)/.python pyproject.toml
 	@echo "installing driftline into $(VENV)" >&2
 	@$(PIP) install --editable .
+	@$(BIN)/python -m driftline.detectors.compile >&2
 	@touch $@
 
 $(VENV)/.ready-test: $(VENV)/.python pyproject.toml
 	@echo "installing driftline and its test tools into $(VENV)" >&2
 	@$(PIP) install --editable '.[test]'
+	@$(BIN)/python -m driftline.detectors.compile >&2
 	@touch $(VENV)/.ready $@
 
 $(VENV)/.ready-dev: $(VENV)/.python pyproject.toml
 	@echo "installing driftline and its development tools into $(VENV)" >&2
 	@$(PIP) install --editable '.[dev]'
+	@$(BIN)/python -m driftline.detectors.compile >&2
 	@touch $(VENV)/.ready $(VENV)/.ready-test $@
