@@ -41,10 +41,14 @@ class DecidedIds:
     def __contains__(self, key: bytes) -> bool:
         return key in self._newer or key in self._older
 
+    def isdisjoint(self, keys: list[bytes]) -> bool:
+        """Whether none of the keys is remembered."""
+        return self._newer.isdisjoint(keys) and self._older.isdisjoint(keys)
+
     def repeats(self, keys: list[bytes]) -> npt.NDArray[np.bool_]:
         """Which rows of a block repeat a remembered row or an earlier one of the block."""
         own = set(keys)
-        if len(own) == len(keys) and own.isdisjoint(self._newer) and own.isdisjoint(self._older):
+        if len(own) == len(keys) and self.isdisjoint(keys):
             return np.zeros(len(keys), np.bool_)
         seen: set[bytes] = set()
         out: list[bool] = []

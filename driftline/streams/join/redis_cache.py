@@ -58,7 +58,7 @@ class RedisLabelCache:
             own = b"".join(ids[first : first + _CALL_ROWS])
             # Bounds move with the last part only: a crash between two leaves labels that are read, and added, again.
             reach = next_offset if first + _CALL_ROWS >= len(ids) else start
-            plain = all(len(fact) == FACT_BYTES for fact in part)
+            plain = set(map(len, part)) == {FACT_BYTES}
             self._call("insert", start, reach, own, b"".join(part), FACT_BYTES if plain else 0, b"" if plain else _sizes(part))
 
     def lookup(self, ids: Sequence[bytes]) -> list[bytes | None]:
@@ -70,6 +70,9 @@ class RedisLabelCache:
 
     def settle(self, ids: Sequence[bytes], remains: Sequence[bytes]) -> None:
         for first in range(0, len(ids), _CALL_ROWS):
+            if not any(remains[first : first + _CALL_ROWS]):
+                self._call("settle", b"".join(ids[first : first + _CALL_ROWS]), b"", b"", b"")
+                continue
             part = list(zip(ids[first : first + _CALL_ROWS], remains[first : first + _CALL_ROWS], strict=True))
             gone = b"".join(key for key, value in part if not value)
             kept = [(key, value) for key, value in part if value]

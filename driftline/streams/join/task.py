@@ -236,7 +236,7 @@ class JoinTask:
             return
         keys: list[bytes] = block.ids.tolist()
         counted = np.zeros(len(keys), np.bool_)
-        if self._alone:
+        if self._alone and not self._decided.isdisjoint(keys):
             counted = np.fromiter(map(self._decided.__contains__, keys), np.bool_, len(keys))
             if not rebuilding and (late := int(np.count_nonzero(counted))):
                 self._counters.increment("label_join", {"model": next(iter(self._setting.models)), "case": "late"}, late)
@@ -351,8 +351,11 @@ class JoinTask:
         """Note what to remove once this stands. With several models a label may still be another's: it stays, counted, until swept."""
         ids: list[bytes] = block.ids.tolist()
         if self._alone:
-            rows = zip(ids, packed, own.tolist(), strict=True)
-            self._settled.update((key, b"") for key, value, mine in rows if mine and value is not None)
+            if own.all() and None not in packed:
+                self._settled.update(dict.fromkeys(ids, b""))
+            else:
+                rows = zip(ids, packed, own.tolist(), strict=True)
+                self._settled.update((key, b"") for key, value, mine in rows if mine and value is not None)
             self._settled.update((ids[row], value) for row, value in matches.remains.items() if own[row])
             return
         for row in np.flatnonzero(own & matches.found).tolist():
