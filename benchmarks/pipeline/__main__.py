@@ -81,6 +81,8 @@ def baseline_file(directory: Path, *, segments: bool) -> str:
     setup = ours.Setup("reference", segments=segments)
     config.write_text(ours.config_text(setup, "localhost:9092", "redis://localhost:6379/0", "reference", {}))
     out = directory / f"baseline-{segments}.json"
+    if out.exists():
+        return str(out)
     build = [sys.executable, "-m", "driftline", "baseline", "build", str(config)]
     subprocess.run([*build, "--model", "bench", "--from-file", str(rows), "-o", str(out)], check=True)
     return str(out)
@@ -160,7 +162,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(row, flush=True)
         rate = results["ours"][0]["pairs_per_second"] / 2 if options.latency_rate is None else options.latency_rate
         if rate:
-            results["latency"] = ours.latency(services, directory, rate=rate, seconds=30)
+            baselines = {"bench": baseline_file(directory, segments=False)}
+            results["latency"] = ours.latency(services, directory, rate=rate, seconds=30, baselines=baselines)
             print(results["latency"], flush=True)
         save(options.json, results)
         if options.waiting:

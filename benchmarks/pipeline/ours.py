@@ -25,6 +25,8 @@ WARM_ROWS = 25_000
 COMMIT_ROWS = 20_000
 STALL_SECONDS = 240.0
 SNAPSHOT_ROWS = 1_000
+QUIET_SECONDS = 10.0
+SETTLE_SECONDS = 8.0
 CLOSING_ROWS = 3_500
 """Rows after the measured ones: a block of waiting rows is decided whole, once its last row is of age."""
 
@@ -94,6 +96,13 @@ class Workers:
 
     def log_tail(self) -> str:
         return Path(self._log.name).read_text()[-2_000:]
+
+    def wait_until_started(self, tasks: int) -> None:
+        deadline = time.monotonic() + STALL_SECONDS
+        while Path(self._log.name).read_text().count(" task_started ") < tasks:
+            if not self.alive() or time.monotonic() > deadline:
+                raise SystemExit(f"driftline run did not start:\n{self.log_tail()}")
+            time.sleep(0.2)
 
     def alive(self) -> bool:
         return self._process.poll() is None
@@ -234,7 +243,7 @@ EAGER = """    monitors:
       - {id: eager, series: ["feature:*"], detectors: [adwin, page_hinkley, psi], window: 200, run_length: 1000}"""
 
 
-def latency(services: Any, directory: Path, *, rate: float, seconds: float) -> dict[str, Any]:
+def latency(services: Any, directory: Path, *, rate: float, seconds: float, baselines: dict[str, str]) -> dict[str, Any]:
     """Milliseconds from a prediction's append to its drift event at a `read_committed` subscriber, at a fixed rate.
 
     Open loop: the publisher never waits for the workers, so a stall is not hidden (no coordinated omission).
@@ -242,8 +251,7 @@ def latency(services: Any, directory: Path, *, rate: float, seconds: float) -> d
     prefix = f"bench-{os.getpid()}-latency"
     config = directory / f"{prefix}.yml"
     setup = Setup("latency", monitors=EAGER, window=200)
-    text = config_text(setup, services.kafka.bootstrap, services.redis.url, prefix, {})
-    config.write_text(text.replace("    window: 200\n", "    window: 200\n    baseline: {learn: 5000, settle: 0s}\n"))
+    config.write_text(config_text(setup, services.kafka.bootstrap, services.redis.url, prefix, baselines))
     subprocess.run([sys.executable, "-m", "driftline", "topics", "create", str(config), "--sources"], check=True, capture_output=True)
     reader = Consumer({"bootstrap.servers": services.kafka.bootstrap, "group.id": prefix, "isolation.level": "read_committed",
                        "enable.auto.commit": False, "fetch.wait.max.ms": 10})  # fmt: skip
@@ -255,16 +263,18 @@ def latency(services: Any, directory: Path, *, rate: float, seconds: float) -> d
         f"rate={rate})"
     )
     delays: list[float] = []
-    with running(config, "--start", "earliest"):
-        time.sleep(8.0)
+    with running(config, "--start", "earliest") as workers:
+        workers.wait_until_started(tasks=4)
+        began_ms = time.time() * 1000
         sender = subprocess.Popen([sys.executable, "-c", code])
         idle = time.monotonic()
-        while sender.poll() is None or time.monotonic() - idle < 3.0:
+        while sender.poll() is None or time.monotonic() - idle < QUIET_SECONDS:
             message = reader.poll(0.1)
             if message is not None and message.error() is None:
                 idle = time.monotonic()
                 event = orjson.loads(message.value() or b"")
-                if event["kind"] in ("drift", "evidence", "recovery"):
+                # Compiling and learning the baseline are the start of a model, not its latency.
+                if event["kind"] in ("drift", "evidence", "recovery") and event["record_time_ms"] > began_ms + 1000 * SETTLE_SECONDS:
                     delays.append(time.time() * 1000 - event["record_time_ms"])
     reader.close()
     delays.sort()
