@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import orjson
@@ -73,10 +73,6 @@ def write_config(path: Path, kafka: Kafka, redis_url: str, prefix: str, body: st
         f"redis: {{url: \"{redis_url}\", key_prefix: {prefix}}}\ntopics: {{prefix: {prefix}, partitions: 1}}\nhttp: {{port: 0}}\n{body}"
     )
     return path
-
-
-def dead_letter(message: Message) -> DeadLetter:
-    return DeadLetter.from_headers(cast("list[tuple[str, bytes | None]]", message.headers() or []))
 
 
 MODEL = "{features: {a: numeric, b: categorical}, window: 200, snapshot_every: 1000, baseline: {learn: 500, settle: 0s}}"
