@@ -47,6 +47,29 @@ def test_any_cut_of_the_rows_gives_the_same_signals() -> None:
     assert len(whole) == 2
 
 
+def test_rows_out_of_order_count_in_the_open_minute_however_they_are_cut() -> None:
+    draw = np.random.default_rng(3)
+    times = minutes(100, 0, 200) + draw.integers(-180_000, 180_000, 20_000)
+    times[15_000:] += 30 * MINUTE
+    whole = StreamHealth(freshness_ms=None)
+    signals = [(row, s) for row, s in whole.rows(times)]
+    for size in (1, 777):
+        health = StreamHealth(freshness_ms=None)
+        starts = range(0, len(times), size)
+        assert [(start + row, s) for start in starts for row, s in health.rows(times[start : start + size])] == signals
+        assert health.export() == whole.export()
+
+
+def test_a_model_is_silent_only_when_its_slowest_source_is() -> None:
+    health = StreamHealth(freshness_ms=30_000)
+    list(health.rows(np.array([1_000, 2_000]), np.array([0, 1], np.uint16)))
+    assert list(health.tick(7_200_000, 1)) == []
+    list(health.rows(np.array([3_000]), np.array([0], np.uint16)))
+    assert list(health.tick(7_300_000, 1)) == []
+    (opened,) = health.tick(40_000, 0)
+    assert opened.value == 37.0
+
+
 def test_a_gap_of_years_is_walked_in_bounded_steps() -> None:
     health = StreamHealth(freshness_ms=None)
     list(health.rows(minutes(100, 0, 90)))

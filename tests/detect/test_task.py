@@ -131,6 +131,15 @@ def test_a_new_version_is_announced_and_learns_scores_of_its_own() -> None:
     assert learned == [("panel:features", None), ("panel:scores", "v0"), ("panel:scores", "v1")]
 
 
+def test_versions_beyond_the_first_fifty_share_a_panel_and_any_cut_agrees() -> None:
+    whole = open_task()
+    outputs = run(whole, stream([3_000], versions=75))
+    names = {name.version for name in whole.models["m"].panels if name.kind == "scores"}
+    assert len(names) == 51
+    assert "(other versions)" in names
+    assert run(open_task(), stream([370] * 8 + [40], versions=75)) == outputs
+
+
 @pytest.mark.parametrize("order", [[0, 2], [0, 1, 1], [1, 0]])
 def test_a_gap_or_a_repeat_of_batches_stops_the_task(order: list[int]) -> None:
     records = stream([100] * 3)

@@ -53,14 +53,17 @@ class StreamHealth:
     bucket: int = -1
     count: int = 0
     counts: list[int] = field(default_factory=list)
+    reached: dict[int, int] = field(default_factory=dict)
 
-    def rows(self, record_ms: npt.NDArray[np.int64]) -> Iterator[tuple[int, HealthSignal]]:
-        """Take the record times of a batch in log order; yields (row, signal)."""
+    def rows(self, record_ms: npt.NDArray[np.int64], source: npt.NDArray[np.uint16] | None = None) -> Iterator[tuple[int, HealthSignal]]:
+        """Take the record times of a batch in log order, with the source partition of each; yields (row, signal)."""
+        self._reach(record_ms, source)
         if self.silent and len(record_ms):
             self.silent = False
             yield 0, self._freshness(opened=False, now_ms=int(record_ms[0]))
         start = 0
-        buckets = record_ms // BUCKET_MS
+        # Never back: a row out of order counts in the minute that is open, wherever the batch was cut.
+        buckets = np.maximum.accumulate(np.maximum(record_ms // BUCKET_MS, self.bucket))
         for edge in (*(np.flatnonzero(np.diff(buckets) > 0) + 1).tolist(), len(record_ms)):
             if edge > start:
                 for signal in self._advance(int(buckets[edge - 1])):
@@ -70,21 +73,34 @@ class StreamHealth:
         if len(record_ms):
             self.last_ms = max(self.last_ms, int(record_ms.max()))
 
-    def tick(self, tick_ms: int) -> Iterator[HealthSignal]:
-        """Let time pass without rows."""
+    def tick(self, tick_ms: int, source: int = 0) -> Iterator[HealthSignal]:
+        """Let time pass on one source partition without rows.
+
+        The model is silent when its slowest source says so: one that still reads a backlog is not silent, however
+        long ago its rows were written.
+        """
+        self.reached[source] = max(self.reached.get(source, -1), tick_ms)
         if self.freshness_ms is None or self.last_ms < 0 or self.silent:
             return
-        if tick_ms - self.last_ms > self.freshness_ms:
+        now_ms = min(self.reached.values())
+        if now_ms - self.last_ms > self.freshness_ms:
             self.silent = True
-            yield self._freshness(opened=True, now_ms=tick_ms)
+            yield self._freshness(opened=True, now_ms=now_ms)
+
+    def _reach(self, record_ms: npt.NDArray[np.int64], source: npt.NDArray[np.uint16] | None) -> None:
+        if not len(record_ms):
+            return
+        for number in [0] if source is None else np.unique(source).tolist():
+            latest = int(record_ms.max() if source is None else record_ms[source == number].max())
+            self.reached[number] = max(self.reached.get(number, -1), latest)
 
     def export(self) -> dict[str, Any]:
         names = ("last_ms", "silent", "volume_open", "bucket", "count", "counts")
-        return {name: getattr(self, name) for name in names}
+        return {**{name: getattr(self, name) for name in names}, "reached": sorted(self.reached.items())}
 
     @classmethod
     def restore(cls, freshness_ms: int | None, state: dict[str, Any]) -> StreamHealth:
-        return cls(freshness_ms, **state)
+        return cls(freshness_ms, **{**state, "reached": {int(source): int(time_ms) for source, time_ms in state["reached"]}})
 
     def _freshness(self, *, opened: bool, now_ms: int) -> HealthSignal:
         limit = (self.freshness_ms or 0) / 1000

@@ -7,9 +7,9 @@ stream into batches.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any, Final
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import numpy as np
 
@@ -30,6 +30,8 @@ NO_VERSION: Final = ""
 """Events without a version share the panels of this one."""
 
 LEARNING_SNAPSHOT_EVERY: Final = 500
+VERSIONS_MAX: Final = 50
+OTHER_VERSIONS: Final = "(other versions)"
 
 Placed = tuple[int, Output]
 """A row of the batch and what it caused."""
@@ -84,27 +86,25 @@ class WatchedModel:
         segments = list(self.plan.model.segments)
         placed = list(self._stream(batch))
         placed += self._feed(PanelName("features"), batch, None, feature_rows(batch, segments))
-        for version, rows in _by_version(batch):
+        for name, rows in self._by_version(PanelName("scores"), batch):
             part = batch if rows is None else take(batch, rows)
-            placed += self._feed(PanelName("scores", version), batch, rows, score_rows(part, self.plan.model, segments))
+            placed += self._feed(name, batch, rows, score_rows(part, self.plan.model, segments))
         return _in_row_order(placed)
 
     def outcomes(self, batch: Observations) -> list[Output]:
         """Update the outcome panels with a batch of joined predictions."""
         segments = list(self.plan.model.segments)
         placed: list[Placed] = []
-        for version, rows in _by_version(batch):
+        for name, rows in self._by_version(PanelName("outcomes", age_ms=batch.age_ms), batch):
             part = batch if rows is None else take(batch, rows)
-            name = PanelName("outcomes", version, batch.age_ms)
             placed += self._feed(name, batch, rows, outcome_rows(part, self.plan.model, segments))
             placed += self._join_rate(name, batch, rows)
         return _in_row_order(placed)
 
-    def tick(self, tick_ms: int) -> list[Output]:
-        """Let time pass without rows."""
-        if self.last_row is None:
-            return []
-        return [output for signal in self.health.tick(tick_ms) for output in self._health_output(signal, self.last_row)]
+    def tick(self, tick_ms: int, source: int) -> list[Output]:
+        """Let time pass on a source partition without rows."""
+        signals = list(self.health.tick(tick_ms, source))
+        return [] if self.last_row is None else [output for signal in signals for output in self._health_output(signal, self.last_row)]
 
     def export_meta(self) -> dict[str, Any]:
         """What a restart needs beside the panels' own blobs, as JSON."""
@@ -168,6 +168,28 @@ class WatchedModel:
         self.panels[name] = watched
         return watched
 
+    def _by_version(self, kind: PanelName, batch: Observations) -> Iterator[tuple[PanelName, np.ndarray[Any, Any] | None]]:
+        """(panel, rows) in order of first row; rows None = the whole batch.
+
+        The first `VERSIONS_MAX` versions of a model have panels of their own, later ones share one: a producer that
+        puts a build number into every event must not make state without end.
+        """
+        text = batch.version
+        if text is None:
+            yield replace(kind, version=NO_VERSION), None
+            return
+        codes, firsts = np.unique(text.codes, return_index=True)
+        live = sum(name.kind == kind.kind and name.age_ms == kind.age_ms for name in self.panels)
+        members: dict[PanelName, list[int]] = {}
+        for code in codes[np.argsort(firsts)].tolist():
+            name = replace(kind, version=text.values[code] if code >= 0 else NO_VERSION)
+            if name not in self.panels and name not in members:
+                name = name if live < VERSIONS_MAX else replace(kind, version=OTHER_VERSIONS)
+                live += 1
+            members.setdefault(name, []).append(code)
+        for name, own in members.items():
+            yield name, None if len(members) == 1 else np.flatnonzero(np.isin(text.codes, own))
+
     def _seen_version(self, name: PanelName) -> bool:
         """Whether an earlier version has this panel: the file's baseline belongs to the first version seen."""
         return any(other.kind == name.kind and other.age_ms == name.age_ms for other in self.panels)
@@ -223,7 +245,7 @@ class WatchedModel:
 
     def _stream(self, batch: Observations) -> Iterator[Placed]:
         before = self.last_row
-        for index, signal in self.health.rows(batch.record_ms):
+        for index, signal in self.health.rows(batch.record_ms, batch.source):
             row = self._row(batch, index)
             for output in self._health_output(signal, row if signal.series == "stream:volume" or before is None else before):
                 yield index, output
@@ -273,22 +295,6 @@ def panel_path(name: PanelName) -> str:
 
 def model_path(model: str) -> str:
     return quote(model, safe="")
-
-
-def model_of_path(path: str) -> str:
-    return unquote(path)
-
-
-def _by_version(batch: Observations) -> Iterator[tuple[str, np.ndarray[Any, Any] | None]]:
-    """(version, rows) in order of first row; rows None = the whole batch."""
-    text = batch.version
-    if text is None:
-        yield NO_VERSION, None
-        return
-    codes, firsts = np.unique(text.codes, return_index=True)
-    for code in codes[np.argsort(firsts)].tolist():
-        version = text.values[code] if code >= 0 else NO_VERSION
-        yield version, None if len(codes) == 1 else np.flatnonzero(text.codes == code)
 
 
 def _in_row_order(placed: Iterable[Placed]) -> list[Output]:

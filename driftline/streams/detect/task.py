@@ -131,8 +131,8 @@ class DetectTask:
             batch = decode(value)
             self._dirty = True
             self._check_sequence(batch)
-            if len(batch):
-                batch.source = self._table(batch.sources)[batch.source]
+            table = self._table(batch.sources)
+            batch.source = table[batch.source] if len(batch) else table
             yield batch
 
     def _batch(self, batch: Observations) -> list[Output]:
@@ -140,7 +140,7 @@ class DetectTask:
         if model is None:
             return []
         if batch.kind == "tick":
-            return [] if batch.tick_ms is None or batch.tick_ms >= FINAL_MS else model.tick(batch.tick_ms)
+            return [] if batch.tick_ms is None or batch.tick_ms >= FINAL_MS else model.tick(batch.tick_ms, int(batch.source[0]))
         if not len(batch):
             return []
         return model.predictions(batch) if batch.kind == "predictions" else model.outcomes(batch)
