@@ -47,6 +47,11 @@ def messages(seed: int, n: int) -> list[bytes | None]:
         elif damage < 0.4:
             for _ in range(rng.choice([1, 1, 3])):
                 text[rng.randrange(len(text))] = rng.randrange(256)
+        elif damage < 0.43:
+            # A lone surrogate in some text or key: fine by JSON's grammar, by no encoder.
+            places = [i for i, byte in enumerate(text) if byte == ord('"')] or [0]
+            at = rng.choice(places) + 1
+            text[at:at] = rng.choice([b"\\ud800", b"\\uDFFF", b"\xed\xa0\x80", b"\\udc00\\ud800"])
         elif damage < 0.45:
             text = text.replace(b"0.5", rng.choice([b"NaN", b"Infinity", b"-Infinity", b"1e999", b"'x'", b"[" * 2_000, b'"\\ud800"']))
         out.append(None if damage > 0.995 else bytes(text))
@@ -95,6 +100,32 @@ def test_every_fuzzed_prediction_is_a_row_unknown_or_a_dead_letter(name: str) ->
     assert sum(counts.values()) == len(values)
     assert len(rows_of(ingest)) == counts["ok"] > 1_000
     assert len(ingest.dead_letters()) == counts["invalid"]
+
+
+@pytest.mark.parametrize("place", ["id", "model", "version", "class", "seg", "country", "name", "unread", "key"])
+@pytest.mark.parametrize("name", ["declared", "dynamic", "multiclass"])
+def test_a_lone_surrogate_is_a_dead_letter_or_not_read(name: str, place: str) -> None:
+    value: dict[str, Any] = event(**{"class": "c", "seg": "s", "unread": 1})
+    value["features"]["name"] = "n"
+    if place in value["features"]:
+        value["features"][place] = "SURROGATE"
+    elif place == "key":
+        value["features"]["SURROGATE"] = 1.0
+    else:
+        value[place] = "SURROGATE"
+    if name == "multiclass":
+        value["score"] = {"SURROGATE": 0.5}
+    bad = orjson.dumps(value).replace(b"SURROGATE", b"\\ud800")
+    ingest = Ingest(_CONFIGS[name]).take(record(bad), record(event(), 1))
+    assert set(ingest.reasons()) <= {"decode"}
+    assert len(rows_of(ingest)) + len(ingest.reasons()) == 2
+
+
+@pytest.mark.parametrize("text", [b'{"id":"\\ud800","label":1}', b'{"id":"a","label":"\\udc00"}', b'{"id":"a","label":NaN,"\\ud800":1}'])
+def test_a_label_with_a_lone_surrogate_is_a_dead_letter(text: bytes) -> None:
+    ingest = Ingest(topic="labels").take(record(text, topic="labels"), record({"id": "b", "label": 1}, 1, topic="labels"))
+    assert ingest.reasons() == ["decode"]
+    assert [len(block) for block in ingest.labels() if len(block)] == [1]
 
 
 def test_every_fuzzed_label_is_a_row_or_a_dead_letter() -> None:

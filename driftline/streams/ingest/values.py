@@ -152,13 +152,16 @@ def load_loosely(value: bytes) -> object:
 
     Raises
     ------
-    ValueError, RecursionError : it cannot be decoded.
+    ValueError, RecursionError : it cannot be decoded, or holds texts (keys, too) that are no Unicode: lone surrogates.
     """
     try:
         return orjson.loads(value)
     except orjson.JSONDecodeError:
         # The standard library follows nesting with the C stack guarded by RecursionError; orjson stops at 1,024 levels.
-        return json.loads(value)
+        found = json.loads(value)
+        # JSON's grammar and the standard library let lone surrogates pass; nothing downstream could write them.
+        json.dumps(found, ensure_ascii=False).encode()
+        return found
 
 
 def registry_schema_id(value: bytes) -> int | None:
