@@ -24,7 +24,10 @@ _log = logging.getLogger(__name__)
 
 OnLostState = Literal["fail", "rebuild-from-earliest"]
 _COMMITTED_CALL_SECONDS: Final = 1.0
-_REBUILD: Final = "`--on-lost-state=rebuild-from-earliest` starts anew; its windows and baselines will differ from the lost ones"
+_REBUILD: Final = (
+    "`--on-lost-state=rebuild-from-earliest` learns again from what the input topics still hold; "
+    "windows and baselines will differ from the lost ones"
+)
 
 Committed = Mapping[PartitionId, tuple[int, str]]
 
@@ -109,24 +112,31 @@ class Restorer:
         """
         checkpoints = Checkpoints(self._store, self._scope, name, inputs)
         checkpoints.claim()
-        known = {key: committed[key] for key in inputs if key in committed}
-        if not known:
-            return self._fresh(name, inputs, checkpoints)
-        if len(known) != len(inputs):
-            missing = ", ".join(f"{topic}/{partition}" for topic, partition in sorted(inputs - known.keys()))
-            raise StateError(f'task "{name}": some of its inputs have a committed offset and {missing} has none', hint=_REBUILD)
-        offsets = {key: offset for key, (offset, _) in known.items()}
         try:
-            reference = self._reference(name, known)
-            if checkpoints.epoch <= reference.epoch:
-                checkpoints.claim(reference.epoch)
-            loaded, source, rows = self._load(name, checkpoints, reference, offsets)
-        except StateError as error:
+            return self._continued(name, inputs, checkpoints, committed)
+        except (StateError, OffsetError) as error:
             if self._on_lost_state != "rebuild-from-earliest":
                 raise
             _log.error("state_rebuilt task=%s reason=%r note=%r", name, error.message, "windows and baselines start anew")
             return self._begin(name, inputs, checkpoints, "earliest")
+
+    def _continued(self, name: str, inputs: frozenset[PartitionId], checkpoints: Checkpoints, committed: Committed) -> RunningTask:
+        """The task as it was committed; everything that may refuse stands here, so that the operator's choice covers it."""
+        known = {key: committed[key] for key in inputs if key in committed}
+        if not known:
+            self._check_never_ran(name, checkpoints)
+            return self._begin(name, inputs, checkpoints, self._start)
+        if len(known) != len(inputs):
+            missing = ", ".join(f"{topic}/{partition}" for topic, partition in sorted(inputs - known.keys()))
+            raise StateError(f'task "{name}": some of its inputs have a committed offset and {missing} has none', hint=_REBUILD)
+        offsets = {key: offset for key, (offset, _) in known.items()}
+        reference = self._reference(name, known)
+        if checkpoints.epoch <= reference.epoch:
+            checkpoints.claim(reference.epoch)
+        loaded, source, rows = self._load(name, checkpoints, reference, offsets)
         task = self._open(name, inputs, checkpoints, loaded, offsets)
+        if source == "redis" and self._base is not None and reference.base:
+            self._base.known(name, 0)
         task.source, task.rows = source, rows
         return task
 
@@ -136,16 +146,14 @@ class Restorer:
             raise StateError(f'task "{name}": its inputs name {len(metadata)} different checkpoints: offsets were set by another program')
         return decode_reference(metadata.pop(), name)
 
-    def _fresh(self, name: str, inputs: frozenset[PartitionId], checkpoints: Checkpoints) -> RunningTask:
-        if self._on_lost_state != "rebuild-from-earliest":
-            based = self._base is not None and self._base.exists(name)
-            place = "Redis" if not checkpoints.never_committed() else "Kafka" if based else None
-            if place is not None:
-                raise StateError(
-                    f'task "{name}": no committed offset, but {place} holds its state: the group expired or its offsets were deleted',
-                    hint=_REBUILD,
-                )
-        return self._begin(name, inputs, checkpoints, self._start)
+    def _check_never_ran(self, name: str, checkpoints: Checkpoints) -> None:
+        based = self._base is not None and self._base.exists(name)
+        place = "Redis" if not checkpoints.never_committed() else "Kafka" if based else None
+        if place is not None:
+            raise StateError(
+                f'task "{name}": no committed offset, but {place} holds its state: the group expired or its offsets were deleted',
+                hint=_REBUILD,
+            )
 
     def _begin(self, name: str, inputs: frozenset[PartitionId], checkpoints: Checkpoints, start: str) -> RunningTask:
         """From nothing. The start is committed before the first record, so that a crash does not choose another."""
@@ -165,8 +173,6 @@ class Restorer:
             return self._instead(name, checkpoints, reference, error, offsets)
         if loaded.offsets != offsets:
             raise StateError(f'task "{name}": checkpoint {reference.id} belongs to other offsets than those committed with it')
-        if self._base is not None and reference.base:
-            self._base.known(name, 0)
         checkpoints.based_on(reference.base)
         return loaded, "redis", 0
 
@@ -203,7 +209,10 @@ class Restorer:
         loaded: Loaded,
         offsets: dict[PartitionId, int],
     ) -> RunningTask:
-        task = self._processor.open(name, loaded.state)
+        try:
+            task = self._processor.open(name, loaded.state)
+        except StateError as error:
+            raise StateError(f'task "{name}": {error.message}', hint=error.hint or f"bring the old settings back, or {_REBUILD}") from error
         begin = {**loaded.offsets, **{key: at for key, at in task.positions().items() if key in inputs}}
         self._check_kept(name, begin)
         replay_to = None if loaded.offsets == offsets else offsets

@@ -114,8 +114,9 @@ class Checkpoints:
         return claim.head
 
     def begin(self) -> RestoredState:
-        """The state of a task that never ran. What an uncommitted attempt left is removed with the first write."""
+        """The state of a task that never ran, or whose former life is given up. What was left is removed with the first write."""
         self._current, self._written_to, self._seed, self._small = None, {}, None, {}
+        self._sequence, self._base = 0, ""
         self._sweep([])
         return _EMPTY
 

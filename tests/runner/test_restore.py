@@ -1,0 +1,111 @@
+"""What a task is opened with, and what the operator's choice to start anew covers; on a store in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from driftline.streams.cluster import Cluster
+from driftline.streams.errors import FatalError, OffsetError, StateError
+from driftline.streams.runner.restore import OnLostState, Restorer, RunningTask
+from driftline.streams.state.checkpoints import Checkpoints, Scope
+from driftline.streams.state.manifest import encode_reference
+from driftline.streams.state.store import MemoryStore
+from driftline.streams.task import MemoryRecord, PartitionId, RestoredState
+from tests.runner.toy import ToyProcessor, ToyTask
+
+PART: PartitionId = ("source", 0)
+INPUTS = frozenset({PART})
+SCOPE = Scope("k", "e", "g", Cluster("c", {"source": "t"}, {"source": 1}))
+ROWS = 40
+
+
+class Edited(ToyProcessor):
+    """A configuration that the saved state does not fit: only a new task opens."""
+
+    def open(self, task: str, state: RestoredState) -> ToyTask:
+        if state.blobs:
+            raise StateError("the window is another")
+        return super().open(task, state)
+
+
+class Log:
+    """A consumer's view of the source: the offsets it still holds."""
+
+    def __init__(self, low: int, high: int) -> None:
+        self._bounds = (low, high)
+
+    def get_watermark_offsets(self, _partition: Any, **_: Any) -> tuple[int, int]:
+        return self._bounds
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+def committed(store: MemoryStore, *, base: bool = False) -> dict[PartitionId, tuple[int, str]]:
+    """The offsets of a task that has read `ROWS` records and stopped."""
+    task = ToyProcessor("source", "out").open("toy/0", RestoredState())
+    task.process({PART: [MemoryRecord("source", 0, i, None, str(i).encode(), 0) for i in range(ROWS)]})
+    checkpoints = Checkpoints(store, SCOPE, "toy/0", INPUTS)
+    checkpoints.claim()
+    checkpoints.begin()
+    write, reference = checkpoints.prepare(task.checkpoint(), task.positions(), base=base)
+    store.write([write])
+    checkpoints.written()
+    checkpoints.confirm()
+    return {PART: (ROWS, encode_reference(reference))}
+
+
+def restore(
+    store: MemoryStore, offsets: dict[PartitionId, tuple[int, str]], choice: OnLostState, *,
+    edited: bool = False, low: int = 0, inputs: frozenset[PartitionId] = INPUTS,
+) -> RunningTask:  # fmt: skip
+    processor = (Edited if edited else ToyProcessor)("source", "out")
+    log: Any = Log(low, 100)
+    restorer = Restorer(processor, log, store, SCOPE, None, start="now", by_time=True, on_lost_state=choice, now_ms=lambda: 0)
+    return restorer.restore("toy/0", inputs, offsets)
+
+
+@pytest.mark.parametrize(("broken", "error"), [({"edited": True}, StateError), ({"low": 70}, OffsetError)])
+def test_a_task_that_cannot_go_on_stops_and_the_choice_it_names_starts_it_anew(
+    store: MemoryStore, broken: dict[str, Any], error: type[FatalError]
+) -> None:
+    offsets = committed(store)
+    with pytest.raises(error):
+        restore(store, offsets, "fail", **broken)
+    running = restore(store, offsets, "rebuild-from-earliest", **broken)
+    low = broken.get("low", 0)
+    assert (running.source, running.read_from, running.replay_to) == ("none", {PART: low}, None)
+
+
+def test_a_rebuilt_task_forgets_the_base_checkpoint_of_its_former_life(store: MemoryStore) -> None:
+    offsets = committed(store, base=True)
+    running = restore(store, offsets, "rebuild-from-earliest", edited=True)
+    write, reference = running.checkpoints.prepare(running.task.checkpoint(), running.positions())
+    assert (reference.base, reference.id.partition("-")[0]) == ("", "1")
+    store.write([write])
+    running.checkpoints.written()
+    running.checkpoints.confirm()
+    again = restore(store, {PART: (0, encode_reference(reference))}, "fail")
+    assert again.source == "redis"
+
+
+def test_inputs_of_which_only_some_have_an_offset_are_rebuilt_too(store: MemoryStore) -> None:
+    offsets = committed(store)
+    both = INPUTS | {("source", 1)}
+    with pytest.raises(StateError, match="rebuild-from-earliest"):
+        restore(store, offsets, "fail", inputs=both)
+    assert restore(store, offsets, "rebuild-from-earliest", inputs=both).read_from == dict.fromkeys(both, 0)
+
+
+def test_lost_offsets_are_rebuilt_from_the_earliest_whatever_start_says(store: MemoryStore) -> None:
+    running = restore(store, committed(store), "fail")
+    # The first checkpoint of a task is the empty one that fixes its start; a second one says that it has run.
+    write, _ = running.checkpoints.prepare(running.task.checkpoint(), running.positions())
+    store.write([write])
+    with pytest.raises(StateError, match=r"no committed offset.*\n.*rebuild-from-earliest"):
+        restore(store, {}, "fail")
+    assert restore(store, {}, "rebuild-from-earliest").read_from == {PART: 0}
