@@ -122,7 +122,7 @@ class Runner:
         self._finished = self._reload = False
         self._recoveries = self._commits_seen = self._dropped_seen = self._exhausted_rounds = 0
         self._pending_since = self._last_record = clocks.monotonic()
-        self._last_tick = 0.0
+        self._last_tick = self._last_told = 0.0
         self._pace = Pace(_POLL_RECORDS_MAX)
 
     def stop(self) -> None:
@@ -192,6 +192,7 @@ class Runner:
         if not batches:
             return
         self._last_record = clocks.monotonic()
+        self._tell_time()
         by_task: dict[str, tuple[RunningTask, dict[PartitionId, Sequence[Record]]]] = {}
         for key, records in batches.items():
             task = self._tasks.of(key)
@@ -247,6 +248,19 @@ class Runner:
 
     # -- time and ends
 
+    def _tell_time(self) -> None:
+        """Under load no partition is ever at its end: tasks learn the wall time with the records, about once a second, new ones at once."""
+        if self._time != "wall" or clocks.monotonic() - self._last_told < _TICK_SECONDS:
+            return
+        self._last_told = clocks.monotonic()
+        for task in self._tasks:
+            outputs = task.task.tick(Idle(self._wall_ms(), frozenset()))
+            # What a replay brings was published before.
+            self._after(task, outputs if task.replay_to is None else [], 0)
+
+    def _wall_ms(self) -> int:
+        return round(self._clock() * 1000) - TICK_GRACE_MS
+
     def _tick(self) -> None:
         now = clocks.monotonic()
         if now - self._last_tick < _TICK_SECONDS:
@@ -257,12 +271,11 @@ class Runner:
             self._end_replay(task)
         if self._time != "wall":
             return
-        time_ms = round(self._clock() * 1000) - TICK_GRACE_MS
         at_end = self._membership.at_end()
         for task in self._tasks:
             ends = at_end & task.inputs
             if ends and task.replay_to is None:
-                self._after(task, task.task.tick(Idle(time_ms, ends)), 0)
+                self._after(task, task.task.tick(Idle(self._wall_ms(), ends)), 0)
 
     def _report(self) -> None:
         behind = self._membership.lag()
@@ -337,6 +350,7 @@ class Runner:
             self._pause(task)
         self._health.assigned(len(self._tasks))
         self._health.redis(None)
+        self._last_told = 0.0
         self._last_record = clocks.monotonic()
 
     def _revoked(self, partitions: frozenset[PartitionId]) -> None:
