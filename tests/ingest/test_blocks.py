@@ -124,3 +124,45 @@ def test_a_large_batch_is_cut_into_messages_below_the_limit() -> None:
     assert sum(map(len, batches)) == 12_000
     assert max(len(o.value or b"") for o in ingest.outputs) < 5 << 20
     assert np.concatenate([batch.offset for batch in batches]).tolist() == list(range(12_000))
+
+
+def test_rows_of_long_texts_are_cut_into_messages_that_fit() -> None:
+    segments = {"url": {"path": "url"}}
+    conf = config(models={"fraud": {**model(country="categorical"), "segments": segments}})
+    records = [record(event(id=str(k), url=f"{k:06d}" + "x" * 490, features={"country": f"{k:07d}" + "y" * 480}), k) for k in range(20_000)]
+    whole = Ingest(conf).take(*records)
+    assert max(len(output.value or b"") for output in whole.outputs) <= 4 << 20
+    batches = whole.observations()
+    assert len(batches) > 2
+    assert [batch.seq for batch in batches] == list(range(1, len(batches) + 1))
+    assert [offset for batch in batches for offset in batch.offset.tolist()] == list(range(20_000))
+    seen = [batch.segments["url"].values[c] for batch in batches for c in batch.segments["url"].codes.tolist()]
+    assert seen == [f"{k:06d}" + "x" * 490 for k in range(20_000)]
+    blocks = [block for block in whole.waiting() if len(block)]
+    assert len(blocks) > 2
+    assert sorted(offset for block in blocks for offset in block.offset.tolist()) == list(range(20_000))
+    # Rows of a later part are late by the tick of an earlier one, if that had it.
+    assert [block.tick_ms for block in blocks].count(T0) == 2
+
+
+def test_label_rows_of_long_texts_are_cut_into_messages_that_fit() -> None:
+    records = [record({"id": str(k), "label": f"{k:06d}" + "ü" * 240}, k, topic="labels") for k in range(30_000)]
+    ingest = Ingest(topic="labels").take(*records)
+    assert max(len(output.value or b"") for output in ingest.outputs) <= 4 << 20
+    blocks = ingest.labels()
+    assert len(blocks) > 2
+    assert sorted(offset for block in blocks for offset in block.offset.tolist()) == list(range(30_000))
+    assert all(np.diff(block.offset).min() > 0 for block in blocks)
+
+
+def test_a_very_long_text_is_cut_and_stays_different_from_its_neighbour() -> None:
+    segments = {"a": {"path": "seg"}, "b": {"path": "seg"}}
+    conf = config(models={"fraud": {**model(country="categorical"), "segments": segments}})
+    records = [record(event(id=str(k), seg="x" * 900_000 + str(k % 2), version="v" * 600), k) for k in range(4)]
+    (batch,) = Ingest(conf).take(*records).observations()
+    column = batch.segments["a"]
+    assert column.codes.tolist() == [0, 1, 0, 1]
+    assert [len(text) for text in column.values] == [512, 512]
+    assert all("…" in text for text in column.values)
+    assert batch.version is not None
+    assert len(batch.version.values[0]) == 512

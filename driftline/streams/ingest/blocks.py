@@ -1,21 +1,47 @@
-"""Waiting rows and label rows of a batch, cut by the partition their ids belong to."""
+"""Waiting rows and label rows of a batch, cut by the partition their ids belong to, and by what fits in a message."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from driftline.streams.columns import ClassProbabilities, LabelBlock, WaitingBlock
+from driftline.streams.columns import ClassProbabilities, LabelBlock, WaitingBlock, encode_labels, encode_waiting
 from driftline.streams.ingest.labels import LabelRows
 from driftline.streams.ingest.predictions import Predictions, partition_of
 from driftline.streams.observation import Coded
 from driftline.streams.task import PartitionId
 
 Int64 = npt.NDArray[np.int64]
+Block = TypeVar("Block", WaitingBlock, LabelBlock)
+
+MESSAGE_BYTES_MAX: Final = 4 << 20
+"""Half of what the topics take: a message is cut in halves until each is no longer than this."""
+_NO_TICK: Final = -1
+_CLASSES_KEPT: Final = 1_000
+
+
+def waiting_messages(block: WaitingBlock) -> list[bytes]:
+    """The messages of a waiting block, rows in order; only the last one carries the tick, as rows before it may be late by it."""
+    return _messages(block, encode_waiting, _take)
+
+
+def label_messages(block: LabelBlock) -> list[bytes]:
+    """The messages of a label block, as `waiting_messages`."""
+    return _messages(block, encode_labels, _take_labels)
+
+
+def _messages(block: Block, encode: Callable[[Block], bytes], take: Callable[[Block, Int64], Block]) -> list[bytes]:
+    value = encode(block)
+    if len(value) <= MESSAGE_BYTES_MAX or len(block) < 2:
+        return [value]
+    rows = np.arange(len(block))
+    first, second = (take(block, half) for half in np.array_split(rows, 2))
+    first.tick_ms = _NO_TICK
+    return _messages(first, encode, take) + _messages(second, encode, take)
 
 
 def waiting_blocks(groups: Sequence[Predictions], source: PartitionId, tick_ms: int, partitions: int) -> dict[int, WaitingBlock]:
@@ -30,13 +56,8 @@ def waiting_blocks(groups: Sequence[Predictions], source: PartitionId, tick_ms: 
 
 def label_blocks(rows: LabelRows, source: PartitionId, tick_ms: int, partitions: int) -> dict[int, LabelBlock]:
     """One block for each target partition that has rows."""
-    return {
-        partition: LabelBlock(
-            source, tick_ms, rows.ids[own], rows.offset[own], rows.record_ms[own], rows.time_ms[own], rows.value[own],
-            None if rows.text is None else _code_at(rows.text, own), None if rows.model is None else _code_at(rows.model, own),
-        )
-        for partition, own in _split(partition_of(rows.ids, partitions), partitions)
-    }  # fmt: skip
+    whole = LabelBlock(source, tick_ms, rows.ids, rows.offset, rows.record_ms, rows.time_ms, rows.value, rows.text, rows.model)
+    return {partition: _take_labels(whole, own) for partition, own in _split(partition_of(rows.ids, partitions), partitions)}
 
 
 def _split(targets: Int64, partitions: int) -> list[tuple[int, Int64]]:
@@ -113,8 +134,23 @@ def _take(block: WaitingBlock, rows: Int64) -> WaitingBlock:
             order = np.argsort(now, kind="stable")
             order = order[now[order] >= 0]
             if len(order):
-                out.probabilities[model] = ClassProbabilities(vectors.classes, now[order], vectors.values[order])
+                out.probabilities[model] = _classes_in_use(ClassProbabilities(vectors.classes, now[order], vectors.values[order]))
     return out
+
+
+def _classes_in_use(vectors: ClassProbabilities) -> ClassProbabilities:
+    """Long lists of classes are cut to those that some row has: a producer may name as many as it likes."""
+    if len(vectors.classes) <= _CLASSES_KEPT:
+        return vectors
+    used = np.flatnonzero(~np.isnan(vectors.values).all(axis=0))
+    return ClassProbabilities([vectors.classes[c] for c in used.tolist()], vectors.rows, vectors.values[:, used])
+
+
+def _take_labels(block: LabelBlock, rows: Int64) -> LabelBlock:
+    return LabelBlock(
+        block.source, block.tick_ms, block.ids[rows], block.offset[rows], block.record_ms[rows], block.time_ms[rows], block.value[rows],
+        None if block.text is None else _code_at(block.text, rows), None if block.model is None else _code_at(block.model, rows),
+    )  # fmt: skip
 
 
 def _code_at(column: Coded, rows: Int64) -> Coded:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from driftline.streams.ingest.plan import RowPlan
-from driftline.streams.ingest.values import number, numbers, texts
+from driftline.streams.ingest.values import number, numbers, short, texts
 from driftline.streams.observation import Coded
 
 Float64 = npt.NDArray[np.float64]
@@ -61,7 +61,7 @@ def _vector(value: Any, names: list[str] | None) -> dict[str, float]:
         pairs = list(zip(names if names is not None else map(str, range(len(value))), value, strict=False))
     else:
         return {}
-    return {name: p for name, raw in pairs if (p := number(raw)) is not None and math.isfinite(p)}
+    return {short(name): p for name, raw in pairs if (p := number(raw)) is not None and math.isfinite(p)}
 
 
 def _from_vectors(vectors: list[dict[str, float]], names: list[str] | None, out: Scores) -> None:

@@ -19,7 +19,7 @@ from driftline.schemas.config import Config
 from driftline.schemas.topics import DEAD_LETTERS, LABELS, OBSERVATIONS, WAITING
 from driftline.streams.cluster import Cluster
 from driftline.streams.columns import LabelBlock, WaitingBlock, encode_labels, encode_waiting
-from driftline.streams.ingest.blocks import label_blocks, waiting_blocks
+from driftline.streams.ingest.blocks import MESSAGE_BYTES_MAX, label_blocks, label_messages, waiting_blocks, waiting_messages
 from driftline.streams.ingest.counters import Counters
 from driftline.streams.ingest.dead_letters import dead_letter
 from driftline.streams.ingest.decoder import DecodedBatch, PredictionDecoder, Refused
@@ -33,7 +33,6 @@ STATE_VERSION: Final = 1
 _STATE: Final = "ingest"
 _TICK_EVERY_MS: Final = 1_000
 _BATCH_ROWS_MAX: Final = 20_000
-_BATCH_BYTES_MAX: Final = 4 << 20
 # A record time this far beyond the last wall tick is a broken clock, not a batch that waited for its turn.
 _AHEAD_MS: Final = 3_600_000
 
@@ -148,9 +147,9 @@ class IngestTask:
         self._count("invalid", len(refused))
         return [dead_letter(item, topic=self._targets.dead_letters, stage="ingest", payload=not self._withhold) for item in refused]
 
-    def _blocks(self, topic: str, rows: Mapping[int, bytes], empty: bytes) -> list[Output]:
-        """One message for each target partition with rows, and an empty one where time moved on without any."""
-        outputs = [Output(topic, None, value, partition=partition) for partition, value in rows.items()]
+    def _blocks(self, topic: str, rows: Mapping[int, list[bytes]], empty: bytes) -> list[Output]:
+        """The messages of each target partition with rows, and an empty one where time moved on without any."""
+        outputs = [Output(topic, None, value, partition=partition) for partition, values in rows.items() for value in values]
         for partition in range(self._targets.partitions[topic]):
             if partition in rows:
                 self._sent_ms[partition] = self._time_ms
@@ -192,7 +191,7 @@ class PredictionTask(IngestTask):
         if self._targets.join:
             waiting = waiting_blocks(taken, self._partition, self._time_ms, self._targets.partitions[self._targets.waiting])
             empty = encode_waiting(WaitingBlock(self._partition, self._time_ms))
-            outputs += self._blocks(self._targets.waiting, {p: encode_waiting(b) for p, b in waiting.items()}, empty)
+            outputs += self._blocks(self._targets.waiting, {p: waiting_messages(b) for p, b in waiting.items()}, empty)
         for rows in taken:
             self._count_rows(rows)
         return outputs, refused
@@ -211,9 +210,20 @@ class PredictionTask(IngestTask):
 
     def _observations(self, rows: Predictions) -> Iterator[Output]:
         columns = rows.features.numeric.shape[1] + len(rows.features.categorical) + len(rows.segments) + 9
-        step = max(1, min(_BATCH_ROWS_MAX, _BATCH_BYTES_MAX // (8 * columns)))
+        step = max(1, min(_BATCH_ROWS_MAX, MESSAGE_BYTES_MAX // (8 * columns)))
         for start in range(0, len(rows), step):
-            yield self._observation(observations_of(rows, slice(start, start + step), self._partition, self.name))
+            yield from self._fitting(rows, start, min(start + step, len(rows)))
+
+    def _fitting(self, rows: Predictions, start: int, stop: int) -> Iterator[Output]:
+        """Texts are known only when they are encoded: halves, until each fits."""
+        output = self._observation(observations_of(rows, slice(start, stop), self._partition, self.name))
+        if len(output.value or b"") <= MESSAGE_BYTES_MAX or stop - start < 2:
+            yield output
+            return
+        self._seq[str(output.partition)] -= 1
+        middle = (start + stop) // 2
+        yield from self._fitting(rows, start, middle)
+        yield from self._fitting(rows, middle, stop)
 
     def _observation(self, batch: Observations) -> Output:
         topic = self._targets.observations
@@ -243,10 +253,10 @@ class LabelTask(IngestTask):
 
     def _take(self, batch: Sequence[Record], clip_ms: int | None) -> tuple[list[Output], list[Refused]]:
         rows, refused = self._decoder.decode(batch, clip_ms=clip_ms)
-        blocks: dict[int, bytes] = {}
+        blocks: dict[int, list[bytes]] = {}
         if rows is not None:
             parts = label_blocks(rows, self._partition, self._time_ms, self._targets.partitions[self._targets.labels])
-            blocks = {partition: encode_labels(block) for partition, block in parts.items()}
+            blocks = {partition: label_messages(block) for partition, block in parts.items()}
             self._count("ok", len(rows))
         empty = encode_labels(LabelBlock(self._partition, self._time_ms))
         return self._blocks(self._targets.labels, blocks, empty), refused

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import orjson
+import xxhash
 
 from driftline.schemas.config import TimeUnit
 from driftline.streams.observation import Coded, code
@@ -21,6 +22,8 @@ Int64 = npt.NDArray[np.int64]
 
 NO_TIME: Final = -(1 << 62)
 ID_CHARS_MAX: Final = 1_024
+TEXT_CHARS_MAX: Final = 512
+"""Longer texts are cut (`short`), so that a row always fits a message: 2 KiB a text column at most."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _Aware = Annotated[datetime, msgspec.Meta(tz=True)]
 # Seconds until the year 5138, milliseconds until then, microseconds until then: the ranges cannot meet for a time since 1973.
@@ -135,13 +138,22 @@ def texts(values: list[Any]) -> Coded:
     """A column of scalars as texts; missing where there is none. Values stand in order of first appearance."""
     first = values[0]
     if isinstance(first, str) and values.count(first) == len(values):
-        return Coded(np.zeros(len(values), np.int32), [first])
+        return Coded(np.zeros(len(values), np.int32), [short(first)])
     if not set(map(type, values)) <= _TEXT_OR_NONE:
         values = [scalar_text(v) for v in values]
     try:
-        return code(values)
+        column = code(values)
     except UnicodeEncodeError:
-        return code([None if v is None else v.encode("utf-8", "replace").decode() for v in values])
+        column = code([None if v is None else v.encode("utf-8", "replace").decode() for v in values])
+    return column if max(map(len, column.values), default=0) <= TEXT_CHARS_MAX else Coded(column.codes, list(map(short, column.values)))
+
+
+def short(text: str) -> str:
+    """A text of at most `TEXT_CHARS_MAX` characters: a longer one is cut, and a hash at its end keeps different texts different."""
+    if len(text) <= TEXT_CHARS_MAX:
+        return text
+    mark = "…" + xxhash.xxh3_64_hexdigest(text.encode("utf-8", "replace"))
+    return text[: TEXT_CHARS_MAX - len(mark)] + mark
 
 
 _TEXT_OR_NONE: Final = {str, type(None)}
