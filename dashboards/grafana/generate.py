@@ -57,8 +57,10 @@ ROWS: list[tuple[str, list[Panel]]] = [
         series("Series with an open episode", "One broken feature, or everything? Everything points to the data pipeline.", "percentunit",
                ('sum by (model) (driftline_subjects_drifted{model=~"$model"})'
                 ' / sum by (model) (driftline_subjects_monitored{model=~"$model"})', "{{model}}")),
-        series("Invalid values", "Does a producer send wrong types? Next: the series quality:<feature>:invalid names the field.", "short",
-               ('sum by (model) (rate(driftline_invalid_values_total{model=~"$model"}[5m]))', "{{model}}")),
+        series("Invalid values and times", "Does a producer send wrong types? The series quality:<feature>:invalid names the field. "
+               "Or times that cannot be true? They are replaced by the record's.", "short",
+               ('sum by (model) (rate(driftline_invalid_values_total{model=~"$model"}[5m]))', "{{model}} values"),
+               ('sum by (model) (rate(driftline_time_replaced_total{model=~"$model"}[5m]))', "{{model}} times replaced")),
     ]),
     ("Labels", [
         series("What became of predictions and labels", "Do labels arrive and match? Orphans: ids differ. Late: raise the age.", "short",
