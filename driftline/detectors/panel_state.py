@@ -68,11 +68,12 @@ def check_spec(blob: bytes | None, spec: PanelSpec, columns: tuple[Column, ...] 
         raise StateError(f"checkpoint: version {version!r}, this release reads version {VERSION}")
     if digest != _spec_hash(spec, columns):
         raise StateError(
-            "checkpoint: it was made with other columns, series, segments or windows; start anew or bring the old settings back"
+            "checkpoint: it was made with other columns, series, detectors, segments or windows than the configuration names now"
         )
 
 
 def _spec_hash(spec: PanelSpec, columns: tuple[Column, ...] | None) -> str:
+    """Of all that shapes the state. Severities and run lengths do not: thresholds are made anew at every start."""
     listed = columns if columns is not None else spec.columns
     described = {
         "columns": None if listed is None else [_column(column) for column in listed],
@@ -94,9 +95,7 @@ def _column(column: Column) -> dict[str, Any]:
                 "name": series.name,
                 "flag": series.flag,
                 "window": series.window,
-                "run_length": series.run_length,
                 "direction": series.direction,
-                "bounds": (series.warning, series.critical),
                 "detectors": [(detector.name, detector.input, dict(detector.params)) for detector in series.detectors],
             }
             for series in column.series

@@ -141,9 +141,37 @@ def test_a_missing_ring_is_refused() -> None:
 
 @pytest.mark.parametrize("state", [SAVED, LEARNING])
 def test_the_state_of_another_specification_is_refused(state: tuple[dict[str, bytes], dict[str, RingState]]) -> None:
-    other = small_spec(segments={"shop": 2}, learn_rows=600, run_length=2e4)
-    with pytest.raises(StateError, match="other columns, series, segments or windows"):
+    other = small_spec(segments={"shop": 3}, learn_rows=600)
+    with pytest.raises(StateError, match="other columns, series, detectors, segments or windows"):
         Panel.restore(other, *state)
+
+
+@pytest.mark.parametrize("state", [SAVED, LEARNING])
+def test_severities_and_run_lengths_may_change_between_two_starts(state: tuple[dict[str, bytes], dict[str, RingState]]) -> None:
+    edited = _edited(small_spec(segments={"shop": 2}, learn_rows=600, run_length=2e4), warning=0.3, critical=0.6)
+    panel = Panel.restore(edited, *state)
+    run(panel, STREAM.slice(panel.learned if panel.baseline is None else 1_300, STREAM.n))
+    assert panel.baseline is not None
+
+
+def test_after_quiet_rows_edited_thresholds_hold_as_if_they_always_had() -> None:
+    edited = _edited(SPEC, warning=0.3, critical=0.6)
+    always, before, store = Panel(edited), Panel(SPEC), Store()
+    run(always, STREAM.slice(0, 700))
+    run(before, STREAM.slice(0, 700))
+    store.take(before)
+    found = run(store.load(edited), STREAM.slice(700, STREAM.n))
+    assert found == run(always, STREAM.slice(700, STREAM.n))
+    assert found != run(before, STREAM.slice(700, STREAM.n))
+
+
+def _edited(spec: PanelSpec, *, warning: float, critical: float) -> PanelSpec:
+    assert spec.columns is not None
+    columns = tuple(
+        replace(column, series=tuple(replace(series, warning=warning, critical=critical) for series in column.series))
+        for column in spec.columns
+    )
+    return replace(spec, columns=columns)
 
 
 def test_no_state_is_a_new_panel() -> None:
