@@ -30,7 +30,8 @@ PREFIX: Final = "driftline"
 ROWS_AHEAD_MAX: Final = 4_000
 """The embedded broker keeps 5 MiB a partition and drops the oldest silently: 4,000 rows are 1.6 MB."""
 QUIET_SECONDS: Final = 2.0
-STALL_SECONDS: Final = 60.0
+STALL_SECONDS: Final = 180.0
+"""A first start compiles for half a minute on a quiet machine and for two on a busy one."""
 
 
 class DemoError(RuntimeError):
@@ -207,7 +208,7 @@ def _watch(witness: _Witness, workers: subprocess.Popen[bytes], timeout: float =
     if workers.poll() is not None:
         raise DemoError(f"a worker ended with exit code {workers.returncode}; see workers.log in the demo's directory")
     if time.monotonic() - witness.last_record > STALL_SECONDS:
-        raise DemoError(f"nothing moved for {STALL_SECONDS:.0f} s; see workers.log in the demo's directory")
+        raise DemoError(f"nothing moved for {STALL_SECONDS:.0f} s, is the machine that busy; see workers.log in the demo's directory")
 
 
 def _detected(found: Found) -> str:

@@ -150,12 +150,11 @@ def note_alarm(
     kind = RATE_EFFECT
     if t.is_value[q]:
         kind = PSI_EFFECT if detector == t.psi_detector[lane] or not t.has_mean[q] else MEAN_EFFECT
-    direction = int(alarm["direction"])
-    if direction == 0:
-        gap = m[0, kind, M_VALUE] - m[0, kind, M_BASE]
-        if kind == PSI_EFFECT:
-            gap = m[0, MEAN_EFFECT, M_VALUE] if t.has_mean[q] else 0.0
-        direction = int(gap > 0.0) - int(gap < 0.0)
+    # Against the baseline, as the effect is: a detector that saw a step up within a level that is down says neither.
+    gap = m[0, kind, M_VALUE] - m[0, kind, M_BASE]
+    if kind == PSI_EFFECT:
+        gap = m[0, MEAN_EFFECT, M_VALUE] if t.has_mean[q] else 0.0
+    direction = int(gap > 0.0) - int(gap < 0.0)
     if t.direction[q] * direction < 0:
         return w
     if not episode[E_OPEN] and back > 0 and (_returns(m, kind) or _unproven(t, q, m[0], kind, t.lane_window[lane])):

@@ -85,6 +85,8 @@ class RiverDetector:
         self.name, self.history = name, history
         self._class = known[name]
         self._params = self._checked(dict(params or {}))
+        # Theirs divides by p(1 - p) and raises on anything that is not an error indicator.
+        self._binary = self._class.__module__.startswith("river.drift.binary")
         self._detector = self._new()
         self._values: list[float] = []
         self._fired = False
@@ -105,8 +107,8 @@ class RiverDetector:
             raise ValueError(f"expected parameters that river's {self.name} takes, got {self._params}: {error}") from error
 
     def update(self, x: float) -> None:
-        """Add one value; NaN and infinities are skipped."""
-        if not math.isfinite(x):
+        """Add one value; NaN and infinities are skipped, and by the detectors of 0/1 streams whatever is neither."""
+        if not math.isfinite(x) or (self._binary and x not in (0.0, 1.0)):
             self._fired = False
             return
         if self._fired_inside():

@@ -50,6 +50,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "partition": "the record's partition",
     "position": "the prediction's or label's own record: source topic, partition and offset",
     "provisional": "the reference does not cover a full day yet; severity stays at info",
+    "age_ms": "the label age of an outcome series in milliseconds; null for series of predictions and for a measured age",
     "psi": "population stability index of the window against the reference",
     "psi_threshold": "PSI from which the detector speaks",
     "rate": "share of ones in the window",

@@ -101,6 +101,7 @@ class DriftEvent(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
     historical: bool = False
     provisional: bool = False
+    age_ms: Count | None = None
 
 
 class SeriesLevel(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,6 +135,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     position: Position
     time_ms: int
     series: list[SeriesLevel]
+    age_ms: Count | None = None
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):

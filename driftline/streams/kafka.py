@@ -184,14 +184,12 @@ _RIGHTS_CODES: Final = (
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
     KafkaError.SASL_AUTHENTICATION_FAILED,
     KafkaError._AUTHENTICATION,
-    KafkaError._UNKNOWN_TOPIC,
-    KafkaError._UNKNOWN_PARTITION,
-    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    # Not "unknown topic or partition": topics were there at the start, and a client whose broker is away says so too.
 )
 
 
 def needs_a_person(error: KafkaError) -> bool:
-    """Whether no retry will help: a right, a password or a topic is missing."""
+    """Whether no retry will help: a right or a password is missing."""
     return error.code() in _RIGHTS_CODES
 
 

@@ -92,13 +92,16 @@ def decode(value: bytes | None, headers: contracts.Headers | None) -> DriftEvent
 
 def fingerprint_of(event: DriftEvent) -> str:
     """32 hex of what the alert is about; never severity, value, window or version, or a resolve would miss its alert."""
-    identity = {
+    identity: dict[str, object] = {
         "environment": event.environment,
         "model": event.model,
         "monitor": event.monitor,
         "series": event.series,
         "segment": event.segment,
     }
+    if event.age_ms is not None:
+        # The same loss at another label age is another series.
+        identity["age_ms"] = event.age_ms
     return hashlib.sha256(orjson.dumps(identity, option=orjson.OPT_SORT_KEYS)).hexdigest()[:_FINGERPRINT_CHARS]
 
 

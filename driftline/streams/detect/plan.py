@@ -29,6 +29,7 @@ _UP_SERIES: Final = (
 )
 _DOWN_SERIES: Final = ("stream:labelled",)
 LATENCY_TAILS: Final = (0.95, 0.99)
+RIVER_BINARY: Final = frozenset({"river.DDM", "river.EDDM", "river.FHDDM", "river.HDDM_A", "river.HDDM_W", "river.HDDMA", "river.HDDMW"})
 CLASSES_WATCHED: Final = 20
 """Most classes with a share series of their own; the class column itself covers the rest."""
 
@@ -147,7 +148,9 @@ def _watched(series: Sequence[Series | None]) -> tuple[Series, ...]:
 
 
 def _fits(detector: str, flag: str | None) -> bool:
-    """Whether a detector applies: `rate` to 0/1 series, distribution and mean detectors to the rest, river's to both."""
+    """Whether a detector applies: `rate` and river's detectors of errors to 0/1 series, ours to the rest, river's others to both."""
+    if detector in RIVER_BINARY:
+        return flag is not None
     return detector.startswith("river.") or (detector == "rate") == (flag is not None)
 
 

@@ -65,6 +65,7 @@ class EventWriter:
             environment=self._config.environment,
             model=plan.name,
             version=panel.version,
+            age_ms=panel.age_ms,
             monitor=monitor.id if monitor else "baseline",
             series=signal.series,
             segment=segment,
@@ -97,7 +98,8 @@ class EventWriter:
         identity = event_id(self._config.environment, self._cluster, row.position, *about)
         event = DriftEvent(
             id=identity, kind=kind, environment=self._config.environment, model=plan.name, version=panel.version,  # type: ignore[arg-type]
-            monitor="baseline" if kind == "baseline" else "version", series=f"panel:{panel.kind}", segment=None, episode=identity,
+            age_ms=panel.age_ms, monitor="baseline" if kind == "baseline" else "version", series=f"panel:{panel.kind}", segment=None,
+            episode=identity,
             detector="", statistic=None, threshold=None, value=None, baseline_value=None, effect=None, direction=None, severity="info",
             n=n, window=0, baseline=baseline, position=row.position, since=None, time_ms=row.time_ms, record_time_ms=row.record_ms,
             bins=[], reason=reason, historical=row.record_ms < self._cluster.live_since_ms,
@@ -137,7 +139,8 @@ class EventWriter:
         reason = f"{found}, labels.min_join is {signal.limit:.1%}"
         event = DriftEvent(
             id=event_id(self._config.environment, self._cluster, row.position, *about, signal.kind), kind=signal.kind,
-            environment=self._config.environment, model=plan.name, version=panel.version, monitor=monitor.id, series=JOIN_RATE,
+            environment=self._config.environment, model=plan.name, version=panel.version, age_ms=panel.age_ms,
+            monitor=monitor.id, series=JOIN_RATE,
             segment=None, episode=event_id(self._config.environment, self._cluster, opened, *about, "episode"), detector="join_rate",
             statistic=_finite(signal.share), threshold=_finite(signal.limit), value=_finite(signal.share), baseline_value=None,
             effect=Effect("rate", signal.lost), direction="down", severity=severity, n=signal.rows, window=signal.rows, baseline=None,
@@ -152,7 +155,8 @@ class EventWriter:
     ) -> Output:  # fmt: skip
         """The snapshot of one scope of a panel."""
         snapshot = Snapshot(
-            environment=self._config.environment, model=plan.name, version=panel.version, panel=panel.kind, segment=segment,
+            environment=self._config.environment, model=plan.name, version=panel.version, age_ms=panel.age_ms,
+            panel=panel.kind, segment=segment,
             state=state, rows=rows, learn_rows=plan.model.baseline.learn, baseline=baseline, position=row.position, time_ms=row.time_ms,  # type: ignore[arg-type]
             series=[_level(level) for level in levels],
         )  # fmt: skip
