@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from driftline.streams.errors import AwayError, StreamError
-from driftline.streams.wiring import PROCESSORS, join_names, make_detect, make_ingest, make_join, topics_of
+from driftline.streams.wiring import join_names, make_detect, make_ingest, make_join, topics_of, worker_port
 
 if TYPE_CHECKING:
     import redis
@@ -46,8 +46,7 @@ def run_worker(name: str, config: Config, options: WorkerOptions) -> int:
     metrics = Metrics(version=__version__)
     health = Health(needs_redis=name != "ingest")
     server: HttpServer | None = None
-    if config.http.port:
-        port = config.http.port + PROCESSORS.index(name) + (0 if not options.age else len(PROCESSORS) + options.age - 1)
+    if port := worker_port(config.http.port, name, options.age or 0):
         server = HttpServer(metrics.registry, health, host=config.http.host, port=port)
         server.start()
         log.info("http_listening url=http://%s:%d", config.http.host, port)
@@ -70,7 +69,7 @@ def _run_tasks(name: str, config: Config, options: WorkerOptions, metrics: Metri
     from driftline.streams.retention import check_retention
     from driftline.streams.runner import Runner
     from driftline.streams.runner.memory import prepare_process
-    from driftline.streams.state.redis_store import RedisStore
+    from driftline.streams.state.redis_store import open_store
 
     url = secret_text(config.redis.url)
     admin = make_admin(config.kafka)
@@ -78,8 +77,7 @@ def _run_tasks(name: str, config: Config, options: WorkerOptions, metrics: Metri
     check_retention(admin, cluster, config)
     live_since_ms = _live_since_ms(config, cluster, url) if options.time == "wall" else 0
     cluster = read_cluster(admin, topics_of(name, config), live_since_ms=live_since_ms)
-    # Redis' deadline is at most a third of the transaction's, so that an abort still fits (PROTOCOL 10).
-    store = RedisStore(url, timeout_seconds=config.kafka.transaction_timeout / 3_000)
+    store = open_store(config)
     processor = _processor(name, config, cluster, Counts(metrics), options, url)
     runner = Runner(
         processor,

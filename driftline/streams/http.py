@@ -23,18 +23,6 @@ BEAT_SECONDS_MAX = 300.0
 # A commit is due every 0.1 to 0.5 s; a minute without one while records wait is a stall, not a slow batch.
 COMMIT_SECONDS_MAX = 60.0
 
-PROCESSORS = ("ingest", "join", "detect", "alert")
-
-
-def worker_port(base: int, processor: str) -> int:
-    """The port of one processor, whichever run beside it: `http.port` for ingest, the next ones for the others.
-
-    Returns
-    -------
-    The port; 0 when `base` is 0, which turns the server off.
-    """
-    return base + PROCESSORS.index(processor) if base else 0
-
 
 class Health:
     """What the runner knows of itself; written by its loop, read by the HTTP threads.

@@ -31,6 +31,20 @@ _WRITES: Final[dict[str, tuple[Topic, ...]]] = {
 }
 
 
+def worker_port(base: int, processor: str, age: int = 0) -> int:
+    """The port of one processor, whichever run beside it: `http.port` for ingest, the next ones for the others.
+
+    Parameters
+    ----------
+    age : of a join, as in `make_join`; all but the first come after the four processors.
+
+    Returns
+    -------
+    The port; 0 when `base` is 0, which turns the server off.
+    """
+    return base + (PROCESSORS.index(processor) if not age else len(PROCESSORS) + age - 1) if base else 0
+
+
 def needed(config: Config) -> list[str]:
     """The processors this configuration needs: without labels there is nothing to join."""
     return [name for name in PROCESSORS if name != "join" or config.labels]

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from driftline.schemas.loading import load_config
-from driftline.streams.http import PROCESSORS, worker_port
 from driftline.streams.metrics import METRICS
+from driftline.streams.wiring import PROCESSORS, worker_port
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = ROOT / "dashboards" / "grafana" / "driftline.json"
@@ -184,3 +184,4 @@ def test_the_compose_configuration_names_the_compose_services(services: dict[str
 def test_a_worker_without_http_has_no_port() -> None:
     assert [worker_port(0, name) for name in PROCESSORS] == [0, 0, 0, 0]
     assert worker_port(9464, "alert") == 9467
+    assert [worker_port(9464, "join", age) for age in range(3)] == [9465, 9468, 9469]

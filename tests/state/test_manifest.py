@@ -34,7 +34,6 @@ def manifest(**change: object) -> Manifest:
         "topic_ids": {},
         "partitions": {},
         "state_version": "1",
-        "config_hash": "",
         "offsets": [("in", 0, 5)],
         "blobs": {},
         "rings": {},

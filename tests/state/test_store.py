@@ -8,7 +8,7 @@ import pytest
 
 from driftline.streams.errors import StateError, WriteRefused
 from driftline.streams.state.checkpoints import Checkpoints, Scope
-from driftline.streams.state.manifest import CommitReference
+from driftline.streams.state.manifest import CommitReference, Manifest
 from driftline.streams.state.redis_store import RedisStore
 from driftline.streams.state.store import Store
 from driftline.streams.task import RingWrite, StateDelta
@@ -94,7 +94,7 @@ def test_unexpected_head_refuses(store: Store, scope: Scope, checkpoints: Checkp
 def test_lost_ring_is_never_filled_with_zeros(store: Store, scope: Scope, checkpoints: Checkpoints) -> None:
     checkpoints.claim()
     commit(checkpoints, StateDelta({}, [ring(5, 5)]), 1)
-    key = checkpoints.full_state()["r:r"]
+    key = checkpoints._keys.of(_current(checkpoints).rings["r"].key)
     _set(store, key, None)
     with pytest.raises(WriteRefused) as refused:
         commit(checkpoints, StateDelta({}, [ring(6, 1)]), 2)
@@ -220,7 +220,7 @@ def test_checkpoint_of_another_world_is_refused_by_name(
 def test_damage_is_found(store: Store, scope: Scope, checkpoints: Checkpoints) -> None:
     checkpoints.claim()
     reference = commit(checkpoints, StateDelta({"a": b"1"}), 1)
-    _set(store, checkpoints.full_state()["b:a"], b"2")
+    _set(store, checkpoints._keys.of(_current(checkpoints).blobs["a"].key), b"2")
     with pytest.raises(StateError, match=r'blob "a".*damaged'):
         again(store, scope).load(reference)
     _set(store, checkpoints._keys.manifest(reference.id), b"{}")
@@ -238,6 +238,11 @@ def test_older_checkpoints_are_found_when_the_newest_is_gone(store: Store, scope
     older = successor.load_older()
     assert [manifest.offsets[0][2] for manifest in older] == [2, 1]
     assert successor.load_manifest(older[0]).state.blobs == {"a": b"2"}
+
+
+def _current(checkpoints: Checkpoints) -> Manifest:
+    assert checkpoints._current is not None
+    return checkpoints._current
 
 
 def _set(store: Store, key: str, value: bytes | None) -> None:

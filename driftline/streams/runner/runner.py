@@ -82,7 +82,6 @@ class Runner:
         clock: Callable[[], float] = clocks.time,
         instance: str | None = None,
         state_version: str = "1",
-        config_hash: str = "",
     ) -> None:
         self._processor = processor
         self._stage = processor.name
@@ -101,7 +100,7 @@ class Runner:
         self._consumer: Consumer = make_consumer(config.kafka, group, instance=member if exactly_once else None)
         self._publisher = make_publisher(config.kafka, self._consumer, exactly_once=exactly_once, transactional_id=member)
         base = open_base_log(config, cluster, group)
-        scope = Scope(config.redis.key_prefix, config.environment, group, cluster, state_version, config_hash)
+        scope = Scope(config.redis.key_prefix, config.environment, group, cluster, state_version)
         self._restorer = Restorer(
             processor, self._consumer, store, scope, base,
             start=start or config.start, by_time=not cluster.cluster_id.startswith(MOCK_CLUSTER_PREFIX),

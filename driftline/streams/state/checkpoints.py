@@ -41,7 +41,6 @@ class Scope:
     ----------
     key_prefix, environment, group : from the configuration; staging and production may share a Redis.
     state_version : version of the processor's blobs; another one is refused by name.
-    config_hash : for people; a changed configuration is no reason to refuse.
     """
 
     key_prefix: str
@@ -49,7 +48,6 @@ class Scope:
     group: str
     cluster: Cluster
     state_version: str = "1"
-    config_hash: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,13 +233,6 @@ class Checkpoints:
         if oldest_kept is not None:
             self._trash += self._replaced.pop(oldest_kept, [])
 
-    def full_state(self) -> dict[str, str]:
-        """Name to store key of every blob and ring of the current checkpoint; for base checkpoints."""
-        if self._current is None:
-            return {}
-        blobs = {f"b:{name}": self._keys.of(entry.key) for name, entry in self._current.blobs.items()}
-        return blobs | {f"r:{name}": self._keys.of(entry.key) for name, entry in self._current.rings.items()}
-
     def _older_ids(self) -> list[str]:
         listed = (self._store.read([self._keys.kept])[0] or b"").decode("utf-8", "replace").split()
         # The first is the newest attempt, which may never have been committed.
@@ -262,7 +253,6 @@ class Checkpoints:
             topic_ids={topic: cluster.topic_ids.get(topic, "") for topic in sorted(topics)},
             partitions={topic: cluster.partitions.get(topic, 0) for topic in sorted(topics)},
             state_version=self._scope.state_version,
-            config_hash=self._scope.config_hash,
             offsets=[(topic, partition, offset) for (topic, partition), offset in sorted(offsets.items())],
             blobs=blobs,
             rings=rings,

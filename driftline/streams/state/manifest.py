@@ -70,7 +70,6 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     topic_ids: dict[str, str]
     partitions: dict[str, int]
     state_version: str
-    config_hash: str
     offsets: list[tuple[str, int, int]]
     blobs: dict[str, BlobEntry]
     rings: dict[str, RingEntry]
