@@ -23,7 +23,7 @@ REPLAY_START_MS = 1_704_067_200_000  # 2024-01-01: rows without a time column ar
 
 _OPTIONS: tuple[tuple[str, str, str], ...] = (
     ("--id", "COLUMN", "Event id.  [default: the row's number]"),
-    ("--time", "COLUMN", "Event time: ISO, or seconds, ms or us since 1970.  [default: --start plus --interval a row]"),
+    ("--time", "COLUMN", "Event time: ISO, or seconds, ms or us since 1970.  [default: --row-start plus --interval a row]"),
     ("--label", "COLUMN", "The truth; empty cells send no label."),
     ("--label-time", "COLUMN", "When the label came."),
     ("--label-delay", "DIST", "Or how late it comes: fixed:1d, exp:2h, uniform:1h,3h, lognormal:2h,1.0."),

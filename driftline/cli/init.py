@@ -46,14 +46,14 @@ def command(
     target: str,
     force: bool,
 ) -> None:
-    r"""Look at a sample and write a configuration: features and their kinds, score, label, segments.
+    """Look at a sample and write a configuration: features and their kinds, score, label, segments.
 
     Ids, timestamps and free text are left out, and the file says why. Nothing is ever overwritten without --force.
 
     \b
     driftline init --from-file bookings.csv.gz -o hotels.yml
     driftline init --from-topic fraud.predictions --labels-topic fraud.labels -b broker:9092
-    """
+    """  # noqa: D301
     if (from_file is None) == (from_topic is None):
         raise Refusal("expected one of --from-file and --from-topic")
     if target != "-" and os.path.exists(target) and not force:

@@ -44,7 +44,7 @@ def command(
     show: bool,
     output: str,
 ) -> None:
-    r"""Send the rows of a CSV, .csv.gz or Parquet file as predictions, and their labels when they are due.
+    """Send the rows of a CSV, .csv.gz or Parquet file as predictions, and their labels when they are due.
 
     Records carry the event time as their timestamp, and labels stand between the predictions in the order of time:
     what `run` makes of the topics is what `replay` prints for the file.
@@ -52,7 +52,7 @@ def command(
     \b
     driftline publish bookings.csv.gz -c hotels.yml --time booked_at --label y --label-time label_at \
         --score-from logistic:y:20000 --drop country,assigned_room_type
-    """
+    """  # noqa: D301
     config = _config(config_path)
     kafka = _kafka(config, bootstrap)
     now_ms = int(time.time() * 1_000)

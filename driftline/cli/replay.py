@@ -36,7 +36,7 @@ _JSONL_BATCH = 10_000
 def command(
     file: str | None, config_path: str, columns: ColumnOptions, from_topic: bool, begin: str, what: str, at_end: str, output: str
 ) -> None:
-    r"""Run the processors over a file and print what they would publish. No Kafka, no Redis.
+    """Run the processors over a file and print what they would publish. No Kafka, no Redis.
 
     FILE is CSV, .csv.gz or Parquet with the column options of `publish`, or .jsonl(.gz) of raw messages as
     `publish --print` writes them. With one partition a topic, `run --until-idle` publishes the same events.
@@ -45,7 +45,7 @@ def command(
     driftline replay bookings.csv.gz -c hotels.yml --time booked_at --label y --label-time label_at \
         --score-from logistic:y:20000
     driftline replay --topic -c hotels.yml -o json
-    """
+    """  # noqa: D301
     from driftline.schemas.loading import load_config
 
     config = load_config(config_path)

@@ -88,7 +88,7 @@ class Kafka(Section):
     guarantee: Literal["exactly_once", "at_least_once"] = Field(
         "exactly_once", description="at_least_once commits without transactions: after a crash events may come twice, with the same id"
     )
-    group_prefix: str = Field("driftline", description="prefix of consumer groups and transactional ids")
+    group_prefix: str = Field("driftline", description="prefix of consumer groups and transactional ids; default: that of the topics")
     group_protocol: Literal["classic", "consumer"] = Field("classic", description="consumer = the protocol of KIP-848, brokers from 4.0")
     commit_interval: DurationMs = Field(100, ge=10, le=5_000, description="time between commits of a busy worker")
     commit_rows: int = Field(20_000, ge=1, description="most input records in one commit")

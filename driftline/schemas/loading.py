@@ -10,7 +10,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from driftline.schemas.checks import check
-from driftline.schemas.config import Config, SecretRef
+from driftline.schemas.config import Config, Kafka, SecretRef
 from driftline.schemas.document import BYTES_MAX, DocumentError, Items, Path, Table, describe, read_document
 from driftline.schemas.problems import ConfigError, Flaw, Problem, from_document, from_flaw, from_pydantic, section_at, value_at
 from driftline.schemas.shorthand import spell_out
@@ -134,4 +134,11 @@ def _with_paths(config: Config, directory: FilePath) -> Config:
             source = model.baseline.model_copy(update={"file": os.path.join(directory, model.baseline.file)})
             model = model.model_copy(update={"baseline": source})
         models[name] = model
-    return config.model_copy(update={"models": models})
+    return config.model_copy(update={"models": models, "kafka": _with_groups(config)})
+
+
+def _with_groups(config: Config) -> Kafka:
+    """Groups follow the topics: two installations on one cluster must not share them because neither named one."""
+    if "group_prefix" in config.kafka.model_fields_set:
+        return config.kafka
+    return config.kafka.model_copy(update={"group_prefix": config.topics.prefix})

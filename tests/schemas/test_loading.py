@@ -405,3 +405,9 @@ def test_any_value_anywhere_gives_a_config_or_located_problems(changes: dict[str
     problems = refusal(yaml.safe_dump(tree))
     assert problems is None or problems
     assert all(problem.line >= 1 for problem in problems or ())
+
+
+def test_groups_follow_the_topics_unless_they_are_named() -> None:
+    text = "version: 1\npredictions: p\ntopics: {prefix: staging}\nmodels: {m: {}}\n"
+    assert parse_config(text, name="x.yml").kafka.group_prefix == "staging"
+    assert parse_config(text + "kafka: {group_prefix: mine}\n", name="x.yml").kafka.group_prefix == "mine"
