@@ -75,6 +75,7 @@ def parse_config(text: str, *, name: str, directory: FilePath | None = None) -> 
         problems += [from_flaw(flaw, root, name) for flaw in check(config, directory)]
     if problems or config is None:
         raise ConfigError(problems)
+    config = config.model_copy(update={"kafka": _with_groups(config)})
     return config if directory is None else _with_paths(config, directory)
 
 
@@ -134,7 +135,7 @@ def _with_paths(config: Config, directory: FilePath) -> Config:
             source = model.baseline.model_copy(update={"file": os.path.join(directory, model.baseline.file)})
             model = model.model_copy(update={"baseline": source})
         models[name] = model
-    return config.model_copy(update={"models": models, "kafka": _with_groups(config)})
+    return config.model_copy(update={"models": models})
 
 
 def _with_groups(config: Config) -> Kafka:
