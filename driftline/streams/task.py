@@ -167,7 +167,7 @@ class Processor(Protocol):
         """Full names of the topics to subscribe to."""
 
     def task_name(self, partition: PartitionId) -> str:
-        """The task a partition belongs to, for example ``ingest/fraud.predictions/0`` or ``join/3``."""
+        """The task a partition belongs to, for example ``ingest/fraud.predictions/0`` or ``detect/3``."""
 
     def task_inputs(self, task: str) -> frozenset[PartitionId]:
         """Every partition the task must own before it runs."""

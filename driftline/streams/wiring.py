@@ -10,7 +10,7 @@ from driftline.schemas.topics import ALERTS, CHECKPOINTS, DEAD_LETTERS, DRIFT, L
 from driftline.streams.cluster import Cluster
 from driftline.streams.errors import SetupError
 from driftline.streams.ingest.counters import Counters
-from driftline.streams.join import join_ages
+from driftline.streams.join.age import join_ages, join_name
 from driftline.streams.join.processor import CacheFactory
 from driftline.streams.task import Processor
 
@@ -63,8 +63,7 @@ def topics_of(name: str, config: Config) -> list[str]:
 
 def join_names(config: Config) -> list[str]:
     """The names of the join processors, one an age."""
-    count = len(join_ages(config)) if config.labels else 0
-    return ["join"] if count == 1 else [f"join-{age}" for age in range(count)]
+    return [join_name(age) for age in join_ages(config)] if config.labels else []
 
 
 def groups_of(config: Config) -> dict[str, str]:

@@ -4,11 +4,28 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from driftline.streams.ingest import MemoryCounters
 from driftline.streams.join.age import FALLBACK_MS, NO_LABEL, AgeMeasure, join_ages, percentile_95
 from driftline.streams.task import FINAL_MS
-from tests.join.logs import T0, config
+from driftline.streams.wiring import groups_of, make_joins
+from tests.join.logs import T0, WAITING, cluster, config
 
 HOUR = 3_600_000
+
+
+def names(*ages: int | str) -> dict[str, list[str]]:
+    """Consumer groups of the joins of these ages, and a task of each."""
+    conf = config(models={"fraud": {"features": {}, "labels": {"ages": list(ages)}}})
+    joins = make_joins(conf, cluster(), MemoryCounters())
+    groups = [group for group, name in groups_of(conf).items() if name.startswith("join")]
+    return {group: [join.name, join.task_name(WAITING)] for group, join in zip(groups, joins, strict=True)}
+
+
+def test_another_age_renames_no_group_and_no_task() -> None:
+    one = names(HOUR)
+    assert one == {"driftline.join-3600000ms": ["join-3600000ms", "join-3600000ms/0"]}
+    assert one.items() <= names(1_000, HOUR, "auto").items()
+    assert names("auto").items() <= names(1_000, "auto").items()
 
 
 def measured(seen: np.ndarray, delays: np.ndarray, step_ms: int = 10_000) -> tuple[int, int]:

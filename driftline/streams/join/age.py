@@ -40,6 +40,11 @@ def join_ages(config: Config) -> list[Age]:
     return [*fixed, "auto"] if "auto" in ages else fixed
 
 
+def join_name(age: Age) -> str:
+    """The processor of an age, in its group, its tasks and its keys: of the age alone, so that another age beside it moves nothing."""
+    return "join-auto" if age == "auto" else f"join-{age}ms"
+
+
 class AgeMeasure:
     """Finds the age of one join task from its first predictions."""
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from driftline.schemas.config import Config
 from driftline.streams.cluster import Cluster
 from driftline.streams.ingest.counters import Counters
-from driftline.streams.join.age import join_ages
+from driftline.streams.join.age import join_name
 from driftline.streams.join.cache import LabelCache
 from driftline.streams.join.setting import JoinSetting
 from driftline.streams.join.task import JoinTask
@@ -39,14 +39,13 @@ class JoinProcessor:
         self._setting = setting
         self._cache_factory = cache_factory
         self._counters = counters
-        self._age_index = age_index
-        self.name = "join" if len(join_ages(config)) == 1 else f"join-{age_index}"
+        self.name = join_name(setting.age)
 
     def input_topics(self) -> Sequence[str]:
         return [self._setting.waiting, self._setting.labels]
 
     def task_name(self, partition: PartitionId) -> str:
-        return f"join/{self._age_index}/{partition[1]}"
+        return f"{self.name}/{partition[1]}"
 
     def task_inputs(self, task: str) -> frozenset[PartitionId]:
         partition = int(task.rsplit("/", 1)[1])
