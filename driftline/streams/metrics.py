@@ -75,6 +75,8 @@ INVALID_VALUES = Metric("driftline_invalid_values_total", "counter", "values", (
     "Values of the wrong type in rows that were taken; each also counts in its feature's `invalid` bin.")
 TIME_REPLACED = Metric("driftline_time_replaced_total", "counter", "records", ("model",),
     "Rows whose event time could not be true (outside max_age and max_skew) and was replaced by the record's time.")
+FEATURES_DROPPED = Metric("driftline_features_dropped_total", "counter", "values", ("model",),
+    "Values of undeclared features that are not watched, as the model already has 500 of them (in each source partition).")
 
 LABEL_JOIN = Metric("driftline_label_join_total", "counter", "rows", ("model", "case"),
     "What became of predictions and labels: joined, implicit, unlabelled, early, duplicate, contradiction, late, orphan, "
@@ -117,8 +119,8 @@ BUILD_INFO = Metric("driftline_build_info", "gauge", "1", ("version",),
 
 METRICS: tuple[Metric, ...] = (
     RECORDS, LAG, WATERMARK_LAG, PROCESS_SECONDS, BATCH_RECORDS, COMMIT_SECONDS, LAST_COMMIT, TASKS, REBALANCES, ABORTS, DROPPED,
-    DEAD_LETTERS, INVALID_VALUES, TIME_REPLACED, LABEL_JOIN, LABEL_DELAY, WAITING, DRIFT_EVENTS, SCORE, THRESHOLD, EFFECT_SIZE,
-    SUBJECTS_DRIFTED, SUBJECTS_MONITORED, DETECTION_DELAY, ALERTS, ALERT_TRANSITIONS, STATE_BYTES, REDIS_SECONDS, RECOVERIES,
+    DEAD_LETTERS, INVALID_VALUES, TIME_REPLACED, FEATURES_DROPPED, LABEL_JOIN, LABEL_DELAY, WAITING, DRIFT_EVENTS, SCORE, THRESHOLD,
+    EFFECT_SIZE, SUBJECTS_DRIFTED, SUBJECTS_MONITORED, DETECTION_DELAY, ALERTS, ALERT_TRANSITIONS, STATE_BYTES, REDIS_SECONDS, RECOVERIES,
     SERIES_LIMITED, BUILD_INFO,
 )
 

@@ -9,7 +9,7 @@ import pytest
 
 from driftline.schemas.dead_letter import DeadLetter
 from driftline.schemas.topics import DEAD_LETTERS
-from driftline.streams.task import Record
+from driftline.streams.task import Record, RestoredState
 from tests.ingest.streams import T0, Ingest, config, event, model, record
 
 
@@ -283,6 +283,27 @@ def test_undeclared_features_are_found_in_the_batch() -> None:
     assert batch.categorical["b"].codes.tolist() == [-1, 0, -1]
     assert batch.invalid is not None
     assert batch.invalid.tolist() == [[2, 2]]
+
+
+def test_names_of_undeclared_features_are_the_first_500_of_the_stream_in_any_cut() -> None:
+    conf = config(models={"fraud": {"segments": {"u700": {}}}})
+    records = [record(event(id=str(k), features={"amount": 1.5, f"u{k}": k, "kind": "x"}), k) for k in range(800)]
+    whole = Ingest(conf).take(*records)
+    first = Ingest(conf).take(*records[:300])
+    then = Ingest(conf, state=RestoredState(dict(first.task.checkpoint().blobs))).take(*records[300:])
+    for ingest in (whole, then):
+        names = {name for batch in ingest.observations() for name in (*batch.numeric_names, *batch.categorical)}
+        assert names <= {"amount", "kind", *(f"u{k}" for k in range(498))}
+    assert len(whole.observation().numeric_names) == 499
+    assert whole.counters.value("features_dropped", model="fraud") == 302 == then.counters.value("features_dropped", model="fraud")
+    segment = whole.observation().segments["u700"]
+    assert segment.values[segment.codes[700]] == "700"
+
+
+def test_a_name_of_a_feature_that_is_too_long_is_no_column() -> None:
+    ingest = Ingest(config(models={"fraud": {}})).take(record(event(features={"a": 1, "b" * 513: 2})))
+    assert ingest.observation().numeric_names == ["a"]
+    assert ingest.counters.value("features_dropped") == 1
 
 
 def test_undeclared_features_at_the_top_level_leave_out_what_is_mapped() -> None:

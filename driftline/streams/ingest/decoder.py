@@ -17,6 +17,7 @@ import msgspec
 
 from driftline.schemas.config import Config, PredictionSource
 from driftline.streams.ingest.mapping import name_values, parse_path, repair
+from driftline.streams.ingest.names import LearnedNames
 from driftline.streams.ingest.plan import RowPlan, compile_plan, from_record
 from driftline.streams.ingest.values import load_loosely, registry_schema_id, scalar_text
 from driftline.streams.task import Record
@@ -42,6 +43,7 @@ class ModelRows:
     ----------
     faults : (row, leaf index) pairs.
     tops : whole events, only where undeclared features stand at their top level.
+    learned : names of undeclared features, set by the task that keeps them.
     """
 
     plan: RowPlan
@@ -49,6 +51,7 @@ class ModelRows:
     records: list[Record] = field(default_factory=list)
     faults: list[tuple[int, int]] = field(default_factory=list)
     tops: list[dict[str, Any]] = field(default_factory=list)
+    learned: LearnedNames = field(default_factory=LearnedNames)
 
     def keep(self, wanted: Sequence[bool]) -> ModelRows:
         """The rows wanted."""
@@ -59,6 +62,7 @@ class ModelRows:
             list(compress(self.records, wanted)),
             [(place[row], leaf) for row, leaf in self.faults if wanted[row]],
             list(compress(self.tops, wanted)),
+            self.learned,
         )
 
 

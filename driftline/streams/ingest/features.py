@@ -24,16 +24,23 @@ from driftline.streams.task import Record
 
 Float64 = npt.NDArray[np.float64]
 
-
 @dataclass(slots=True)
 class FeatureColumns:
-    """Features of a batch; `invalid` holds (row, feature) pairs, `maps` the features by row where they are not declared."""
+    """Features of a batch.
+
+    Attributes
+    ----------
+    invalid : (row, feature) pairs.
+    maps : the features by row where they are not declared, those that are no columns among them.
+    dropped : values of features that are no columns, as their model has too many.
+    """
 
     numeric_names: list[str]
     numeric: Float64
     categorical: dict[str, Coded]
     invalid: list[tuple[int, int]] = field(default_factory=list)
     maps: list[dict[str, Any]] | None = None
+    dropped: int = 0
 
     def index(self) -> dict[str, int]:
         return {name: i for i, name in reversed(list(enumerate((*self.numeric_names, *self.categorical))))}
@@ -169,23 +176,32 @@ def _faults(features: FeaturePlan, faults: list[tuple[int, int]], out: FeatureCo
 
 
 def _dynamic(group: ModelRows) -> FeatureColumns:
-    """Undeclared features: the names of this batch, sorted, so that the same rows in another cut have the same names."""
+    """Undeclared features, by whatever names they have."""
     features = group.plan.features
     if features.slot is None:
-        maps = [_top_level(features, found) for found in group.tops]
+        sent = [_top_level(features, found) for found in group.tops]
     else:
-        maps = [m if isinstance(m, dict) else name_values(m) if m else {} for m in features.slot.column(group.rows, group.records)]
+        sent = [m if isinstance(m, dict) else name_values(m) if m else {} for m in features.slot.column(group.rows, group.records)]
+    maps = group.learned.admit(sent)
+    out = _columns_of(maps)
+    out.maps = sent
+    out.dropped = 0 if maps is sent else sum(map(len, sent)) - sum(map(len, maps))
+    return out
+
+
+def _columns_of(maps: list[dict[str, Any]]) -> FeatureColumns:
+    """The names of this batch, sorted, so that the same rows in another cut have the same names."""
     names = sorted(set(chain.from_iterable(maps)))
     n = len(maps)
     if names and all(len(m) == len(names) for m in maps):
         ordered = [list(map(m.__getitem__, names)) for m in maps]
         if not {type(v) for values in ordered for v in values} - {float, int, bool}:
-            return FeatureColumns(names, numbers(list(chain.from_iterable(ordered))).reshape(n, len(names)), {}, maps=maps)
+            return FeatureColumns(names, numbers(list(chain.from_iterable(ordered))).reshape(n, len(names)), {})
     columns = {name: [m.get(name) for m in maps] for name in names}
     kinds = {name: set(map(type, column)) for name, column in columns.items()}
     categorical = [name for name in names if str in kinds[name]]
     numeric = [name for name in names if kinds[name] & {float, int, bool} or name not in categorical]
-    out = FeatureColumns(numeric, np.full((n, len(numeric)), math.nan), {}, maps=maps)
+    out = FeatureColumns(numeric, np.full((n, len(numeric)), math.nan), {})
     for i, name in enumerate(numeric):
         out.numeric[:, i] = numbers([v if not isinstance(v, str) else None for v in columns[name]])
     for name in categorical:

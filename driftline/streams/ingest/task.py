@@ -24,6 +24,7 @@ from driftline.streams.ingest.counters import Counters
 from driftline.streams.ingest.dead_letters import dead_letter
 from driftline.streams.ingest.decoder import DecodedBatch, PredictionDecoder, Refused
 from driftline.streams.ingest.labels import LabelDecoder
+from driftline.streams.ingest.names import LearnedNames
 from driftline.streams.ingest.predictions import Predictions, read_predictions
 from driftline.streams.observation import Coded, Observations, encode
 from driftline.streams.partitioner import partition_for
@@ -58,7 +59,8 @@ class Targets:
 class IngestTask:
     """What all sources share: time, sequence numbers, dead letters, ticks. Subclasses say what a record is.
 
-    State: the running maximum of record times, and the last sequence number for each observations partition.
+    State: the running maximum of record times, the last sequence number for each observations partition, and by model the
+    names of undeclared features.
     """
 
     stream: str
@@ -74,6 +76,7 @@ class IngestTask:
         self._next_offset: int | None = None
         self._time_ms = -1
         self._seq: dict[str, int] = {}
+        self._learned: dict[str, LearnedNames] = {}
         self._sent_ms: dict[int, int] = {}
         self._ticked_ms = -1
         self._wall_ms: int | None = None
@@ -82,6 +85,7 @@ class IngestTask:
         if (blob := state.blobs.get(_STATE)) is not None:
             held: dict[str, Any] = orjson.loads(blob)
             self._time_ms, self._seq = held["time_ms"], held["seq"]
+            self._learned = {model: LearnedNames(names) for model, names in held.get("learned", {}).items()}
 
     def process(self, records: Mapping[PartitionId, Sequence[Record]]) -> list[Output]:
         batch = records.get(self._partition, ())
@@ -122,7 +126,9 @@ class IngestTask:
         if not self._dirty:
             return StateDelta()
         self._dirty = False
-        return StateDelta({_STATE: orjson.dumps({"v": STATE_VERSION, "time_ms": self._time_ms, "seq": self._seq})})
+        learned = {model: names.export() for model, names in self._learned.items()}
+        held = {"v": STATE_VERSION, "time_ms": self._time_ms, "seq": self._seq, "learned": learned}
+        return StateDelta({_STATE: orjson.dumps(held)})
 
     def committed(self) -> None:
         """Nothing to remove."""
@@ -183,6 +189,7 @@ class PredictionTask(IngestTask):
         self._unknown(decoded, refused)
         taken: list[Predictions] = []
         for group in decoded.models:
+            group.learned = self._learned.setdefault(group.plan.name, LearnedNames())
             rows = read_predictions(group, refused, max_age=self._max_age, max_skew=self._max_skew, clip_ms=clip_ms)
             if rows is not None:
                 taken.append(rows)
@@ -205,6 +212,8 @@ class PredictionTask(IngestTask):
         self._count("ok", len(rows))
         if rows.replaced:
             self._counters.increment("time_replaced", {"model": rows.plan.name}, rows.replaced)
+        if rows.features.dropped:
+            self._counters.increment("features_dropped", {"model": rows.plan.name}, rows.features.dropped)
         if faults := len(rows.features.invalid) + rows.invalid_fields:
             self._counters.increment("invalid_values", {"model": rows.plan.name}, faults)
 
