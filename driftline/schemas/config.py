@@ -176,7 +176,7 @@ class Feature(Section):
 class Segment(Section):
     """One segment key: a feature's name or a path; the top `max` values get series of their own."""
 
-    path: str | None = Field(None, description="default: the feature of this name, else the event's field of this name")
+    path: str | None = Field(None, description="default: the feature of this name, else the event's field of this name, else segments.NAME, where driftline.publish sends it")
     max: int = Field(50, ge=1, le=10_000, description="values with series of their own; the rest share other")
     sensitive: bool = Field(False, description="only keyed hashes of the values appear")
 

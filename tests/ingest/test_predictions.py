@@ -323,6 +323,27 @@ def test_segments_come_from_features_or_paths() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("features", [{"amount": {"kind": "numeric"}}, None])
+@pytest.mark.parametrize("topic_path", ["model", "const:fraud"])
+def test_segments_come_from_where_the_publisher_sends_them(features: object, topic_path: str) -> None:
+    conf = config(models={"fraud": {"features": features, "segments": {"shop": {}, "channel": {}}}}, fields={"model": topic_path})
+    sent = {"id": "t", "time": T0, "model": "fraud", "features": {"amount": 1.0}, "score": 0.5}
+    events = [
+        {**sent, "segments": {"shop": "north", "channel": "web"}}, {**sent, "shop": "top", "segments": {"shop": "low"}},
+        sent, {**sent, "segments": None}, {**sent, "segments": "none", "channel": "app"},
+    ]  # fmt: skip
+    batch = Ingest(conf).take(*(record(value, n) for n, value in enumerate(events))).observation()
+    found = {key: [column.values[c] if c >= 0 else None for c in column.codes.tolist()] for key, column in batch.segments.items()}
+    assert found == {"shop": ["north", "top", None, None, None], "channel": ["web", None, None, None, "app"]}
+
+
+@pytest.mark.parametrize("segments", [{"segments": {}, "shop": {}}, {"mine": {"path": "segments"}, "shop": {}}])
+def test_a_field_of_the_users_own_named_segments_is_still_read(segments: dict[str, object]) -> None:
+    conf = config(models={"fraud": {**model(amount="numeric"), "segments": segments}})
+    batch = Ingest(conf).take(record(event(segments="a", shop="b"))).observation()
+    assert {key: column.values for key, column in batch.segments.items()} == {next(iter(segments)): ["a"], "shop": ["b"]}
+
+
 def test_a_multiclass_score_gives_class_confidence_and_entropy() -> None:
     conf = config(models={"fraud": {**model(amount="numeric"), "task": "multiclass", "classes": ["cat", "dog"]}})
     scores = [{"dog": 0.75, "cat": 0.25}, [0.5, 0.5], 0.9, None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -65,6 +65,8 @@ class RowPlan:
     slots: dict[str, Slot]
     segments: dict[str, Slot | str]
     """By segment key: a slot, or the name of the declared feature it is."""
+    published: dict[str, Slot]
+    """By segment key without a path: where the publisher sends it, under ``segments``; read where there is nothing else."""
     features: FeaturePlan
     type: type[msgspec.Struct]
 
@@ -72,6 +74,8 @@ class RowPlan:
         """The row of a loosely decoded event."""
         return repair(self.mapped.root, found, invalid)
 
+
+_PUBLISHED: Final = "segments"
 
 _SLOTS: tuple[tuple[str, Kind], ...] = (
     ("id", "any"), ("time", "any"), ("version", "any"), ("score", "number"), ("class_", "any"),
@@ -100,10 +104,11 @@ def compile_plan(name: str, model: Model, fields: Fields, *, tag_field: str | No
             segments[key] = key
         else:
             segments[key] = _slot(mapped, segment.path or key, "any")
+    published = _published(mapped, [key for key, where in segments.items() if isinstance(where, Slot) and model.segments[key].path is None])
     if features.mode == "root":
         features.mapped = frozenset(mapped.root.children) | ({tag_field} if tag_field else set()) | _top_key(fields.model)
     kind_of_row = mapped.build("Row", tag_field=tag_field, tag=name if tag_field else None)
-    plan = RowPlan(name, model, fields, mapped, slots, segments, features, kind_of_row)
+    plan = RowPlan(name, model, fields, mapped, slots, segments, published, features, kind_of_row)
     _bind(plan)
     return plan
 
@@ -125,6 +130,17 @@ def from_record(path: Path, record: Record) -> str | None:
 def _top_key(text: str) -> frozenset[str]:
     path = parse_path(text)
     return frozenset(path.parts[:1])
+
+
+def _published(mapped: Mapped, keys: Sequence[str]) -> dict[str, Slot]:
+    out: dict[str, Slot] = {}
+    for key in keys:
+        try:
+            out[key] = Slot(Path("json", (_PUBLISHED, key)), mapped.leaf((_PUBLISHED, key), "any"))
+        except ValueError:
+            # Somebody's own "segments" is a value, or holds an object of this name.
+            continue
+    return out
 
 
 def _slot(mapped: Mapped, text: str, kind: Kind) -> Slot:
@@ -167,7 +183,8 @@ def _leaf_kind(kind: str) -> Kind:
 
 
 def _bind(plan: RowPlan) -> None:
-    slots = [*plan.slots.values(), *plan.features.apart.values(), *(s for s in plan.segments.values() if isinstance(s, Slot))]
+    slots = [*plan.slots.values(), *plan.published.values(), *plan.features.apart.values()]
+    slots += [s for s in plan.segments.values() if isinstance(s, Slot)]
     if plan.features.slot is not None:
         slots.append(plan.features.slot)
     for slot in slots:

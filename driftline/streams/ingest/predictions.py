@@ -166,6 +166,9 @@ def _segments(plan: RowPlan, group: ModelRows, features: FeatureColumns) -> dict
             values = where.column(group.rows, group.records)
             if features.maps is not None and plan.model.segments[key].path is None:
                 values = [m[key] if m.get(key) is not None else v for m, v in zip(features.maps, values, strict=True)]
+            if (published := plan.published.get(key)) is not None and None in values:
+                sent = published.column(group.rows, group.records)
+                values = [s if v is None else v for v, s in zip(values, sent, strict=True)]
             out[key] = texts(values)
         elif where in features.categorical:
             out[key] = features.categorical[where]
