@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from driftline.streams.errors import AwayError, StreamError
+from driftline.streams.errors import StreamError
 from driftline.streams.wiring import join_names, make_detect, make_ingest, make_join, topics_of, worker_port
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _run_tasks(name: str, config: Config, options: WorkerOptions, metrics: Metri
     live_since_ms = _live_since_ms(config, cluster, url) if options.time == "wall" else 0
     cluster = read_cluster(admin, topics_of(name, config), live_since_ms=live_since_ms)
     store = open_store(config)
-    processor = _processor(name, config, cluster, Counts(metrics), options, url)
+    processor = _processor(name, config, cluster, Counts(metrics), options, url, store.token_of)
     runner = Runner(
         processor,
         config,
@@ -106,7 +106,9 @@ def _run_tasks(name: str, config: Config, options: WorkerOptions, metrics: Metri
     return 0
 
 
-def _processor(name: str, config: Config, cluster: Cluster, counts: Counts, options: WorkerOptions, url: str) -> Processor:
+def _processor(
+    name: str, config: Config, cluster: Cluster, counts: Counts, options: WorkerOptions, url: str, token_of: Callable[[str], str]
+) -> Processor:
     if name == "ingest":
         return make_ingest(config, cluster, counts)
     if name == "detect":
@@ -119,7 +121,7 @@ def _processor(name: str, config: Config, cluster: Cluster, counts: Counts, opti
     age = options.age or 0
     group = f"{config.kafka.group_prefix}.{join_names(config)[age]}"
     root = f"{config.redis.key_prefix}:{config.environment}:{cluster.cluster_id or 'unknown'}:{group}"
-    return make_join(config, cluster, counts, RedisCaches(url, root, config.kafka.transaction_timeout / 3_000), age)
+    return make_join(config, cluster, counts, RedisCaches(url, root, config.kafka.transaction_timeout / 3_000, token_of), age)
 
 
 class RedisCaches:
@@ -128,31 +130,27 @@ class RedisCaches:
     Parameters
     ----------
     root : what the keys of all tasks of the group begin with, as the state store names them.
+    token_of : the token that this worker's state store claimed an owner key with. What stands in Redis may be a rival's.
     """
 
-    def __init__(self, url: str, root: str, timeout_seconds: float) -> None:
+    def __init__(self, url: str, root: str, timeout_seconds: float, token_of: Callable[[str], str]) -> None:
         import redis
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
         self._root = root
+        self._token_of = token_of
         self._client: Any = redis.Redis.from_url(
             url, socket_timeout=timeout_seconds, socket_connect_timeout=timeout_seconds, retry=Retry(NoBackoff(), 0), retry_on_error=[]
         )
 
     def __call__(self, task: str) -> LabelCache:
-        """The cache of a task that this worker has just claimed: the owner that stands there is this worker."""
-        import redis
-
+        """The cache of a task that this worker has claimed."""
         from driftline.streams.join.redis_cache import RedisLabelCache
 
         key = f"{{{self._root}:{task}}}"
         owner_key = f"{key}:owner"
-        try:
-            owner: bytes = self._client.get(owner_key) or b""
-        except redis.RedisError as error:
-            raise AwayError(f"redis: label cache: {error}") from error
-        return RedisLabelCache(self._client, key, owner_key=owner_key, token=owner.split(b" ")[0].decode() or None)
+        return RedisLabelCache(self._client, key, owner_key=owner_key, token=self._token_of(owner_key))
 
 
 def _live_since_ms(config: Config, cluster: Cluster, url: str) -> int:

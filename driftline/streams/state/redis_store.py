@@ -37,6 +37,7 @@ class RedisStore:
 
     def __init__(self, url: str, *, timeout_seconds: float = 5.0) -> None:
         self._run_id: str | None = None
+        self._tokens: dict[str, str] = {}
         self._client: Any = redis.Redis.from_url(
             url,
             socket_timeout=timeout_seconds,
@@ -61,7 +62,12 @@ class RedisStore:
 
     def claim(self, owner_key: str, head_key: str, token: str, epoch_floor: int) -> Claim:
         _, epoch, head = self._run([owner_key, head_key], ["claim", token, epoch_floor])
+        self._tokens[owner_key] = token
         return Claim(int(epoch), head.decode())
+
+    def token_of(self, owner_key: str) -> str:
+        """The token this worker claimed a task with, whoever owns it now; for others that write beside its state."""
+        return self._tokens[owner_key]
 
     def head(self, head_key: str) -> str:
         return (self.read([head_key])[0] or b"").decode()
