@@ -25,7 +25,7 @@ Ids = npt.NDArray[np.void]
 
 ID_BYTES: Final = 16
 ID_TYPE: Final = np.dtype("V16")
-MAGIC: Final = b"DLB\x01"
+MAGIC: Final = b"DLB\x02"
 _HEAD: Final = struct.Struct("<4sI")
 _NARROW: Final = (np.dtype("<u1"), np.dtype("<u2"), np.dtype("<u4"))
 
@@ -58,6 +58,8 @@ class WaitingBlock:
     ----------
     tick_ms : how far the source partition has come, this block included.
     ids : shape (n,), xxh3-128 digests of the canonical ids.
+    seen_ms : shape (n,), the running maximum of the source partition's times at the row, ticks included: unlike `tick_ms`
+        it does not depend on where batches were cut.
     segments : per segment key; -1 where the row's model does not have it.
     probabilities : by model.
     """
@@ -67,6 +69,7 @@ class WaitingBlock:
     ids: Ids = field(default_factory=lambda: np.empty(0, ID_TYPE))
     offset: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
     record_ms: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
+    seen_ms: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
     time_ms: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
     model: Coded = field(default_factory=lambda: Coded(np.empty(0, np.int32), []))
     score: Float64 = field(default_factory=lambda: np.empty(0, np.float64))
@@ -82,13 +85,14 @@ class WaitingBlock:
 
 @dataclass(slots=True)
 class LabelBlock:
-    """Labels of one source partition; `value` is NaN where the label is a text."""
+    """Labels of one source partition; `seen_ms` as in a waiting block, `value` is NaN where the label is a text."""
 
     source: tuple[str, int]
     tick_ms: int
     ids: Ids = field(default_factory=lambda: np.empty(0, ID_TYPE))
     offset: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
     record_ms: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
+    seen_ms: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
     time_ms: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
     value: Float64 = field(default_factory=lambda: np.empty(0, np.float64))
     text: Coded | None = None
@@ -105,6 +109,7 @@ def encode_waiting(block: WaitingBlock) -> bytes:
         out.raw("ids", block.ids)
         out.integers("offset", block.offset)
         out.integers("record_ms", block.record_ms)
+        out.integers("seen_ms", block.seen_ms - block.record_ms)
         out.integers("time_ms", block.time_ms - block.record_ms)
         out.coded("model", block.model)
         out.floats("score", block.score)
@@ -127,6 +132,7 @@ def encode_labels(block: LabelBlock) -> bytes:
         out.raw("ids", block.ids)
         out.integers("offset", block.offset)
         out.integers("record_ms", block.record_ms)
+        out.integers("seen_ms", block.seen_ms - block.record_ms)
         out.integers("time_ms", block.time_ms - block.record_ms)
         out.floats("value", block.value)
         out.optional_coded("text", block.text)
@@ -155,6 +161,7 @@ def decode_waiting(value: bytes) -> WaitingBlock:
         elif prefix != "rows":
             setattr(block, name, column)
     if len(block):
+        block.seen_ms = block.seen_ms + block.record_ms
         block.time_ms = block.time_ms + block.record_ms
     return block
 
@@ -171,6 +178,7 @@ def decode_labels(value: bytes) -> LabelBlock:
     for name, (column, extra) in columns.items():
         setattr(block, name, Coded(column, extra["values"]) if name in ("text", "model") else column)
     if len(block):
+        block.seen_ms = block.seen_ms + block.record_ms
         block.time_ms = block.time_ms + block.record_ms
     return block
 

@@ -39,6 +39,7 @@ def test_a_waiting_block_comes_back_bit_for_bit(data: st.DataObject, n: int) -> 
     block.ids = np.frombuffer(data.draw(st.binary(min_size=16 * n, max_size=16 * n)), ID_TYPE)
     block.offset = np.array(column(st.integers(0, 2**62)), np.int64)
     block.record_ms = np.array(column(st.integers(0, 2**50)), np.int64)
+    block.seen_ms = np.array(column(st.integers(0, 2**50)), np.int64)
     block.time_ms = np.array(column(st.integers(0, 2**50)), np.int64)
     block.score = np.array(column(st.floats()), np.float64)
     block.model = coded(["m"] * n)
@@ -48,7 +49,7 @@ def test_a_waiting_block_comes_back_bit_for_bit(data: st.DataObject, n: int) -> 
     block.probabilities = {"m": ClassProbabilities(["x", "y"], rows, np.tile([0.25, 0.75], (len(rows), 1)))}
     back = decode_waiting(encode_waiting(block))
     assert (back.source, back.tick_ms, len(back)) == (("t", 3), block.tick_ms, n)
-    for name in ("ids", "offset", "record_ms", "time_ms", "score"):
+    for name in ("ids", "offset", "record_ms", "seen_ms", "time_ms", "score"):
         assert getattr(back, name).tobytes() == getattr(block, name).tobytes(), name
     assert back.version is not None
     assert block.version is not None
@@ -65,8 +66,8 @@ def test_what_is_no_waiting_block_is_refused(value: bytes) -> None:
 
 
 def test_a_newer_version_is_refused_by_name() -> None:
-    newer = b"DLB\x02" + encode_labels(LabelBlock(("t", 0), 5))[4:]
-    with pytest.raises(BlockError, match="version 2"):
+    newer = b"DLB\x03" + encode_labels(LabelBlock(("t", 0), 5))[4:]
+    with pytest.raises(BlockError, match="version 3"):
         decode_labels(newer)
 
 
@@ -74,7 +75,7 @@ def test_a_newer_version_is_refused_by_name() -> None:
 @given(st.integers(0, 400))
 def test_a_block_cut_short_is_refused(cut: int) -> None:
     n = np.arange(10)
-    block = LabelBlock(("t", 0), 5, np.frombuffer(bytes(range(160)), ID_TYPE), n * 7, n * 343, n * 16_807, n.astype(np.float64))
+    block = LabelBlock(("t", 0), 5, np.frombuffer(bytes(range(160)), ID_TYPE), n * 7, n * 343, n * 343, n * 16_807, n.astype(np.float64))
     whole = encode_labels(block)
     if cut < len(whole):
         with pytest.raises(BlockError):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import xxhash
 
 from driftline.schemas.config import Config
@@ -20,6 +21,7 @@ from driftline.streams.task import FINAL_MS, MemoryRecord, Output, PartitionId, 
 
 T0 = 1_760_000_000_000
 AGE = 10_000
+Int64 = npt.NDArray[np.int64]
 WAITING, LABELS = ("driftline.waiting", 0), ("driftline.labels", 0)
 
 
@@ -57,6 +59,7 @@ class Logs:
     waiting: list[MemoryRecord] = field(default_factory=list)
     labels: list[MemoryRecord] = field(default_factory=list)
     sent: dict[str, int] = field(default_factory=lambda: {"waiting": 0, "labels": 0})
+    reached: dict[PartitionId, int] = field(default_factory=dict)
 
     def predict(
         self, *rows: tuple[str, float], tick: float | None = None, models: Sequence[str] = (), score: float = 0.5, partition: int = 0
@@ -71,8 +74,10 @@ class Logs:
             n = len(rows)
             block.ids = ids([name for name, _ in rows])
             block.offset, block.record_ms, block.time_ms = np.arange(first, first + n), times, times
+            block.seen_ms = self._seen(block.source, times)
             block.model = code(list(models) or ["fraud"] * n)
             block.score = np.full(n, score)
+        self._tell(block.source, block.tick_ms)
         self.waiting.append(_record(WAITING, len(self.waiting), encode_waiting(block)))
         return self
 
@@ -86,18 +91,27 @@ class Logs:
             n = len(rows)
             block.ids = ids([name for name, _, _ in rows])
             block.offset, block.record_ms, block.time_ms = np.arange(first, first + n), times, times
+            block.seen_ms = self._seen(block.source, times)
             values = [value for _, _, value in rows]
             block.value = np.array([np.nan if isinstance(v, str) else float(v) for v in values])  # type: ignore[arg-type]
             if any(isinstance(v, str) for v in values):
                 block.text = texts([v if isinstance(v, str) else None for v in values])
             if model is not None:
                 block.model = code([model] * n)
+        self._tell(block.source, block.tick_ms)
         self.labels.append(_record(LABELS, len(self.labels), encode_labels(block)))
         return self
 
     def tick(self, time: float | None, source: str = "labels") -> Logs:
         """An empty label block; None = the input has ended."""
         return self.label(tick=time if time is not None else float("inf"), source=source)
+
+    def _seen(self, source: PartitionId, times: Int64) -> Int64:
+        return np.maximum(np.maximum.accumulate(times), self.reached.get(source, -1))
+
+    def _tell(self, source: PartitionId, tick_ms: int) -> None:
+        if tick_ms < FINAL_MS:
+            self.reached[source] = max(self.reached.get(source, -1), tick_ms)
 
     def end(self) -> Logs:
         self.predict(tick=float("inf"))

@@ -35,10 +35,10 @@ def cache(request: pytest.FixtureRequest) -> LabelCache:
 def facts(times: list[int], offset: int = 0, labels: list[str] | None = None) -> list[bytes]:
     n = len(times)
     at = np.array(times, np.int64)
-    block = LabelBlock(("labels", 0), 0, ids(["x"] * n), np.arange(offset, offset + n), at, at, np.ones(n))
+    block = LabelBlock(("labels", 0), 0, ids(["x"] * n), np.arange(offset, offset + n), at, at, at, np.ones(n))
     if labels is not None:
         block.text = texts(labels)
-    return facts_of(block, offset, 0, np.zeros(n, np.bool_))
+    return facts_of(block, offset, np.zeros(n, np.bool_))
 
 
 def keys(*names: str) -> list[bytes]:

@@ -56,7 +56,9 @@ def waiting_blocks(groups: Sequence[Predictions], source: PartitionId, tick_ms: 
 
 def label_blocks(rows: LabelRows, source: PartitionId, tick_ms: int, partitions: int) -> dict[int, LabelBlock]:
     """One block for each target partition that has rows."""
-    whole = LabelBlock(source, tick_ms, rows.ids, rows.offset, rows.record_ms, rows.time_ms, rows.value, rows.text, rows.model)
+    whole = LabelBlock(
+        source, tick_ms, rows.ids, rows.offset, rows.record_ms, rows.seen_ms, rows.time_ms, rows.value, rows.text, rows.model
+    )
     return {partition: _take_labels(whole, own) for partition, own in _split(partition_of(rows.ids, partitions), partitions)}
 
 
@@ -74,6 +76,7 @@ def _together(groups: Sequence[Predictions], source: PartitionId, tick_ms: int) 
     block.ids = _joined([group.ids for group in groups])
     block.offset = _joined([group.offset for group in groups])
     block.record_ms = _joined([group.record_ms for group in groups])
+    block.seen_ms = _joined([group.seen_ms for group in groups])
     block.time_ms = _joined([group.time_ms for group in groups])
     block.model = Coded(np.repeat(np.arange(len(groups), dtype=np.int32), sizes), [group.plan.name for group in groups])
     block.score = _joined([_score(group) for group in groups])
@@ -119,7 +122,8 @@ def _texts(parts: list[Coded | None], sizes: list[int]) -> Coded | None:
 
 
 def _take(block: WaitingBlock, rows: Int64) -> WaitingBlock:
-    out = WaitingBlock(block.source, block.tick_ms, block.ids[rows], block.offset[rows], block.record_ms[rows], block.time_ms[rows])
+    out = WaitingBlock(block.source, block.tick_ms, block.ids[rows], block.offset[rows])
+    out.record_ms, out.seen_ms, out.time_ms = block.record_ms[rows], block.seen_ms[rows], block.time_ms[rows]
     out.model = _code_at(block.model, rows)
     out.score = block.score[rows]
     out.version = None if block.version is None else _code_at(block.version, rows)
@@ -148,8 +152,9 @@ def _classes_in_use(vectors: ClassProbabilities) -> ClassProbabilities:
 
 def _take_labels(block: LabelBlock, rows: Int64) -> LabelBlock:
     return LabelBlock(
-        block.source, block.tick_ms, block.ids[rows], block.offset[rows], block.record_ms[rows], block.time_ms[rows], block.value[rows],
-        None if block.text is None else _code_at(block.text, rows), None if block.model is None else _code_at(block.model, rows),
+        block.source, block.tick_ms, block.ids[rows], block.offset[rows], block.record_ms[rows], block.seen_ms[rows], block.time_ms[rows],
+        block.value[rows], None if block.text is None else _code_at(block.text, rows),
+        None if block.model is None else _code_at(block.model, rows),
     )  # fmt: skip
 
 

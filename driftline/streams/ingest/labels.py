@@ -17,6 +17,7 @@ from driftline.streams.ingest.decoder import Refused, decode_all, read_loosely
 from driftline.streams.ingest.mapping import Kind, Mapped, parse_path, repair
 from driftline.streams.ingest.plan import Slot
 from driftline.streams.ingest.predictions import digests
+from driftline.streams.ingest.times import RecordTimes
 from driftline.streams.ingest.values import NO_TIME, canonical_id, number, numbers, texts, times_ms
 from driftline.streams.observation import Coded
 from driftline.streams.task import Record
@@ -27,11 +28,15 @@ Int64 = npt.NDArray[np.int64]
 
 @dataclass(slots=True)
 class LabelRows:
-    """Labels of one source partition in offset order; `value` is NaN where the label is a text."""
+    """Labels of one source partition in offset order; `value` is NaN where the label is a text.
+
+    `seen_ms` is the running maximum of the source partition's times, ticks included: what the join takes as their time.
+    """
 
     ids: Ids
     offset: Int64
     record_ms: Int64
+    seen_ms: Int64
     time_ms: Int64
     value: Float64
     text: Coded | None
@@ -65,14 +70,14 @@ class LabelDecoder:
             slot.bind()
         self._decode = msgspec.json.Decoder(kind_of_row).decode
 
-    def decode(self, records: Sequence[Record], *, clip_ms: int | None = None) -> tuple[LabelRows | None, list[Refused]]:
+    def decode(self, records: Sequence[Record], times: RecordTimes) -> tuple[LabelRows | None, list[Refused]]:
         """Every record is a row or refused; a label without a value is refused too, for nothing can be joined."""
         refused: list[Refused] = []
         decoded = decode_all(self._decode, [record.value() for record in records])
         found = _Rows(decoded, list(records))
         if any(row is None for row in decoded):
             found = self._slow(decoded, records, refused)
-        rows = self._columns(found, refused, clip_ms)
+        rows = self._columns(found, refused, times)
         refused.sort(key=lambda item: item.record.offset())
         return rows, refused
 
@@ -94,7 +99,7 @@ class LabelDecoder:
             out.records.append(record)
         return out
 
-    def _columns(self, found: _Rows, refused: list[Refused], clip_ms: int | None) -> LabelRows | None:
+    def _columns(self, found: _Rows, refused: list[Refused], times: RecordTimes) -> LabelRows | None:
         columns = {name: slot.column(found.rows, found.records) for name, slot in self._slots.items()}
         ids = columns["id"]
         canonical: list[str | None] = ids if set(map(type, ids)) == {str} and all(ids) else [canonical_id(v) for v in ids]
@@ -104,21 +109,20 @@ class LabelDecoder:
         if bad:
             keep = [i for i in range(len(ids)) if i not in bad]
             found = _Rows([found.rows[i] for i in keep], [found.records[i] for i in keep])
-            return self._columns(found, refused, clip_ms)
+            return self._columns(found, refused, times)
         if not ids:
             return None
-        recorded = np.array(record_ms, np.int64)
-        if clip_ms is not None:
-            recorded = np.minimum(recorded, clip_ms)
-        recorded = np.where(recorded < 0, stated, recorded)
+        at = times.rows(found.records)
+        recorded = np.where(times.record_ms[at] < 0, stated, times.record_ms[at])
         time_ms = np.where(stated == NO_TIME, recorded, stated)
         values = columns["value"]
         texts_only = [v if isinstance(v, str) else None for v in values] if str in set(map(type, values)) else None
         model = columns.get("model")
         return LabelRows(
             ids=digests([text for text in canonical if text is not None]),
-            offset=np.array([record.offset() for record in found.records], np.int64),
+            offset=times.offset[at],
             record_ms=recorded,
+            seen_ms=np.maximum(times.seen_ms[at], recorded),
             time_ms=time_ms,
             value=numbers(values if texts_only is None else [None if isinstance(v, str) else v for v in values]),
             text=None if texts_only is None else texts(texts_only),

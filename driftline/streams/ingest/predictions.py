@@ -15,6 +15,7 @@ from driftline.streams.ingest.decoder import ModelRows, Refused
 from driftline.streams.ingest.features import FeatureColumns, read_features
 from driftline.streams.ingest.plan import RowPlan, Slot
 from driftline.streams.ingest.scores import read_scores
+from driftline.streams.ingest.times import RecordTimes
 from driftline.streams.ingest.values import NO_TIME, canonical_id, numbers, scalar_text, texts, times_ms
 from driftline.streams.observation import Coded
 
@@ -28,7 +29,9 @@ class Predictions:
 
     Attributes
     ----------
-    replaced : rows whose event time was implausible or unreadable, so that record time stands in its place.
+    seen_ms : shape (n,), the running maximum of the source partition's times, ticks included.
+    replaced : rows whose event time was implausible or unreadable, so that record time stands in its place, and rows
+        whose record time was set back.
     classes, probabilities : multi-class score vectors, shape (n, len(classes)); NaN where a row has none.
     """
 
@@ -36,6 +39,7 @@ class Predictions:
     ids: Ids
     offset: Int64
     record_ms: Int64
+    seen_ms: Int64
     time_ms: Int64
     replaced: int
     features: FeatureColumns
@@ -56,28 +60,22 @@ class Predictions:
         return len(self.offset)
 
 
-def read_predictions(group: ModelRows, refused: list[Refused], *, max_age: int, max_skew: int, clip_ms: int | None) -> Predictions | None:
-    """The columns of a model's rows; rows without a usable id or any time go to `refused`.
-
-    Parameters
-    ----------
-    clip_ms : record times beyond are set to it; None = no wall clock is known.
-    """
+def read_predictions(group: ModelRows, refused: list[Refused], times: RecordTimes, *, max_age: int, max_skew: int) -> Predictions | None:
+    """The columns of a model's rows; rows without a usable id or any time go to `refused`."""
     plan = group.plan
     ids = _ids(group, refused)
     if not group.rows:
         return None
     rows, records = group.rows, group.records
-    record_ms = np.array([record.timestamp()[1] for record in records], np.int64)
-    if clip_ms is not None and (record_ms > clip_ms).any():
-        record_ms = np.minimum(record_ms, clip_ms)
+    at = times.rows(records)
+    record_ms = times.record_ms[at]
     time_slot = plan.slots.get("time")
     stated = record_ms if time_slot is None else times_ms(time_slot.column(rows, records), plan.fields.time_unit)
     timeless = (record_ms < 0) & (stated == NO_TIME)
     if timeless.any():
         refused += [Refused(records[i], "time", "neither a record time nor an event time") for i in np.flatnonzero(timeless)]
         kept = group.keep((~timeless).tolist())
-        return read_predictions(kept, refused, max_age=max_age, max_skew=max_skew, clip_ms=clip_ms)
+        return read_predictions(kept, refused, times, max_age=max_age, max_skew=max_skew)
     record_ms = np.where(record_ms < 0, stated, record_ms)
     plausible = (stated >= record_ms - max_age) & (stated <= record_ms + max_skew)
     time_ms = np.where(plausible, stated, record_ms)
@@ -85,10 +83,11 @@ def read_predictions(group: ModelRows, refused: list[Refused], *, max_age: int, 
     scores = read_scores(plan, _column(plan, "score", group), _column(plan, "class_", group))
     feature_leaves = {leaf.index for leaf in plan.features.leaves.values()}
     return Predictions(
-        plan=plan, ids=ids, offset=np.array([record.offset() for record in records], np.int64), record_ms=record_ms, time_ms=time_ms,
-        replaced=int(len(rows) - np.count_nonzero(plausible)), features=features, segments=_segments(plan, group, features),
-        version=_text(plan, "version", group), class_=scores.class_, score=scores.score, confidence=scores.confidence,
-        entropy=scores.entropy, classes=scores.classes, probabilities=scores.probabilities,
+        plan=plan, ids=ids, offset=times.offset[at], record_ms=record_ms, seen_ms=np.maximum(times.seen_ms[at], record_ms),
+        time_ms=time_ms, replaced=int(np.count_nonzero(~plausible | times.replaced[at])),
+        features=features, segments=_segments(plan, group, features), version=_text(plan, "version", group),
+        class_=scores.class_, score=scores.score, confidence=scores.confidence, entropy=scores.entropy,
+        classes=scores.classes, probabilities=scores.probabilities,
         latency_ms=_number(plan, "latency_ms", group), error=_errors(plan, group), weight=_number(plan, "weight", group),
         invalid_fields=sum(leaf not in feature_leaves for _, leaf in group.faults),
     )  # fmt: skip

@@ -26,6 +26,7 @@ from driftline.streams.ingest.decoder import DecodedBatch, PredictionDecoder, Re
 from driftline.streams.ingest.labels import LabelDecoder
 from driftline.streams.ingest.names import LearnedNames
 from driftline.streams.ingest.predictions import Predictions, read_predictions
+from driftline.streams.ingest.times import RecordTimes, judge, pack_record, unpack_record
 from driftline.streams.observation import Coded, Observations, encode
 from driftline.streams.partitioner import partition_for
 from driftline.streams.task import FINAL_MS, Idle, Output, PartitionId, Record, RestoredState, StateDelta
@@ -34,8 +35,11 @@ STATE_VERSION: Final = 1
 _STATE: Final = "ingest"
 _TICK_EVERY_MS: Final = 1_000
 _BATCH_ROWS_MAX: Final = 20_000
-# A record time this far beyond the last wall tick is a broken clock, not a batch that waited for its turn.
-_AHEAD_MS: Final = 3_600_000
+# Beyond the last wall tick: its grace, its age of a second, and clocks that are not quite together. More is a broken clock.
+_AHEAD_MS: Final = 5_000
+_LABEL_SKEW_MS: Final = 600_000
+# Below this, candidates would be the rule: records of a busy minute come in any order.
+_SKEW_MS_MIN: Final = 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +63,8 @@ class Targets:
 class IngestTask:
     """What all sources share: time, sequence numbers, dead letters, ticks. Subclasses say what a record is.
 
-    State: the running maximum of record times, the last sequence number for each observations partition, and by model the
-    names of undeclared features.
+    State: the running maximum of record times, the last sequence number for each observations partition, by model the names
+    of undeclared features, and the record, if any, whose time the next one decides (`times.py`).
     """
 
     stream: str
@@ -81,10 +85,13 @@ class IngestTask:
         self._ticked_ms = -1
         self._wall_ms: int | None = None
         self._dirty = False
+        self._held: list[Record] = []
+        self._skew_ms = _LABEL_SKEW_MS
         self._withhold = any(f.sensitive for m in config.models.values() for f in (m.features or {}).values())
         if (blob := state.blobs.get(_STATE)) is not None:
             held: dict[str, Any] = orjson.loads(blob)
             self._time_ms, self._seq = held["time_ms"], held["seq"]
+            self._held = [unpack_record(partition, record) for record in held.get("held", ())]
             self._learned = {model: LearnedNames(names) for model, names in held.get("learned", {}).items()}
 
     def process(self, records: Mapping[PartitionId, Sequence[Record]]) -> list[Output]:
@@ -93,28 +100,23 @@ class IngestTask:
             return []
         self._dirty = True
         self._next_offset = batch[-1].offset() + 1
-        clip = self._clip_ms()
-        newest = max([record.timestamp()[1] for record in batch])
-        self._time_ms = max(self._time_ms, newest if clip is None else min(newest, clip))
-        self._ticked_ms = min(self._ticked_ms, self._time_ms)
-        outputs, refused = self._take(batch, clip)
-        outputs += self._dead_letters(refused)
-        return outputs
+        return self._advance([*self._held, *batch] if self._held else batch)
 
     def tick(self, idle: Idle) -> list[Output]:
         if idle.time_ms < FINAL_MS:
             self._wall_ms = max(idle.time_ms, self._wall_ms or 0)
         if self._partition not in idle.at_end:
             return []
+        outputs = self._release(ended=idle.time_ms >= FINAL_MS)
         now_ms = idle.time_ms if idle.time_ms >= FINAL_MS else max(idle.time_ms, self._time_ms)
         if now_ms < self._ticked_ms + _TICK_EVERY_MS:
-            return []
+            return outputs
         self._ticked_ms = now_ms
         self._dirty = True
         if now_ms < FINAL_MS:
             # The end of an input is no time: what comes after it goes on from the last record.
             self._time_ms = now_ms
-        return self._ticks(now_ms)
+        return outputs + self._ticks(now_ms)
 
     def positions(self) -> Mapping[PartitionId, int]:
         return {} if self._next_offset is None else {self._partition: self._next_offset}
@@ -127,20 +129,37 @@ class IngestTask:
             return StateDelta()
         self._dirty = False
         learned = {model: names.export() for model, names in self._learned.items()}
-        held = {"v": STATE_VERSION, "time_ms": self._time_ms, "seq": self._seq, "learned": learned}
+        held: dict[str, Any] = {"v": STATE_VERSION, "time_ms": self._time_ms, "seq": self._seq, "learned": learned}
+        held["held"] = list(map(pack_record, self._held))
         return StateDelta({_STATE: orjson.dumps(held)})
 
     def committed(self) -> None:
         """Nothing to remove."""
 
-    def _take(self, batch: Sequence[Record], clip_ms: int | None) -> tuple[list[Output], list[Refused]]:
+    def _advance(self, batch: Sequence[Record], *, last_stands: bool = False, ended: bool = False) -> list[Output]:
+        clip_ms = None if self._wall_ms is None else self._wall_ms + _AHEAD_MS
+        times = judge(batch, self._time_ms, skew_ms=self._skew_ms, clip_ms=clip_ms, last_stands=last_stands)
+        self._held = list(batch[len(times) :])
+        if not len(times):
+            return []
+        if not ended:
+            self._time_ms = int(times.seen_ms[-1])
+        self._ticked_ms = min(self._ticked_ms, self._time_ms)
+        outputs, refused = self._take(batch[: len(times)], times)
+        return outputs + self._dead_letters(refused)
+
+    def _release(self, *, ended: bool) -> list[Output]:
+        """No next record will decide the one that is held: live, the wall vouches for it; at the end it has its time and moves none."""
+        if not self._held:
+            return []
+        self._dirty = True
+        return self._advance(self._held, last_stands=True, ended=ended)
+
+    def _take(self, batch: Sequence[Record], times: RecordTimes) -> tuple[list[Output], list[Refused]]:
         raise NotImplementedError
 
     def _ticks(self, now_ms: int) -> list[Output]:
         raise NotImplementedError
-
-    def _clip_ms(self) -> int | None:
-        return None if self._wall_ms is None else self._wall_ms + _AHEAD_MS
 
     def _count(self, outcome: str, n: int) -> None:
         if n:
@@ -182,15 +201,16 @@ class PredictionTask(IngestTask):
         super().__init__(name, partition, config, targets, counters, state)
         self._decoder = decoder
         self._max_age, self._max_skew = limits
+        self._skew_ms = max(self._max_skew, _SKEW_MS_MIN)
 
-    def _take(self, batch: Sequence[Record], clip_ms: int | None) -> tuple[list[Output], list[Refused]]:
+    def _take(self, batch: Sequence[Record], times: RecordTimes) -> tuple[list[Output], list[Refused]]:
         decoded = self._decoder.decode(batch)
         refused = decoded.refused
         self._unknown(decoded, refused)
         taken: list[Predictions] = []
         for group in decoded.models:
             group.learned = self._learned.setdefault(group.plan.name, LearnedNames())
-            rows = read_predictions(group, refused, max_age=self._max_age, max_skew=self._max_skew, clip_ms=clip_ms)
+            rows = read_predictions(group, refused, times, max_age=self._max_age, max_skew=self._max_skew)
             if rows is not None:
                 taken.append(rows)
         taken.sort(key=lambda rows: rows.plan.name)
@@ -260,8 +280,10 @@ class LabelTask(IngestTask):
         super().__init__(name, partition, config, targets, counters, state)
         self._decoder = decoder
 
-    def _take(self, batch: Sequence[Record], clip_ms: int | None) -> tuple[list[Output], list[Refused]]:
-        rows, refused = self._decoder.decode(batch, clip_ms=clip_ms)
+    def _take(self, batch: Sequence[Record], times: RecordTimes) -> tuple[list[Output], list[Refused]]:
+        rows, refused = self._decoder.decode(batch, times)
+        if replaced := int(np.count_nonzero(times.replaced)):
+            self._counters.increment("time_replaced", {"model": ""}, replaced)
         blocks: dict[int, list[bytes]] = {}
         if rows is not None:
             parts = label_blocks(rows, self._partition, self._time_ms, self._targets.partitions[self._targets.labels])

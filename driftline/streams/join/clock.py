@@ -22,16 +22,14 @@ class SourceClock:
         self._ended: set[PartitionId] = set()
         self._minimum: int | None = None
 
-    def advance(self, source: PartitionId, tick_ms: int) -> int:
-        """Take a tick; returns the source's tick before it."""
-        before = self._ticks.get(source, NEVER_MS)
+    def advance(self, source: PartitionId, tick_ms: int) -> None:
+        """Take a tick."""
         if tick_ms >= FINAL_MS:
             self._ended.add(source)
         else:
             self._ended.discard(source)
-            self._ticks[source] = max(before, tick_ms)
+            self._ticks[source] = max(self._ticks.get(source, NEVER_MS), tick_ms)
         self._minimum = None
-        return before
 
     def minimum(self) -> int:
         """The time that every source partition has reached; `NEVER_MS` while one has not been heard of."""

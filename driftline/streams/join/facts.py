@@ -36,7 +36,7 @@ class Fact:
 
     Attributes
     ----------
-    time_ms : max(its record time, its source partition's last tick before it).
+    time_ms : the running maximum of its source partition's times, itself and the ticks before it included.
     labels_offset : its offset in the labels topic; visible only to attempts that have read beyond it.
     source, offset : source position; the partition as a 32-bit hash, which orders equal times in a fixed way.
     model : 32-bit hash of the model it names, 0 = the id alone joins.
@@ -77,16 +77,11 @@ def model_hash(name: str) -> int:
     return xxhash.xxh32_intdigest(name.encode()) or 1
 
 
-def facts_of(block: LabelBlock, labels_offset: int, before_ms: int, counted: npt.NDArray[np.bool_]) -> list[bytes]:
-    """The facts of a label block's rows.
-
-    Parameters
-    ----------
-    before_ms : the source partition's last tick before the block; no label is older than what its source had passed.
-    """
+def facts_of(block: LabelBlock, labels_offset: int, counted: npt.NDArray[np.bool_]) -> list[bytes]:
+    """The facts of a label block's rows."""
     n = len(block)
     heads = np.zeros(n, FACT)
-    heads["time_ms"] = np.maximum(block.record_ms, before_ms)
+    heads["time_ms"] = block.seen_ms
     heads["labels_offset"] = labels_offset
     heads["source"] = source_hash(block.source)
     heads["offset"] = block.offset

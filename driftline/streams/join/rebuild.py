@@ -8,11 +8,11 @@ from typing import Any, Final
 from driftline.streams.join.clock import SourceClock
 
 _MARKS_MAX: Final = 64
-_Mark = tuple[int, int, list[list[str | int]]]
+_Mark = tuple[int, int]
 
 
 class RebuildMarks:
-    """Positions in the labels log with the ticks that stood there, oldest first.
+    """Positions in the labels log, oldest first.
 
     A mark says: every label before `offset` has a time of at most `latest_ms`. When all those are no longer wanted, the
     next mark is where a rebuild may begin. Marks are a minute of ticks apart, further when there would be many.
@@ -27,7 +27,7 @@ class RebuildMarks:
         latest = clock.maximum()
         if self._marks and latest < self._marks[-1][1] + self._apart_ms:
             return
-        self._marks.append((offset, latest, clock.export()))
+        self._marks.append((offset, latest))
         if len(self._marks) > _MARKS_MAX:
             self._marks = self._marks[::2]
             self._apart_ms *= 2
@@ -35,21 +35,21 @@ class RebuildMarks:
     def drop(self, before_ms: int) -> None:
         """Labels before this time are no longer wanted."""
         wanted = 0
-        for index, (_, latest, _) in enumerate(self._marks):
+        for index, (_, latest) in enumerate(self._marks):
             if latest < before_ms:
                 wanted = index
         if wanted:
             self._marks = self._marks[wanted:]
 
-    def first(self) -> tuple[int, list[list[str | int]]]:
-        """Where to begin, and the ticks that stand there."""
-        return (self._marks[0][0], self._marks[0][2]) if self._marks else (0, [])
+    def first(self) -> int:
+        """Where to begin."""
+        return self._marks[0][0] if self._marks else 0
 
     def export(self) -> list[Any]:
         return [self._apart_ms, self._marks]
 
     def restore(self, held: Sequence[Any]) -> None:
         self._apart_ms = int(held[0])
-        self._marks = [(int(offset), int(latest), ticks) for offset, latest, ticks in held[1]]
+        self._marks = [(int(offset), int(latest)) for offset, latest in held[1]]
 
 

@@ -40,11 +40,10 @@ EARLY_MS: Final = 600_000
 
 @dataclass(slots=True)
 class _Pending:
-    """A waiting block that is not yet of age; `seen_ms`: record times, none before its source's last tick."""
+    """A waiting block that is not yet of age."""
 
     offset: int
     block: WaitingBlock
-    seen_ms: npt.NDArray[np.int64]
     last_ms: int
 
 
@@ -81,7 +80,6 @@ class JoinTask:
         self._swept_ms = NEVER_MS
         self._rebuild_until: int | None = None
         self._rebuild_goal = 0
-        self._rebuild_clock = SourceClock(setting.label_sources)
         self._dirty = False
         self._open(state)
 
@@ -185,9 +183,8 @@ class JoinTask:
             self._settled = {}
 
     def _begin_rebuild(self) -> None:
-        offset, ticks = self._marks.first()
+        offset = self._marks.first()
         self._cache.reset(offset)
-        self._rebuild_clock.restore(ticks)
         self._rebuild_until, self._rebuild_goal = self._labels_next, self._cached_next
         self._labels_next = offset
         self._cached_next = offset
@@ -202,9 +199,9 @@ class JoinTask:
         if value is None:
             return
         block = decode_waiting(value)
-        before = self._read_clock.advance(block.source, block.tick_ms)
+        self._read_clock.advance(block.source, block.tick_ms)
         last = int(block.record_ms.max()) if len(block) else NEVER_MS
-        self._pending.append(_Pending(record.offset(), block, np.maximum(block.record_ms, before), last))
+        self._pending.append(_Pending(record.offset(), block, last))
         self._pending_rows += len(block)
 
     def _read_labels(self, records: Sequence[Record]) -> None:
@@ -228,10 +225,9 @@ class JoinTask:
             self._cache.insert(ids, facts, start=start, next_offset=self._cached_next)
 
     def _read_label_block(self, block: LabelBlock, offset: int, rebuilding: bool, ids: list[bytes], facts: list[bytes]) -> None:
-        clock = self._rebuild_clock if rebuilding else self._label_clock
         if not rebuilding:
-            self._marks.add(offset, clock)
-        before = clock.advance(block.source, block.tick_ms)
+            self._marks.add(offset, self._label_clock)
+            self._label_clock.advance(block.source, block.tick_ms)
         if not len(block):
             return
         keys: list[bytes] = block.ids.tolist()
@@ -240,7 +236,7 @@ class JoinTask:
             counted = np.fromiter(map(self._decided.__contains__, keys), np.bool_, len(keys))
             if not rebuilding and (late := int(np.count_nonzero(counted))):
                 self._counters.increment("label_join", {"model": next(iter(self._setting.models)), "case": "late"}, late)
-        packed = facts_of(block, offset, before, counted)
+        packed = facts_of(block, offset, counted)
         ids += keys
         facts += packed
         for row, key in enumerate(keys if self._settled else ()):
@@ -269,9 +265,9 @@ class JoinTask:
         for item in due:
             n = len(item.block)
             self._pending_rows -= n
-            before = self._waiting_clock.advance(item.block.source, item.block.tick_ms)
+            self._waiting_clock.advance(item.block.source, item.block.tick_ms)
             if n:
-                outputs += self._decide(item.block, packed[at : at + n], before)
+                outputs += self._decide(item.block, packed[at : at + n])
             at += n
         self._marks.drop(self._swept_before_ms())
         return outputs
@@ -281,7 +277,7 @@ class JoinTask:
         if not rows:
             return None
         own = [np.flatnonzero(self._own(item.block)) for item in rows]
-        seen = np.concatenate([item.seen_ms[mine] for item, mine in zip(rows, own, strict=True)])
+        seen = np.concatenate([item.block.seen_ms[mine] for item, mine in zip(rows, own, strict=True)])
         keys = [key for item, mine in zip(rows, own, strict=True) for key in item.block.ids[mine].tolist()]
         first = [NO_LABEL if value is None else _first_ms(value) for value in self._cache.lookup(keys)]
         ticks = {"waiting_tick": self._read_clock.minimum(), "label_tick": self._label_clock.minimum()}
@@ -295,7 +291,7 @@ class JoinTask:
         known = np.array([*(name in self._setting.models for name in block.model.values), False], np.bool_)
         return known[block.model.codes]
 
-    def _decide(self, block: WaitingBlock, packed: list[bytes | None], before_ms: int) -> list[Output]:
+    def _decide(self, block: WaitingBlock, packed: list[bytes | None]) -> list[Output]:
         assert self._age_ms is not None
         own = self._own(block)
         if not own.any():
@@ -317,7 +313,7 @@ class JoinTask:
             mine, repeats = keys, self._decided.repeats(keys)
         self._decided.add(mine, (block.record_ms + self._age_ms)[own])
         # Row by row, not by the block's tick: a block may span days when history is read.
-        from_ms = np.maximum(np.maximum.accumulate(block.record_ms), before_ms) - max(self._age_ms, EARLY_MS)
+        from_ms = block.seen_ms - max(self._age_ms, EARLY_MS)
         matches = match(packed, Window(block.record_ms, self._age_ms, from_ms, self._labels_next or 0, hashes))
         outputs: list[Output] = []
         for code, name in enumerate(block.model.values):
