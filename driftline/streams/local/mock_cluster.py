@@ -49,6 +49,7 @@ class MockCluster:
         pointer, text, number = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int
         signatures: dict[str, tuple[object, list[object]]] = {
             "rd_kafka_conf_new": (pointer, []),
+            "rd_kafka_conf_set": (number, [pointer, text, text, text, ctypes.c_size_t]),
             "rd_kafka_new": (pointer, [number, pointer, text, ctypes.c_size_t]),
             "rd_kafka_mock_cluster_new": (pointer, [pointer, number]),
             "rd_kafka_mock_cluster_bootstraps": (text, [pointer]),
@@ -60,7 +61,10 @@ class MockCluster:
             function = getattr(library, name)
             function.restype, function.argtypes = result, arguments
         error = ctypes.create_string_buffer(_ERROR_BYTES)
-        owner = library.rd_kafka_new(_PRODUCER, library.rd_kafka_conf_new(), error, _ERROR_BYTES)
+        settings = library.rd_kafka_conf_new()
+        # It has no brokers of its own to reach, and would warn of that at every start.
+        library.rd_kafka_conf_set(settings, b"log_level", b"2", error, _ERROR_BYTES)
+        owner = library.rd_kafka_new(_PRODUCER, settings, error, _ERROR_BYTES)
         if not owner:
             raise MockClusterError(f"librdkafka refused a client: {error.value.decode()}")
         self._cluster = library.rd_kafka_mock_cluster_new(owner, brokers)
