@@ -171,6 +171,7 @@ class DetectTask:
         return model
 
     def _restore(self, state: RestoredState) -> None:
+        place = f"detect partition {self._partition[1]}"
         try:
             meta = orjson.loads(state.blobs[_TASK_BLOB])
             if meta["v"] != STATE_VERSION:
@@ -181,9 +182,10 @@ class DetectTask:
             for name, model_meta in meta["models"].items():
                 model = self._model(name)
                 if model is not None:
+                    place = f'model "{name}"'
                     model.restore(model_meta, lambda path, name=name: _under(state, f"{model_path(name)}/{path}/"))  # type: ignore[misc]
         except (KeyError, TypeError, ValueError, orjson.JSONDecodeError) as error:
-            raise StateError(f"state of detect partition {self._partition[1]} cannot be read: {error}") from error
+            raise StateError(f"state of {place} cannot be used: {error}") from error
 
 
 def _under(state: RestoredState, path: str) -> tuple[dict[str, bytes], dict[str, RingState]]:
