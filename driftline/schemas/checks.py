@@ -13,6 +13,7 @@ from driftline.schemas.document import Path, describe
 from driftline.schemas.estimate import series_count
 from driftline.schemas.mapping_checks import check_mapping
 from driftline.schemas.problems import Flaw, did_you_mean
+from driftline.schemas.sensitive import check_sensitive
 from driftline.schemas.series import Series, matches, model_series
 
 _OURS: Final = {
@@ -36,6 +37,9 @@ def check(config: Config, directory: FilePath | None) -> Iterator[Flaw]:
         yield from _secret(config.redis.url, ("redis", "url"))
     elif not re.match(r"(rediss?|unix)://", config.redis.url):
         yield Flaw(("redis", "url"), "a URL such as redis://host:6379/0", describe(config.redis.url))
+    if config.hash_key is not None:
+        yield from _secret(config.hash_key, ("hash_key",))
+    yield from check_sensitive(config)
     yield from _model_names(config)
     yield from check_mapping(config)
     for name, model in config.models.items():

@@ -170,15 +170,17 @@ class Feature(Section):
 
     kind: FeatureKind = Field(description="numeric or categorical")
     path: str | None = Field(None, description="default: its name under the source's fields.features")
-    sensitive: bool = Field(False, description="only keyed hashes of the values appear in bins and events")
+    sensitive: bool = Field(False, description="its values leave ingest only as hashes keyed by hash_key; categorical features only")
 
 
 class Segment(Section):
     """One segment key: a feature's name or a path; the top `max` values get series of their own."""
 
-    path: str | None = Field(None, description="default: the feature of this name, else the event's field of this name, else segments.NAME, where driftline.publish sends it")
+    path: str | None = Field(
+        None, description="default: the feature of this name, else the event's field of this name, else segments.NAME (driftline.publish)"
+    )
     max: int = Field(50, ge=1, le=10_000, description="values with series of their own; the rest share other")
-    sensitive: bool = Field(False, description="only keyed hashes of the values appear")
+    sensitive: bool = Field(False, description="its values leave ingest only as hashes keyed by hash_key")
 
 
 def _auto() -> list[int | Literal["auto"]]:
@@ -291,6 +293,9 @@ class Config(Section):
     start: Annotated[str, AfterValidator(check_start)] = Field("-24h", description="now, earliest, -24h (any duration) or an ISO time")
     unknown_models: Literal["skip", "dead_letter"] = Field(
         "skip", description="events of models that this file does not name: count them, or dead-letter them"
+    )
+    hash_key: SecretRef | None = Field(
+        None, description="key of the hashes that stand for sensitive values, as {env: NAME} or {file: PATH}; another key, other hashes"
     )
     predictions: list[PredictionSource] = Field(min_length=1, description="topics of predictions")
     labels: list[LabelSource] = Field(default_factory=list, description="topics of labels; none = no outcome series")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import math
 
 import numpy as np
@@ -158,8 +159,39 @@ def test_a_dead_letter_above_the_topics_limit_is_cut_and_carries_the_hash_of_the
     assert (letter.truncated, letter.sha256) == (True, hashlib.sha256(whole).hexdigest())
 
 
-def test_a_dead_letter_of_sensitive_features_has_no_payload() -> None:
-    conf = config(models={"fraud": {"features": {"iban": {"kind": "categorical", "sensitive": True}}}})
+_SENSITIVE: list[dict[str, object]] = [
+    {"features": {"iban": {"kind": "categorical", "sensitive": True}}},
+    {"features": {"iban": {"kind": "categorical"}}, "segments": {"iban": {"sensitive": True}}},
+    {"features": {"iban": {"kind": "categorical", "sensitive": True}}, "segments": {"iban": {}, "same": {"path": "features.iban"}}},
+    {"features": {"x": {"kind": "categorical", "path": "iban"}}, "segments": {"y": {"path": "iban", "sensitive": True}}},
+    {"segments": {"iban": {"sensitive": True}}},
+]
+
+
+@pytest.mark.parametrize("spec", _SENSITIVE)
+@pytest.mark.parametrize("raw", ["DE0012345678", 12345678])
+def test_sensitive_values_leave_only_as_keyed_hashes(spec: dict[str, object], raw: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRIFTLINE_TEST_KEY", "k")
+    conf = config(models={"fraud": spec}, hash_key={"env": "DRIFTLINE_TEST_KEY"})
+    records = [record(event(id=str(n), iban=raw, segments={"iban": raw}, features={"iban": raw}), n) for n in range(2)]
+    ingest = Ingest(conf).take(*records)
+    whole = b"".join(output.value or b"" for output in ingest.outputs)
+    assert b"12345678" not in whole
+    expected = "h:" + hmac.new(b"k", str(raw).encode(), hashlib.sha256).hexdigest()[:16]
+    batch = ingest.observation()
+    assert batch.numeric is None
+    assert {(*column.values, *column.codes) for column in (*batch.categorical.values(), *batch.segments.values())} == {(expected, 0, 0)}
+
+
+def test_without_a_key_nothing_sensitive_is_read() -> None:
+    with pytest.raises(ValueError, match="hash_key"):
+        Ingest(config(models={"fraud": _SENSITIVE[0]}))
+
+
+@pytest.mark.parametrize("spec", _SENSITIVE[:2])
+def test_a_dead_letter_of_sensitive_fields_has_no_payload(spec: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRIFTLINE_TEST_KEY", "k")
+    conf = config(models={"fraud": spec}, hash_key={"env": "DRIFTLINE_TEST_KEY"})
     ingest = Ingest(conf).take(record(b'{"iban": "DE00', headers=(("who", b"Ann"),), key=b"Ann"))
     (output,) = [o for o in ingest.outputs if o.topic == "driftline.dlq"]
     assert output.value is None
@@ -290,7 +322,7 @@ def test_names_of_undeclared_features_are_the_first_500_of_the_stream_in_any_cut
     records = [record(event(id=str(k), features={"amount": 1.5, f"u{k}": k, "kind": "x"}), k) for k in range(800)]
     whole = Ingest(conf).take(*records)
     first = Ingest(conf).take(*records[:300])
-    then = Ingest(conf, state=RestoredState(dict(first.task.checkpoint().blobs))).take(*records[300:])
+    then = Ingest(conf, state=RestoredState({k: v for k, v in first.task.checkpoint().blobs.items() if v is not None})).take(*records[300:])
     for ingest in (whole, then):
         names = {name for batch in ingest.observations() for name in (*batch.numeric_names, *batch.categorical)}
         assert names <= {"amount", "kind", *(f"u{k}" for k in range(498))}

@@ -97,6 +97,23 @@ def test_a_problem_reads_as_the_style_guide_asks() -> None:
     )
 
 
+def test_what_is_sensitive_needs_a_key() -> None:
+    problem = only_problem(with_model("segments: {iban: {sensitive: true}}"))
+    assert problem.path == "hash_key"
+    parse_config(with_model("segments: {iban: {sensitive: true}}", "hash_key: {env: KEY}"), name="x")
+    assert only_problem(with_model("owner: me", "hash_key: {env: KEY, file: k}")).path == "hash_key"
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["features: {age: {kind: numeric, sensitive: true}}", "features: {age: numeric}\nsegments: {age: {sensitive: true}}"],
+)
+def test_a_sensitive_feature_cannot_be_a_number(model: str) -> None:
+    problem = only_problem(with_model(model, "hash_key: {env: KEY}"))
+    assert problem.path.startswith("models.fraud.features.age")
+    assert "categorical" in problem.expected
+
+
 def test_the_shortest_file_is_complete() -> None:
     config = parse_config(SHORTEST, name="x")
     assert config.models["fraud"].window == 5_000

@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from driftline.schemas.config import Config, PredictionSource
+from driftline.streams.ingest.hiding import hash_key
 from driftline.streams.ingest.mapping import name_values, parse_path, repair
 from driftline.streams.ingest.names import LearnedNames
 from driftline.streams.ingest.plan import RowPlan, compile_plan, from_record
@@ -80,7 +81,10 @@ class PredictionDecoder:
     def __init__(self, source: PredictionSource, config: Config) -> None:
         self._path = parse_path(source.fields.model)
         self._tag_field = self._path.parts[0] if self._path.origin == "json" and len(self._path.parts) == 1 else None
-        self.plans = {name: compile_plan(name, model, source.fields, tag_field=self._tag_field) for name, model in config.models.items()}
+        key = hash_key(config)
+        self.plans = {
+            name: compile_plan(name, model, source.fields, tag_field=self._tag_field, hash_key=key) for name, model in config.models.items()
+        }
         self._by_type = {plan.type: plan for plan in self.plans.values()}
         if self._tag_field is not None:
             # A lone struct accepts events without its tag; in a union the tag must be there.

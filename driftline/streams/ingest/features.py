@@ -31,7 +31,7 @@ class FeatureColumns:
     Attributes
     ----------
     invalid : (row, feature) pairs.
-    maps : the features by row where they are not declared, those that are no columns among them.
+    maps : the features by row where they are not declared, as sent: those that are no columns, and what is sensitive.
     dropped : values of features that are no columns, as their model has too many.
     """
 
@@ -58,6 +58,9 @@ def read_features(group: ModelRows) -> FeatureColumns:
         return _dynamic(group)
     _apart(features, rows, records, out)
     _faults(features, faults, out)
+    for name in plan.hiding.features:
+        if name in out.categorical:
+            out.categorical[name] = plan.hiding.column(out.categorical[name])
     out.invalid = sorted(set(out.invalid))
     return out
 
@@ -183,7 +186,7 @@ def _dynamic(group: ModelRows) -> FeatureColumns:
     else:
         sent = [m if isinstance(m, dict) else name_values(m) if m else {} for m in features.slot.column(group.rows, group.records)]
     maps = group.learned.admit(sent)
-    out = _columns_of(maps)
+    out = _columns_of(group.plan.hiding.in_maps(maps))
     out.maps = sent
     out.dropped = 0 if maps is sent else sum(map(len, sent)) - sum(map(len, maps))
     return out

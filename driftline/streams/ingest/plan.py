@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import msgspec
 
 from driftline.schemas.config import Fields, Model
+from driftline.schemas.sensitive import PUBLISHED_SEGMENTS
+from driftline.streams.ingest.hiding import Hiding
 from driftline.streams.ingest.mapping import Kind, Leaf, Mapped, Node, Path, parse_path, repair, wire_text
 from driftline.streams.task import Record
 
@@ -68,6 +70,7 @@ class RowPlan:
     published: dict[str, Slot]
     """By segment key without a path: where the publisher sends it, under ``segments``; read where there is nothing else."""
     features: FeaturePlan
+    hiding: Hiding
     type: type[msgspec.Struct]
 
     def repair(self, found: object, invalid: list[int]) -> Any:
@@ -75,15 +78,13 @@ class RowPlan:
         return repair(self.mapped.root, found, invalid)
 
 
-_PUBLISHED: Final = "segments"
-
 _SLOTS: tuple[tuple[str, Kind], ...] = (
     ("id", "any"), ("time", "any"), ("version", "any"), ("score", "number"), ("class_", "any"),
     ("latency_ms", "number"), ("error", "raw"), ("weight", "number"),
 )  # fmt: skip
 
 
-def compile_plan(name: str, model: Model, fields: Fields, *, tag_field: str | None) -> RowPlan:
+def compile_plan(name: str, model: Model, fields: Fields, *, tag_field: str | None, hash_key: bytes) -> RowPlan:
     """The plan of a model under a field mapping.
 
     Raises
@@ -108,7 +109,7 @@ def compile_plan(name: str, model: Model, fields: Fields, *, tag_field: str | No
     if features.mode == "root":
         features.mapped = frozenset(mapped.root.children) | ({tag_field} if tag_field else set()) | _top_key(fields.model)
     kind_of_row = mapped.build("Row", tag_field=tag_field, tag=name if tag_field else None)
-    plan = RowPlan(name, model, fields, mapped, slots, segments, published, features, kind_of_row)
+    plan = RowPlan(name, model, fields, mapped, slots, segments, published, features, Hiding(model, fields, hash_key), kind_of_row)
     _bind(plan)
     return plan
 
@@ -136,7 +137,7 @@ def _published(mapped: Mapped, keys: Sequence[str]) -> dict[str, Slot]:
     out: dict[str, Slot] = {}
     for key in keys:
         try:
-            out[key] = Slot(Path("json", (_PUBLISHED, key)), mapped.leaf((_PUBLISHED, key), "any"))
+            out[key] = Slot(Path("json", (PUBLISHED_SEGMENTS, key)), mapped.leaf((PUBLISHED_SEGMENTS, key), "any"))
         except ValueError:
             # Somebody's own "segments" is a value, or holds an object of this name.
             continue

@@ -169,6 +169,8 @@ def _segments(plan: RowPlan, group: ModelRows, features: FeatureColumns) -> dict
                 sent = published.column(group.rows, group.records)
                 values = [s if v is None else v for v, s in zip(values, sent, strict=True)]
             out[key] = texts(values)
+            if key in plan.hiding.segments:
+                out[key] = plan.hiding.column(out[key])
         elif where in features.categorical:
             out[key] = features.categorical[where]
         else:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import orjson
 
 from driftline.schemas.config import Config
+from driftline.schemas.sensitive import has_sensitive
 from driftline.schemas.topics import DEAD_LETTERS, LABELS, OBSERVATIONS, WAITING
 from driftline.streams.cluster import Cluster
 from driftline.streams.columns import LabelBlock, WaitingBlock, encode_labels, encode_waiting
@@ -87,7 +88,7 @@ class IngestTask:
         self._dirty = False
         self._held: list[Record] = []
         self._skew_ms = _LABEL_SKEW_MS
-        self._withhold = any(f.sensitive for m in config.models.values() for f in (m.features or {}).values())
+        self._withhold = has_sensitive(config)
         if (blob := state.blobs.get(_STATE)) is not None:
             held: dict[str, Any] = orjson.loads(blob)
             self._time_ms, self._seq = held["time_ms"], held["seq"]

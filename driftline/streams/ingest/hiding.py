@@ -1,0 +1,48 @@
+"""Sensitive values leave ingest as keyed hashes: nothing raw stands in our topics or in anything made from them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from driftline.detectors.scopes import Texts
+from driftline.schemas.config import Config, Fields, Model
+from driftline.schemas.secret import resolve_secret
+from driftline.schemas.sensitive import has_sensitive, sensitive_parts
+from driftline.streams.ingest.values import scalar_text
+from driftline.streams.observation import Coded
+
+
+def hash_key(config: Config) -> bytes:
+    """The key of the hashes; empty where nothing is sensitive.
+
+    Raises
+    ------
+    ValueError : it is needed and cannot be had.
+    """
+    if not has_sensitive(config):
+        return b""
+    if config.hash_key is None:
+        raise ValueError("hash_key: expected a secret by reference, as a feature or segment is sensitive")
+    return resolve_secret(config.hash_key).encode()
+
+
+class Hiding:
+    """The sensitive columns of one model as one source sends it."""
+
+    def __init__(self, model: Model, fields: Fields, key: bytes) -> None:
+        parts = sensitive_parts(model, fields)
+        self._texts = Texts(sensitive=True, key=key)
+        self.features = sorted(parts.features)
+        self.segments = parts.segments
+
+    def column(self, column: Coded) -> Coded:
+        """A text column with hashes in place of its values."""
+        return Coded(column.codes, self._texts.shown(column.values))
+
+    def in_maps(self, maps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Undeclared features; sensitive numbers become texts, too."""
+        return [self._in_map(features) for features in maps] if self.features else maps
+
+    def _in_map(self, features: dict[str, Any]) -> dict[str, Any]:
+        found = {name: text for name in self.features if (text := scalar_text(features.get(name))) is not None}
+        return {**features, **dict(zip(found, self._texts.shown(list(found.values())), strict=True))} if found else features
