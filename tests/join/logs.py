@@ -144,7 +144,7 @@ class Join:
         self.open()
 
     def open(self) -> None:
-        self.task = self.processor.open(f"join/{0}/0", RestoredState(dict(self.blobs), dict(self.rings)))
+        self.task = self.processor.open(self.processor.task_name(WAITING), RestoredState(dict(self.blobs), dict(self.rings)))
         self.position = {WAITING: 0, LABELS: 0, **self.committed_at, **self.task.positions()}
 
     def read(self, logs: Logs, waiting: int = 10**9, labels: int = 10**9) -> Join:

@@ -29,7 +29,7 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
 def cache(request: pytest.FixtureRequest) -> LabelCache:
     if request.param == "memory":
         return MemoryLabelCache()
-    return RedisLabelCache(request.getfixturevalue("client"), f"{request.getfixturevalue('redis_prefix')}:{{join/0/0}}")
+    return RedisLabelCache(request.getfixturevalue("client"), f"{request.getfixturevalue('redis_prefix')}:{{join-10000ms/0}}")
 
 
 def facts(times: list[int], offset: int = 0, labels: list[str] | None = None) -> list[bytes]:

@@ -19,7 +19,7 @@ def test_a_prediction_takes_its_label() -> None:
     join = run(Logs().predict(("a", 0)).label(("a", 3, 1)))
     (batch,) = join.batches()
     assert join.rows() == [(0, 1.0, LABELLED)]
-    assert (batch.kind, batch.model, batch.task, batch.seq, batch.age_ms) == ("outcomes", "fraud", "join/0/0", 1, 10_000)
+    assert (batch.kind, batch.model, batch.task, batch.seq, batch.age_ms) == ("outcomes", "fraud", "join-10000ms/0", 1, 10_000)
     assert (batch.sources, batch.record_ms.tolist(), batch.time_ms.tolist()) == ([("predictions", 0)], [T0], [T0])
     assert batch.delay_ms is not None
     assert batch.score is not None
