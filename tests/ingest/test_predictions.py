@@ -183,6 +183,15 @@ def test_sensitive_values_leave_only_as_keyed_hashes(spec: dict[str, object], ra
     assert {(*column.values, *column.codes) for column in (*batch.categorical.values(), *batch.segments.values())} == {(expected, 0, 0)}
 
 
+def test_a_sensitive_undeclared_value_that_has_no_text_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRIFTLINE_TEST_KEY", "k")
+    conf = config(models={"fraud": {"segments": {"iban": {"sensitive": True}}}}, hash_key={"env": "DRIFTLINE_TEST_KEY"})
+    value = orjson.dumps(event(features={"iban": "RAW", "x": 1})).replace(b'"RAW"', b"7" + b"0" * 120)
+    batch = Ingest(conf).take(record(value)).observation()
+    assert batch.numeric is not None
+    assert np.array_equal(batch.numeric, [[math.nan, 1.0]], equal_nan=True)
+
+
 def test_without_a_key_nothing_sensitive_is_read() -> None:
     with pytest.raises(ValueError, match="hash_key"):
         Ingest(config(models={"fraud": _SENSITIVE[0]}))

@@ -8,6 +8,7 @@ from driftline.detectors.scopes import Texts
 from driftline.schemas.config import Config, Fields, Model
 from driftline.schemas.secret import resolve_secret
 from driftline.schemas.sensitive import has_sensitive, sensitive_parts
+from driftline.streams.ingest.mapping import Invalid
 from driftline.streams.ingest.values import scalar_text
 from driftline.streams.observation import Coded
 
@@ -44,5 +45,7 @@ class Hiding:
         return [self._in_map(features) for features in maps] if self.features else maps
 
     def _in_map(self, features: dict[str, Any]) -> dict[str, Any]:
-        found = {name: text for name in self.features if (text := scalar_text(features.get(name))) is not None}
-        return {**features, **dict(zip(found, self._texts.shown(list(found.values())), strict=True))} if found else features
+        # What has no text (NaN, a number beyond all sense) is missing, or its raw value would stand; Invalid says nothing.
+        found = {name: scalar_text(features[name]) for name in self.features if name in features and features[name] is not Invalid}
+        hashes = iter(self._texts.shown([text for text in found.values() if text is not None]))
+        return {**features, **{name: None if text is None else next(hashes) for name, text in found.items()}} if found else features
