@@ -120,27 +120,25 @@ def open_file(path: str, options: ColumnOptions, config: Config | None, *, start
 
     Raises
     ------
-    Refusal : an option names no column, or contradicts another.
+    Refusal : an option contradicts another.
+    SourceFileError : the file cannot be read, or an option names no column of it.
     """
-    from driftline.streams.source_file import SourceFileError, column_names
+    from driftline.streams.source_file import column_names
     from driftline.streams.source_rows import RowMessages
 
-    try:
-        columns = column_names(path)
-        mapping = _mapping(columns, options, config, start_ms)
-        paths: dict[str, str] = {}
-        as_text: frozenset[str] = frozenset()
-        layout: dict[str, Any] = {}
-        if config is not None:
-            layout["fields"] = config.predictions[0].fields
-            if config.labels:
-                layout["label_fields"] = config.labels[0].fields
-            features = {name: feature for model in config.models.values() for name, feature in (model.features or {}).items()}
-            paths = {name: feature.path for name, feature in features.items() if feature.path is not None}
-            as_text = frozenset(name for name, feature in features.items() if feature.kind == "categorical")
-        return FileMessages(path, RowMessages(mapping, columns, feature_paths=paths, **layout), options, as_text)
-    except SourceFileError as error:
-        raise Refusal(str(error)) from error
+    columns = column_names(path)
+    mapping = _mapping(columns, options, config, start_ms)
+    paths: dict[str, str] = {}
+    as_text: frozenset[str] = frozenset()
+    layout: dict[str, Any] = {}
+    if config is not None:
+        layout["fields"] = config.predictions[0].fields
+        if config.labels:
+            layout["label_fields"] = config.labels[0].fields
+        features = {name: feature for model in config.models.values() for name, feature in (model.features or {}).items()}
+        paths = {name: feature.path for name, feature in features.items() if feature.path is not None}
+        as_text = frozenset(name for name, feature in features.items() if feature.kind == "categorical")
+    return FileMessages(path, RowMessages(mapping, columns, feature_paths=paths, **layout), options, as_text)
 
 
 def _mapping(columns: list[str], options: ColumnOptions, config: Config | None, start_ms: int) -> RowMapping:

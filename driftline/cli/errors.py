@@ -59,8 +59,13 @@ def translate(error: Exception) -> Failure | None:
         failure = Failure(error.message, hint=error.hint)
         failure.exit_code = error.exit_code
         return failure
+    source = sys.modules.get("driftline.streams.source_file")
+    if source is not None and isinstance(error, source.SourceFileError):
+        return Refusal(str(error))
     if isinstance(error, FileNotFoundError):
         return Refusal(f'no such file: "{error.filename}"')
+    if isinstance(error, PermissionError | IsADirectoryError) and error.filename is not None:
+        return Refusal(f'"{error.filename}": {(error.strerror or type(error).__name__).lower()}')
     arrow = sys.modules.get("pyarrow")
     if arrow is not None and isinstance(error, arrow.ArrowException):
         return Refusal(f"cannot read the file: {_one_line(error)}")

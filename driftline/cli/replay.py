@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import time
+import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -147,17 +148,27 @@ def _from_lines(config: Config, file: str) -> Iterator[list[MemoryRecord]]:
     known = {source.topic for source in config.predictions} | {source.topic for source in config.labels}
     offsets = dict.fromkeys(known, 0)
     batch: list[MemoryRecord] = []
-    opener: Any = gzip.open if file.endswith(".gz") else open
-    with opener(file, "rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            batch.append(_record(line, f"{file}:{number}", offsets))
-            if len(batch) >= _JSONL_BATCH:
-                yield batch
-                batch = []
+    for number, line in _lines(file):
+        if not line.strip():
+            continue
+        batch.append(_record(line, f"{file}:{number}", offsets))
+        if len(batch) >= _JSONL_BATCH:
+            yield batch
+            batch = []
     if batch:
         yield batch
+
+
+def _lines(file: str) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file with their numbers, from 1."""
+    opener: Any = gzip.open if file.endswith(".gz") else open
+    number = 0
+    with opener(file, "rb") as lines:
+        try:
+            for number, line in enumerate(lines, 1):
+                yield number, line
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise Refusal(f'"{file}", after line {number}: {error}') from error
 
 
 def _record(line: bytes, place: str, offsets: dict[str, int]) -> MemoryRecord:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from driftline.cli.errors import Failure
+from driftline.cli.errors import Failure, Refusal
 
 if TYPE_CHECKING:
     from driftline.schemas.config import Kafka
@@ -24,19 +24,16 @@ class Sample:
 
 def sample_file(path: str, rows: int) -> Sample:
     """The first rows of a CSV or Parquet file."""
-    from driftline.streams.source_file import SourceFileError, read_batches
+    from driftline.streams.source_file import read_batches
 
     columns: dict[str, list[Any]] = {}
     n = 0
-    try:
-        for batch in read_batches(path, rows=rows):
-            for name, column in batch.columns.items():
-                columns.setdefault(name, []).extend(column.to_pylist())
-            n += batch.rows
-    except SourceFileError as error:
-        raise Failure(str(error)) from error
+    for batch in read_batches(path, rows=rows):
+        for name, column in batch.columns.items():
+            columns.setdefault(name, []).extend(column.to_pylist())
+        n += batch.rows
     if n == 0:
-        raise Failure(f'"{path}" has no rows')
+        raise Refusal(f'"{path}" has no rows')
     return Sample(path, n, columns)
 
 

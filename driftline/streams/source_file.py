@@ -26,6 +26,7 @@ _NUMERIC_NULL_TEXTS: Final = frozenset({"NA", "N/A", "n/a", "-"})
 _BLOCK_BYTES: Final = 1 << 20
 _NUMERIC_SHARE: Final = 0.95  # a column is numeric when at least this share of its first values are numbers
 _TYPE_ROWS: Final = 5_000
+_MESSAGE_MAX: Final = 200
 NO_TIME: Final = np.iinfo(np.int64).min
 
 
@@ -63,8 +64,8 @@ def column_names(path: str | Path) -> list[str]:
     """
     try:
         names = _parquet_names(path) if is_parquet(path) else _csv_names(path)
-    except pa.ArrowException as error:
-        raise SourceFileError(f'"{path}": {" ".join(str(error).split())}') from error
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(f'"{path}"', error) from error
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise SourceFileError(f'"{path}": column "{twice[0]}" occurs twice')
@@ -103,8 +104,17 @@ def read_batches(path: str | Path, *, as_text: frozenset[str] = frozenset(), row
                 return
             yield batch
             first += n
-    except pa.ArrowException as error:
-        raise SourceFileError(f'"{path}", after row {first}: {" ".join(str(error).split())}') from error
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(f'"{path}", after row {first}', error) from error
+
+
+def _unreadable(place: str, error: Exception) -> Exception:
+    """The file's fault as one line; what the system reports (no such file, no right) stays what it is."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error
+    # The parser quotes what it could not read: bytes that a terminal might take for commands.
+    text = "".join(c if c.isprintable() else "?" for c in " ".join(str(error).split()))
+    return SourceFileError(f"{place}: {text[:_MESSAGE_MAX]}")
 
 
 def times_ms(column: pa.Array, unit: str = "auto") -> npt.NDArray[np.int64]:

@@ -54,8 +54,10 @@ class Logistic:
 
         Raises
         ------
-        SourceFileError : the label does not have exactly two values in these rows.
+        SourceFileError : there is no such label, or it does not have exactly two values in these rows.
         """
+        if label not in batches[0].columns:
+            raise SourceFileError(f'no column "{label}"; the file has {", ".join(sorted(batches[0].columns))}')
         labels = [value for batch in batches for value in batch.columns[label].to_pylist()]
         kinds = sorted({value for value in labels if value is not None}, key=lambda value: (str(type(value)), value))
         if len(kinds) != 2:
