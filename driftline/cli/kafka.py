@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 6.0
 _NEW_TOPIC_SECONDS = 2.0
+_NEAR_MAX = 5
+_NEAR_RATIO = 0.6
 
 
 def quiet(properties: dict[str, Any]) -> dict[str, Any]:
@@ -86,9 +89,21 @@ def partitions_of(kafka: Kafka, topic: str) -> int:
     """
     counts = partition_counts(admin(kafka), [topic])
     if topic not in counts:
-        near = ", ".join(f'"{name}"' for name in sorted(counts) if not name.startswith("__"))
-        raise Refusal(f'no topic "{topic}" at "{kafka.bootstrap}"; it has {near or "none"}')
+        raise no_topic(topic, counts, kafka)
     return counts[topic]
+
+
+def no_topic(topic: str, existing: Iterable[str], kafka: Kafka) -> Refusal:
+    """The refusal of a topic that is not there, with the nearest names of those that are: a cluster may have thousands."""
+    names = [name for name in existing if not name.startswith("__")]
+    near = difflib.get_close_matches(topic, names, n=_NEAR_MAX, cutoff=_NEAR_RATIO)
+    found = f"none of its {len(names):,} topics has a similar name" if names else "it has no topics"
+    if near:
+        found = f"the nearest of its {len(names):,} topics: " + ", ".join(f'"{name}"' for name in near)
+    return Refusal(
+        f'no topic "{topic}" at "{kafka.bootstrap}"; {found}',
+        hint="create it; `driftline topics create CONFIG` makes Driftline's own, with --sources also predictions and labels for a trial",
+    )
 
 
 def read_topic(

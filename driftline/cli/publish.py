@@ -159,12 +159,13 @@ def _send(source: FileMessages, kafka: Kafka, topics: dict[str, str], pace: _Pac
     client = admin(kafka)
     producer = Producer(quiet(producer_properties(kafka)))
     delivery = _Delivery()
+    _check_existence(client, kafka, topics, source)
     checked = not check
     try:
         with Progress(f"publish {file}", source.total()) as progress:
             for batch in source:
                 if not checked and batch:
-                    _check_topics(client, topics, source, batch)
+                    _check_retention(client, topics, source, batch)
                     checked = True
                 _send_batch(producer, batch, topics, pace, delivery)
                 progress.advance(sum(message.side == "prediction" for message in batch))
@@ -199,21 +200,33 @@ def _send_batch(producer: Any, batch: list[Message], topics: dict[str, str], pac
     producer.poll(0)
 
 
-def _check_topics(client: AdminClient, topics: dict[str, str], source: FileMessages, first: list[Message]) -> None:
+def _needed(topics: dict[str, str], source: FileMessages) -> list[str]:
+    """The topics that the file's messages go to."""
+    sides = ["prediction", "label"] if source.messages.mapping.label is not None else ["prediction"]
+    return list(dict.fromkeys(topics[side] for side in sides))
+
+
+def _check_existence(client: AdminClient, kafka: Kafka, topics: dict[str, str], source: FileMessages) -> None:
+    """Refuse a missing topic before the first row: the client would retry it for half a minute and blame the broker."""
+    from driftline.cli.kafka import no_topic, partition_counts
+
+    needed = _needed(topics, source)
+    existing = partition_counts(client, needed)
+    for topic in needed:
+        if topic not in existing:
+            raise no_topic(topic, existing, kafka)
+
+
+def _check_retention(client: AdminClient, topics: dict[str, str], source: FileMessages, first: list[Message]) -> None:
     """Refuse topics that would stamp or delete these rows: history must be there when it is read.
 
     Retention counts from the newest record of a segment to now, so the file's first row decides.
     """
-    from driftline.cli.kafka import partition_counts
     from driftline.streams.retention import topic_settings
 
-    needed = ["prediction", "label"] if source.messages.mapping.label is not None else ["prediction"]
-    existing = partition_counts(client, [topics[side] for side in needed])
     oldest_ms = min(message.time_ms for message in first)
     age_ms = int(time.time() * 1_000) - oldest_ms
-    for topic in dict.fromkeys(topics[side] for side in needed):
-        if topic not in existing:
-            raise Refusal(f'no topic "{topic}"', hint="create it, or for a trial run `driftline topics create CONFIG --sources`")
+    for topic in _needed(topics, source):
         settings = topic_settings(client, topic)
         alter = f"kafka-configs.sh --bootstrap-server ... --entity-type topics --entity-name {topic} --alter --add-config"
         if not settings.create_time:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,9 @@ import pytest
 from click.testing import CliRunner, Result
 from confluent_kafka.admin import AdminClient
 
+from driftline.cli.kafka import no_topic
 from driftline.cli.main import cli
+from driftline.schemas.config import Kafka as KafkaSettings
 from tests.cli.streams_for_tests import COLUMN_OPTIONS, config_text, write_transactions
 from tests.conftest import CreateTopics, Kafka
 
@@ -65,12 +68,55 @@ def test_publish_refuses_a_topic_that_would_delete_history(config: Path, create_
     assert json.loads(allowed.stdout) == {"predictions": 20, "labels": 20, "bad_times": 0}
 
 
-def test_publish_names_a_topic_that_is_not_there(config: Path, kafka: Kafka, tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", [["-c", "CONFIG"], ["-c", "CONFIG", "--allow-expiry"], ["--model", "m", "--allow-expiry"]])
+def test_publish_names_a_topic_that_is_not_there(
+    target: list[str], config: Path, kafka: Kafka, topic_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def send(*_: object) -> None:
+        raise AssertionError("a row was sent to a topic that is not there: the client retries it for half a minute")
+
+    monkeypatch.setattr("driftline.cli.publish._send_batch", send)
     rows = write_transactions(tmp_path / "t.csv", 20)
-    done = invoke("publish", str(rows), "-c", str(config), *COLUMN_OPTIONS)
+    words = [str(config) if word == "CONFIG" else word for word in target]
+    topics = ["--topic", f"{topic_prefix}-in.predictions", "--labels-topic", f"{topic_prefix}-in.labels", "-b", kafka.bootstrap]
+    done = invoke("publish", str(rows), *words, *COLUMN_OPTIONS, *topics)
     assert done.exit_code == 2
-    assert "no topic" in done.stderr
+    assert f'no topic "{topic_prefix}-in.predictions"' in done.stderr
     assert "topics create" in done.stderr
+
+
+def test_publish_names_a_labels_topic_that_is_not_there(
+    create_topics: CreateTopics, kafka: Kafka, topic_prefix: str, tmp_path: Path
+) -> None:
+    [predictions] = create_topics("p", config={"retention.ms": "-1"})
+    rows = write_transactions(tmp_path / "t.csv", 20)
+    target = ["--topic", predictions, "--labels-topic", f"{topic_prefix}.l", "-b", kafka.bootstrap, "--model", "m"]
+    done = invoke("publish", str(rows), *COLUMN_OPTIONS, *target)
+    assert done.exit_code == 2
+    assert f'no topic "{topic_prefix}.l"' in done.stderr
+
+
+def test_a_missing_topic_is_told_with_the_nearest_names_and_not_with_all(
+    config: Path, create_topics: CreateTopics, kafka: Kafka, topic_prefix: str
+) -> None:
+    create_topics("alerts1", "alerts2", "alerts3", "alerts4", "alerts5", "alerts6", "zzz")
+    done = [
+        invoke("status", str(config)),
+        invoke("tail", "alerts", str(config), "--until-idle", "0"),
+        invoke("init", "--from-topic", f"{topic_prefix}.alert", "-b", kafka.bootstrap, "-o", "-"),
+    ]
+    for result in done:
+        listed = result.stderr.partition("topics: ")[2].splitlines()[0].split(", ")
+        assert result.exit_code == 2
+        assert 1 <= len(listed) <= 5
+        assert re.search(r"the nearest of its [\d,]+ topics", result.stderr)
+        assert "topics create" in result.stderr
+    assert f"{topic_prefix}.alerts6" in done[1].stderr
+
+
+def test_a_cluster_without_topics_is_said_to_have_none() -> None:
+    assert "it has no topics" in no_topic("p", ["__consumer_offsets"], KafkaSettings()).message
+    assert "none of its 1 topics has a similar name" in no_topic("p", ["fraud.predictions"], KafkaSettings()).message
 
 
 def test_init_reads_a_topic_and_its_labels(config: Path, kafka: Kafka, topic_prefix: str, tmp_path: Path) -> None:
