@@ -21,8 +21,6 @@ def check_mapping(config: Config) -> Iterator[Flaw]:
     for index, source in enumerate(config.predictions):
         place: Path = ("predictions", index, "fields")
         yield from _source(source.fields, place)
-        for name, model in config.models.items():
-            yield from _vector(source.fields, model, ("models", name))
         yield from _conflicts(_values(source.fields, place))
     for index, label in enumerate(config.labels):
         place = ("labels", index, "fields")
@@ -30,6 +28,7 @@ def check_mapping(config: Config) -> Iterator[Flaw]:
             yield from _readable(getattr(label.fields, key), (*place, key))
         yield from _identity(label.fields.id, place)
     for name, model in config.models.items():
+        yield from _vectors(config, name, model)
         own = [(("features", key), feature.path) for key, feature in (model.features or {}).items()]
         own += [(("segments", key), segment.path) for key, segment in model.segments.items()]
         for loc, path in own:
@@ -63,11 +62,20 @@ def _identity(text: str, place: Path) -> Iterator[Flaw]:
         yield Flaw((*place, "id"), "an id that differs between events", describe(text), "every event but the first would be a duplicate")
 
 
-def _vector(fields: Fields, model: Model, place: Path) -> Iterator[Flaw]:
-    for key, feature in (model.features or {}).items() if fields.feature_names is not None else ():
-        if feature.path is None and key not in (fields.feature_names or ()):
-            hint = did_you_mean(key, fields.feature_names or ()) or "add it to feature_names, or give it a path"
-            yield Flaw((*place, "features", key), "a name of feature_names", describe(key), hint)
+def _vectors(config: Config, name: str, model: Model) -> Iterator[Flaw]:
+    """Features that no source sends: every source of the model has a vector, and none of them names the feature."""
+    sources = [source.fields for source in config.predictions if source.fields.model == f"const:{name}" or not _constant(source.fields)]
+    if not sources or any(fields.feature_names is None for fields in sources):
+        return
+    known = {key: None for fields in sources for key in fields.feature_names or ()}
+    for key, feature in (model.features or {}).items():
+        if feature.path is None and key not in known:
+            hint = did_you_mean(key, known) or "add it to feature_names, or give it a path"
+            yield Flaw(("models", name, "features", key), "a name of feature_names", describe(key), hint)
+
+
+def _constant(fields: Fields) -> bool:
+    return fields.model.startswith("const:")
 
 
 def _values(fields: Fields, place: Path) -> Found:
