@@ -24,7 +24,8 @@ STAGES = ("ingest", "join", "detect")
 WARM_ROWS = 25_000
 COMMIT_ROWS = 20_000
 STALL_SECONDS = 240.0
-SNAPSHOT_ROWS = 1_000
+SNAPSHOT_ROWS = 5_000
+"""The default for one model; many models share it, so that snapshots of all of them still tell how far detect is."""
 QUIET_SECONDS = 10.0
 SETTLE_SECONDS = 8.0
 CLOSING_ROWS = 3_500
@@ -60,7 +61,7 @@ def config_text(setup: Setup, bootstrap: str, redis_url: str, prefix: str, basel
     ]
     for model in setup.models:
         lines += [f"  {model}:", f"    window: {setup.window}", f"    labels: {{ages: [{setup.age_ms}ms]}}"]
-        lines += ["    snapshot_every: 1000", "    features:"]
+        lines += [f"    snapshot_every: {SNAPSHOT_ROWS // len(setup.models)}", "    features:"]
         lines += [f"      {name}: numeric" for name in FEATURES]
         if setup.segments:
             lines += ["    segments: {segment: {path: segment, max: 10}}"]
@@ -160,7 +161,7 @@ class Feed:
         self._topics = (bootstrap, f"{prefix}.predictions", f"{prefix}.labels")
         self._setup, self._waiting = setup, waiting
         self._start_ms = int(time.time() * 1000) - 3 * 86_400_000
-        self._slack = SNAPSHOT_ROWS * len(setup.models)
+        self._slack = SNAPSHOT_ROWS
         self._ready: list[Pair] | None = None
         self.progress = progress
         self.sent = 0
@@ -219,6 +220,7 @@ def cpu_per_pair(setup: Setup, services: Any, directory: Path, *, rows: int, wai
         sent, before, redis_before, began = feed.sent, workers.cpu_seconds(), redis_cpu(store), time.monotonic()
         feed.send(workers, rows)
         seconds = time.monotonic() - began
+        time.sleep(1.0)  # the rows after the last snapshot
         after, redis_after, rss = workers.cpu_seconds(), redis_cpu(store), workers.rss_mib()
         rows = feed.sent - sent
         memory = redis_memory(store, prefix)

@@ -127,7 +127,7 @@ class ChangeDetectors:
             bank.restore(scope, blob)
 
     def statistics(self, scope: int) -> dict[int, list[tuple[float, float]]]:
-        """Running statistic and threshold of the detectors that have one (Page-Hinkley, rate), by series."""
+        """Running statistic and threshold, both finite, of the detectors that have one (Page-Hinkley, rate), by series."""
         out: dict[int, list[tuple[float, float]]] = {}
         for member in self._fed:
             if isinstance(member.bank, PageHinkleyBank):
@@ -139,12 +139,13 @@ class ChangeDetectors:
                 )
                 drift[(sums[:, COUNT] < 1) | (bank.active[scope] == 0)] = 0.0
                 for (q, _), value, limit in zip(member.watches, drift.tolist(), bank.threshold[scope].tolist(), strict=True):
-                    if limit > 0:
+                    if 0 < limit < math.inf and math.isfinite(value):
                         out.setdefault(q, []).append((value, limit))
         if self._rates is not None:
             stakes = self._rates.stakes[scope].mean(axis=2).max(axis=1)
             for (q, _), value, limit in zip(self._rated, stakes.tolist(), self._rates.limits[scope].tolist(), strict=True):
-                out.setdefault(q, []).append((value, limit))
+                if limit < math.inf and math.isfinite(value):
+                    out.setdefault(q, []).append((value, limit))
         return out
 
     def _feed(self, layout: Layout, q: int, detector: ColumnDetector) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
@@ -22,34 +23,30 @@ def levels_of(layout: Layout, t: Tables, windows: Windows, psi: PsiArrays, chang
     """One level a series, in the panel's order."""
     found = np.full((len(layout.series), _FIELDS), np.nan)
     _fill_levels(t, windows, psi, new_scratch(t), scope, found)
+    n, means, psis, rates, psi_limits = (_known(column) for column in found.T.tolist())
+    open_ = (windows.episodes[scope, :, E_OPEN] != 0).tolist()
+    base_rates = _known(t.rate[scope].tolist())
     running = changes.statistics(scope)
     out = []
-    for q, (series, values) in enumerate(zip(layout.series, found.tolist(), strict=True)):
-        psi_value, psi_limit = _known(values[_PSI]), _known(values[_PSI_LIMIT])
-        candidates = list(running.get(q, ()))
+    for q, series in enumerate(layout.series):
+        candidates = running.get(q, [])
+        psi_value, psi_limit = psis[q], psi_limits[q]
         if psi_value is not None and psi_limit is not None:
-            candidates.append((psi_value, psi_limit))
-        statistic, threshold = max(candidates, key=lambda pair: pair[0] / pair[1], default=(None, None))
-        out.append(
-            Level(
-                series=series.name,
-                n=int(values[_N]),
-                mean=_known(values[_MEAN]),
-                baseline_mean=None if _known(values[_MEAN]) is None else 0.0,
-                psi=psi_value,
-                psi_threshold=psi_limit,
-                rate=_known(values[_RATE]),
-                baseline_rate=float(t.rate[scope, q]) if series.flag is not None else None,
-                statistic=statistic,
-                threshold=threshold,
-                open=bool(windows.episodes[scope, q, E_OPEN]),
-            )
-        )
+            candidates = [*candidates, (psi_value, psi_limit)]
+        statistic, threshold = max(candidates, key=_nearness) if candidates else (None, None)
+        mean, base_rate = means[q], base_rates[q] if series.flag is not None else None
+        base_mean = None if mean is None else 0.0
+        count = int(n[q] or 0)
+        out.append(Level(series.name, count, mean, base_mean, psi_value, psi_limit, rates[q], base_rate, statistic, threshold, open_[q]))
     return out
 
 
-def _known(value: float) -> float | None:
-    return None if value != value else value
+def _nearness(pair: tuple[float, float]) -> float:
+    return pair[0] / pair[1]
+
+
+def _known(column: list[float]) -> list[float | None]:
+    return [value if math.isfinite(value) else None for value in column]
 
 
 @kernel

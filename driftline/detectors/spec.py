@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -230,9 +230,8 @@ class Signal:
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
-    """A series now, for snapshots; None where the series has no such quantity or too few values.
+class Level(NamedTuple):
+    """A series now, for snapshots; None where the series has no such quantity, or none that is finite, or too few values.
 
     `mean` is the window's mean of the standardised score (the baseline's is 0 by construction); `statistic` and
     `threshold` are those of the detector nearest to its threshold.

@@ -183,7 +183,8 @@ def decode(value: bytes) -> Observations:
     )
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         if name == "numeric":
-            out.numeric = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), column.type.list_size)
+            # `flatten` copies; rows of a stream are never a slice, so `values` are exactly theirs.
+            out.numeric = column.values.to_numpy(zero_copy_only=False).reshape(len(column), column.type.list_size)
         elif name.startswith("categorical:"):
             out.categorical[name.removeprefix("categorical:")] = _coded(column)
         elif name.startswith("segment:"):

@@ -187,9 +187,9 @@ def anchor_position(anchor: Anchor, sources: list[tuple[str, int]]) -> Position:
 
 def _level(level: Level) -> SeriesLevel:
     return SeriesLevel(
-        series=level.series, n=level.n, mean=_finite(level.mean), baseline_mean=_finite(level.baseline_mean), psi=_finite(level.psi),
-        psi_threshold=_finite(level.psi_threshold), rate=_finite(level.rate), baseline_rate=_finite(level.baseline_rate),
-        statistic=_finite(level.statistic), threshold=_finite(level.threshold), open=level.open,
+        series=level.series, n=level.n, mean=level.mean, baseline_mean=level.baseline_mean, psi=level.psi,
+        psi_threshold=level.psi_threshold, rate=level.rate, baseline_rate=level.baseline_rate,
+        statistic=level.statistic, threshold=level.threshold, open=level.open,
     )  # fmt: skip
 
 
