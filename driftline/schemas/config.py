@@ -154,8 +154,14 @@ class PredictionSource(Section):
 
     topic: TopicName = Field(description="a topic of yours")
     fields: Fields = Field(default_factory=Fields, description="where an event keeps what is needed")
-    max_skew: DurationMs = Field(600_000, description="event time may lead record time by at most this")
-    max_age: DurationMs = Field(30 * 86_400_000, description="event time may trail record time by at most this")
+    max_skew: DurationMs = Field(
+        600_000,
+        description="event time may lead record time by at most this, else record time stands for it; "
+        "a record time that leads all before it by more (by more than 1m at least) counts only if the next record confirms it",
+    )
+    max_age: DurationMs = Field(
+        30 * 86_400_000, description="event time may trail record time by at most this, else record time stands for it"
+    )
 
 
 class LabelSource(Section):

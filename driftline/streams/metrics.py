@@ -74,7 +74,8 @@ DEAD_LETTERS = Metric("driftline_dead_letters_total", "counter", "records", ("st
 INVALID_VALUES = Metric("driftline_invalid_values_total", "counter", "values", ("model",),
     "Values of the wrong type in rows that were taken; each also counts in its feature's `invalid` bin.")
 TIME_REPLACED = Metric("driftline_time_replaced_total", "counter", "records", ("model",),
-    "Rows whose event time could not be true (outside max_age and max_skew) and was replaced by the record's time.")
+    "Rows whose event time was missing or could not be true (outside max_age and max_skew), so that the record's time stands for it, "
+    "and records whose own time was set back: ahead of the wall, or a lone jump. Without a model: labels.")
 FEATURES_DROPPED = Metric("driftline_features_dropped_total", "counter", "values", ("model",),
     "Values of undeclared features that are not watched, as the model already has 500 of them (in each source partition).")
 
