@@ -6,8 +6,9 @@ import dataclasses
 
 import pytest
 
+from driftline.detectors.river_adapter import HISTORY, RiverDetector, river_detectors
 from driftline.schemas.config import Config
-from driftline.schemas.estimate import COSTS, FEATURES_ASSUMED, KnownBaseline, estimate
+from driftline.schemas.estimate import COSTS, FEATURES_ASSUMED, RIVER_NS, KnownBaseline, estimate
 from driftline.schemas.loading import parse_config
 from driftline.schemas.series import matches, model_series, owners
 from driftline.schemas.topics import TOPICS
@@ -92,8 +93,26 @@ def test_cpu_grows_with_segment_keys_not_with_their_values() -> None:
 
 def test_river_detectors_cost_more_than_ours() -> None:
     ours = estimate(config(TWO + ", monitors: [{id: a, series: 'feature:*', detectors: adwin}]"))
-    theirs = estimate(config(TWO + ", monitors: [{id: a, series: 'feature:*', detectors: river.ADWIN}]"))
-    assert theirs.cpu_us_per_event - ours.cpu_us_per_event == pytest.approx(2 * (COSTS.river_ns - COSTS.adwin_ns) / 1_000)
+    for name in ("ADWIN", "KSWIN"):
+        theirs = estimate(config(TWO + f", monitors: [{{id: a, series: 'feature:*', detectors: river.{name}}}]"))
+        assert theirs.cpu_us_per_event - ours.cpu_us_per_event == pytest.approx(2 * (RIVER_NS[name] - COSTS.adwin_ns) / 1_000)
+        assert theirs.redis_bytes > ours.redis_bytes
+
+
+@pytest.mark.parametrize("name", sorted(RIVER_NS))
+def test_the_stated_cost_of_a_river_detector_is_of_a_class_that_river_has(name: str) -> None:
+    assert name in river_detectors()
+
+
+def test_the_state_of_a_river_detector_is_what_it_stores() -> None:
+    """A steady stream raises no alarm, so that the values kept run up to twice the history: the mean is counted."""
+    detector = RiverDetector("NoDrift", history=1_000)
+    sizes = []
+    for value in range(5_000):
+        detector.update(float(value % 7))
+        sizes.append(len(detector.export()) if value >= 2_000 and value % 50 == 0 else 0)
+    mean = sum(sizes) / sum(size > 0 for size in sizes)
+    assert COSTS.river_bytes == pytest.approx(mean * HISTORY / 1_000, rel=0.05)
 
 
 def test_topic_bytes_are_proportional_to_the_rate_and_named_by_the_prefix() -> None:
