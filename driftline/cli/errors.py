@@ -53,7 +53,8 @@ def translate(error: Exception) -> Failure | None:
         return Failure(f"redis: {_one_line(error)}", hint="is redis.url right and the server up? `redis-cli -u URL ping` must say PONG")
     config_module = sys.modules.get("driftline.schemas.problems")
     if config_module is not None and isinstance(error, config_module.ConfigError):
-        return Refusal(str(error))
+        # each mistake a line of its own that says what it is: editors and CI look for it
+        return Refusal("\nerror: ".join(map(str, error.problems)))
     streams = sys.modules.get("driftline.streams.errors")
     if streams is not None and isinstance(error, streams.StreamError):
         failure = Failure(error.message, hint=error.hint)

@@ -57,6 +57,17 @@ def test_an_error_of_the_input_is_one_line_with_exit_code_2() -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("command", ["run", "status", "replay", "validate"])
+def test_every_mistake_of_a_configuration_is_an_error_with_its_line(command: str, tmp_path: Path) -> None:
+    config = tmp_path / "bad.yml"
+    config.write_text("predictions: p\nkafka: {commit_interval: 5 parsecs}\nmodels:\n  m:\n    windoww: 3\n    decision: x\n")
+    words = ["README.md", "-c", str(config)] if command == "replay" else [str(config)]
+    done = run(command, *words)
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode == 2
+    assert [line[line.rindex("(") :] for line in errors] == [f"({config}:{line})" for line in (2, 5, 6)]
+
+
 def test_debug_shows_the_traceback_wherever_it_stands() -> None:
     assert "Traceback" in run("status", "no.yml", "--debug").stderr
     assert "Traceback" in run("--debug", "status", "no.yml").stderr
