@@ -1,0 +1,141 @@
+"""One mistake, one problem: each kind with its line, path, expectation and hint."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.schemas.configs import SHORTEST, only_problem, with_model
+
+ONE_PROBLEM = [
+    # the text itself
+    ("", 1, "", "a mapping with predictions and models", "driftline init"),
+    ("- a\n", 1, "", "a mapping with predictions and models", "driftline init"),
+    ("predictions:\n\t- a\n", 2, "", "spaces for indentation", "replace the tab"),
+    ("predictions: [a\nmodels: {}\n", 2, "", "valid YAML", ""),
+    ("predictions: a\n---\nmodels: m\n", 2, "", "one YAML document", "---"),
+    ("predictions: *nothing\n", 1, "", "an anchor for each alias", ""),
+    ("predictions: a\x00\n", 1, "", "printable text", ""),
+    ('predictions: "\\UFFFFFFFF"\n', 1, "", "valid YAML", ""),
+    (SHORTEST + "predictions: other\n", 5, "predictions", "each key once", "line 2"),
+    (SHORTEST + "on: 1\n", 5, "on", "a text key", 'quote it, "on"'),
+    (SHORTEST + "12: 1\n", 5, "12", "a text key", "quote it"),
+    (SHORTEST + "kafka: {bootstrap: !!python/name:os.system x}\n", 5, "kafka.bootstrap", "a value without a tag", "remove it"),
+    # types and bounds
+    ("models: {m: {}}\n", 1, "predictions", "a value (topics of predictions)", ""),
+    ("predictions: a\n", 1, "models", "a value (by the name", ""),
+    ("predictions: []\nmodels: {m: {}}\n", 1, "predictions", "at least 1 entry", ""),
+    (SHORTEST + "kafka: 5\n", 5, "kafka", "a mapping", ""),
+    (SHORTEST + "kafka: {commit_interval: 1ms}\n", 5, "kafka.commit_interval", "a duration >= 10ms", ""),
+    (SHORTEST + "kafka: {commit_interval: 10s}\n", 5, "kafka.commit_interval", "a duration <= 5s", ""),
+    (SHORTEST + "start: yesterday\n", 5, "start", '"now", "earliest"', ""),
+    (SHORTEST + "start: 2026-01-31T00:00:00\n", 5, "start", '"now", "earliest"', ""),
+    (SHORTEST + "http: {port: .5}\n", 5, "http.port", "an integer", ""),
+    (SHORTEST + "redis: {url: {envv: X}}\n", 5, "redis.url.envv", "a known key", 'did you mean "env"?'),
+    (with_model("window: 5_000"), 4, "models.fraud.window", "an integer", "write 5000"),
+    (with_model("window: -5"), 4, "models.fraud.window", "an integer >= 30", ""),
+    (with_model("freshness: -1"), 4, "models.fraud.freshness", "a duration such as", ""),
+    (with_model("owner: 12"), 4, "models.fraud.owner", "text", "quote it"),
+    (with_model("decision: .inf"), 4, "models.fraud.decision", "a finite number", ""),
+    (with_model("monitors: [{id: a, series: score, enabled: yes}]"), 4, "models.fraud.monitors[0].enabled", "true or false", "write true"),
+    (with_model("monitors: [{id: a, series: score, detectors: []}]"), 4, "models.fraud.monitors[0].detectors", "at least 1", ""),
+    (with_model("monitors: [{id: a, series: score, run_length: -1}]"), 4, "models.fraud.monitors[0].run_length", "a number >= 100", ""),
+    (with_model("labels: {ages: [1h, 2h, 3h, 4h, 5h]}", "labels: l"), 4, "models.fraud.labels.ages", "at most 4 entries", ""),
+    (with_model("labels: {ages: [soon]}", "labels: l"), 4, "models.fraud.labels.ages[0]", "a duration such as", ""),
+    # rules between parts
+    ("predictions: [a, a]\nmodels: m\n", 1, "predictions[1]", "each topic once", ""),
+    ("predictions: a\nlabels: a\nmodels: m\n", 2, "labels", "each topic once", "topics of their own"),
+    ("predictions: driftline.drift\nmodels: m\n", 1, "predictions", "a topic of yours", "its own output"),
+    ("predictions: {topic: a, fields: {model: 'const:mm'}}\nmodels: [m]\n", 1, "predictions.fields.model", "a model of this", '"m"'),
+    ("predictions: {topic: a, fields: {id: ''}}\nmodels: m\n", 1, "predictions.fields.id", "a path such as", ""),
+    ("predictions: {topic: a, fields: {time: a..b}}\nmodels: m\n", 1, "predictions.fields.time", "a path such as", ""),
+    ("predictions: {topic: a, fields: {id: topic}}\nmodels: m\n", 1, "predictions.fields.id", "an id that differs", "duplicate"),
+    ("predictions: {topic: a, fields: {features: key}}\nmodels: m\n", 1, "predictions.fields.features", "a path into", ""),
+    ("predictions: {topic: a, fields: {id: txn, score: txn.p}}\nmodels: m\n", 1, "predictions.fields.id", "a path to a value", "no object"),
+    ("predictions: {topic: a, fields: {feature_names: [x, x]}}\nmodels: m\n", 1, "predictions.fields.feature_names", "one or more", ""),
+    (
+        "predictions: {topic: a, fields: {feature_names: [amount]}}\nmodels: {m: {features: {amont: numeric}}}\n",
+        2,
+        "models.m.features.amont",
+        "a name of feature_names",
+        '"amount"',
+    ),
+    ("predictions: a\nlabels: {topic: b, fields: {value: x.}}\nmodels: m\n", 2, "labels.fields.value", "a path such as", ""),
+    (with_model("segments: {c: {path: .x}}"), 4, "models.fraud.segments.c.path", "a path such as", ""),
+    ("predictions: a\nmodels: [Fraud, fraud]\n", 2, "models[1]", "names that differ by more than case", ""),
+    ("predictions: a\nmodels: {' m': {}}\n", 2, 'models[" m"]', "a name of 1 to 200", ""),
+    (SHORTEST + "kafka: {properties: {group.id: x}}\n", 5, 'kafka.properties["group.id"]', "a property that Driftline", "group_prefix"),
+    (SHORTEST + "kafka: {transaction_timeout: 1s, commit_interval: 1s}\n", 5, "kafka.transaction_timeout", "at least three times", ""),
+    (SHORTEST + "redis: {url: {env: A, file: b}}\n", 5, "redis.url", "exactly one of env and file", ""),
+    (SHORTEST + "redis: {url: {}}\n", 5, "redis.url", "exactly one of env and file", ""),
+    (SHORTEST + "redis: {url: localhost}\n", 5, "redis.url", "a URL", ""),
+    (with_model("labels: {absent: 0}"), 4, "models.fraud.labels", 'a topic under the top-level "labels"', "labels: TOPIC"),
+    (with_model("labels: {ages: [auto, 1h, auto]}", "labels: l"), 4, "models.fraud.labels.ages[2]", "each age once", ""),
+    (with_model("labels: {ages: [60m, 1h]}", "labels: l"), 4, "models.fraud.labels.ages[1]", "each age once", ""),
+    (with_model("labels: {ages: 0}", "labels: l"), 4, "models.fraud.labels.ages", "an age above 0", ""),
+    (with_model("baseline: {file: b.json, learn: 500}"), 4, "models.fraud.baseline.learn", "either file or learn", ""),
+    (with_model("window: 50001"), 4, "models.fraud.window", "at most ten times baseline.learn", "raise baseline.learn"),
+    (with_model("task: regression\ndecision: 0.5"), 5, "models.fraud.decision", "no decision", ""),
+    (with_model("classes: [a, b]"), 4, "models.fraud.classes", "no classes for task binary", "multiclass"),
+    (with_model("task: multiclass\nclasses: [a, a]"), 5, "models.fraud.classes", "two or more different", ""),
+    (with_model("monitors: [{id: a, series: 'outcome:*'}]"), 4, "models.fraud.monitors[0].series", "a glob that matches", "need labels"),
+    (with_model("monitors: [{id: a, series: 'class_share:*'}]"), 4, "models.fraud.monitors[0].series", "a glob that matches", "classes: ["),
+    (with_model("monitors: [{id: a, series: 'features:*'}]"), 4, "models.fraud.monitors[0].series", "a glob that matches", ""),
+    (
+        with_model("features: {x: numeric}\nmonitors: [{id: a, series: 'feature:y'}]"),
+        5,
+        "models.fraud.monitors[0].series",
+        "a glob that matches a series",
+        '"feature:x"',
+    ),
+    (
+        with_model("monitors: [{id: a, series: '*'}, {id: b, series: score}]"),
+        4,
+        "models.fraud.monitors[1].series",
+        "a series that no earlier monitor owns",
+        'monitor "a" comes first',
+    ),
+    (with_model("monitors: [{id: a, series: score, run_length: 999}]"), 4, "models.fraud.monitors[0].run_length", "at least the win", ""),
+    (
+        with_model("monitors: [{id: a, series: score, detectors: [psi, psi]}]"),
+        4,
+        "models.fraud.monitors[0].detectors[1]",
+        "each detector once",
+        "",
+    ),
+    (
+        with_model("monitors: [{id: a, series: score, detectors: [{adwin: {delta: 2}}]}]"),
+        4,
+        "models.fraud.monitors[0].detectors[0].adwin.delta",
+        "a number > 0 and <= 1",
+        "",
+    ),
+    (
+        with_model("monitors: [{id: a, series: score, detectors: [river.KSWINN]}]"),
+        4,
+        "models.fraud.monitors[0].detectors[0]",
+        "a class of river.drift",
+        'did you mean "river.KSWIN"?',
+    ),
+    (
+        with_model("monitors: [{id: a, series: score, detectors: [{river.KSWIN: {alhpa: 0.1}}]}]"),
+        4,
+        'models.fraud.monitors[0].detectors[0]["river.KSWIN"].alhpa',
+        "a parameter of river.KSWIN",
+        'did you mean "alpha"?',
+    ),
+    (
+        with_model("features: {x: numeric}\nseries_max: 100\nsegments: {c: {max: 50}}"),
+        5,
+        "models.fraud.series_max",
+        "at most 100 series",
+        "lower segments",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "line", "path", "expected", "hint"), ONE_PROBLEM)
+def test_one_mistake_gives_one_problem(text: str, line: int, path: str, expected: str, hint: str) -> None:
+    problem = only_problem(text)
+    assert (problem.line, problem.path) == (line, path), str(problem)
+    assert problem.expected.startswith(expected), str(problem)
+    assert hint in (problem.hint or ""), str(problem)
