@@ -63,6 +63,9 @@ def translate(error: Exception) -> Failure | None:
     source = sys.modules.get("driftline.streams.source_file")
     if source is not None and isinstance(error, source.SourceFileError):
         return Refusal(str(error))
+    detectors = sys.modules.get("driftline.detectors.spec")
+    if detectors is not None and isinstance(error, detectors.BaselineError):
+        return Refusal(str(error))
     if isinstance(error, FileNotFoundError):
         return Refusal(f'no such file: "{error.filename}"')
     if isinstance(error, PermissionError | IsADirectoryError) and error.filename is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +14,7 @@ from driftline.cli.output import note, output_option, write_json, write_rows
 if TYPE_CHECKING:
     from driftline.schemas.config import Config
     from driftline.schemas.estimate import Estimate, KnownBaseline
+    from driftline.schemas.problems import Problem
 
 
 @click.command()
@@ -30,11 +32,12 @@ def command(files: tuple[str, ...], rate: float, output: str) -> None:
     for path in files:
         try:
             config = load_config(path)
+            known = _baselines(config, path)
         except ConfigError as error:
             failed = True
             _show_problems(error, path, output)
             continue
-        _show_cost(config, path, rate, output)
+        _show_cost(config, known, path, rate, output)
     if failed:
         sys.exit(EXIT_BAD_INPUT)
 
@@ -51,10 +54,10 @@ def _show_problems(error: Any, path: str, output: str) -> None:
     note(f"{path}: {count} mistake{'s' if count > 1 else ''}")
 
 
-def _show_cost(config: Config, path: str, rate: float, output: str) -> None:
+def _show_cost(config: Config, known: dict[str, KnownBaseline], path: str, rate: float, output: str) -> None:
     from driftline.schemas.estimate import estimate
 
-    found = estimate(config, _baselines(config), events_per_second=rate)
+    found = estimate(config, known, events_per_second=rate)
     totals = {
         "events_per_second": rate,
         "series": found.series,
@@ -104,20 +107,43 @@ def _summary(found: Estimate) -> str:
     return "; ".join(parts)
 
 
-def _baselines(config: Config) -> dict[str, KnownBaseline]:
-    """What the baseline files of the configuration tell; a file that cannot be read is an error of `run`."""
+def _baselines(config: Config, path: str) -> dict[str, KnownBaseline]:
+    """What the baseline files of the configuration tell.
+
+    Raises
+    ------
+    ConfigError : a baseline file is damaged, or another model's.
+    """
     if all(model.baseline.file is None for model in config.models.values()):
         return {}
+    from driftline.detectors.spec import BaselineError
     from driftline.schemas.estimate import KnownBaseline
+    from driftline.schemas.problems import ConfigError
     from driftline.streams.detect.reference import configured_baselines
 
     known: dict[str, KnownBaseline] = {}
-    for name, panels in configured_baselines(config).items():
+    problems = []
+    for name, model in config.models.items():
+        try:
+            panels = configured_baselines(config.model_copy(update={"models": {name: model}})).get(name, {})
+        except BaselineError as error:
+            problems.append(_unusable(path, name, str(error)))
+            continue
         features = panels.get("features")
         if features is not None:
             kinds: dict[str, Any] = {c.name: c.kind for c in features.columns if c.kind in ("numeric", "categorical")}
             known[name] = KnownBaseline(kinds, {key: len(values) for key, values in features.segments.items()})
+    if problems:
+        raise ConfigError(problems)
     return known
+
+
+def _unusable(path: str, model: str, finding: str) -> Problem:
+    from driftline.schemas.document import read_document
+    from driftline.schemas.problems import Flaw, from_flaw
+
+    root, _ = read_document(Path(path).read_text("utf-8-sig"))
+    return from_flaw(Flaw(("models", model, "baseline", "file"), "a baseline of this model", finding), root, path)
 
 
 def _bytes(size: int) -> str:

@@ -31,6 +31,18 @@ def test_all_mistakes_of_all_files_are_listed_with_their_lines(tmp_path: Path) -
     assert 'did you mean "window"?' in done.stderr
 
 
+def test_a_damaged_baseline_is_a_mistake_with_its_line_and_the_next_file_is_still_read(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "b.json").write_text("{}")
+    damaged = tmp_path / "damaged.yml"
+    damaged.write_text("predictions: p\nmodels:\n  m:\n    baseline: {file: b.json}\n")
+    done = CliRunner().invoke(cli, ["validate", str(damaged), str(config)])
+    assert done.exit_code == 2
+    assert "not a baseline file" in done.stderr
+    assert f"({damaged}:4)" in done.stderr
+    assert "BaselineError" not in done.stderr
+    assert f"{config}: valid" in done.stdout
+
+
 def test_a_mistake_as_json_says_line_path_and_hint(tmp_path: Path) -> None:
     path = tmp_path / "a.yml"
     path.write_text("predictions: p\nmodels:\n  m:\n    windov: 5000\n")

@@ -19,7 +19,8 @@ from driftline.schemas.generate import JSON_FOLDER, files
 from driftline.schemas.json_schema import all_schemas
 from driftline.schemas.loading import ConfigError, parse_config
 from driftline.schemas.topics import TOPICS
-from tests.schemas.test_loading import MISTAKES, SHORT_AND_LONG, SHORTEST
+from tests.schemas.configs import SHORTEST
+from tests.schemas.test_loading import MISTAKES, SHORT_AND_LONG
 
 ROOT = Path(__file__).parents[2]
 
