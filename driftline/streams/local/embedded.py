@@ -1,7 +1,7 @@
 """A broker without installing one: librdkafka's own cluster in a process of its own.
 
-It speaks Kafka to every client, keeps 5 MiB a partition and drops the oldest silently, throws transactional offsets
-away and shows aborted records. Good for a demo and for fast tests; no evidence of exactly-once.
+It speaks Kafka to every client, keeps 5 MiB a partition (librdkafka's constant) and drops the oldest silently, throws
+transactional offsets away and shows aborted records. Good for a demo and for fast tests; no evidence of exactly-once.
 """
 
 from __future__ import annotations
@@ -13,9 +13,6 @@ from types import TracebackType
 from typing import Any
 
 from driftline.streams.local.process import LocalServiceError
-
-# librdkafka's constant, not to be configured: whoever publishes paces itself so that readers lag less than this.
-PARTITION_BYTES_MAX = 5 << 20
 
 
 class EmbeddedBroker:
