@@ -26,6 +26,7 @@ from driftline.detectors.levels import (
     MEASURE_FIELDS,
     PSI_EFFECT,
     RATE_EFFECT,
+    direction_of,
     level_in_band,
     measure,
     severity_of,
@@ -50,6 +51,10 @@ RECOVERED: Final = 2
 NO_DETECTOR: Final = -1
 RUN_DETECTOR: Final = 62
 """The place of the built-in run detector in an episode's bits."""
+
+OPEN: Final = 1
+STALE: Final = 2
+"""Values of `E_OPEN`: open, and ended for want of rows (`stale.py`); the latter is judged anew when rows come again."""
 
 # Fields of an episode; all zero = none is open.
 E_OPEN, E_BITS, E_SEVERITY, E_DIRECTION, E_KIND, E_BAND_SINCE, E_SOURCE, E_OFFSET, E_TIME = range(9)
@@ -150,25 +155,17 @@ def note_alarm(
     kind = RATE_EFFECT
     if t.is_value[q]:
         kind = PSI_EFFECT if detector == t.psi_detector[lane] or not t.has_mean[q] else MEAN_EFFECT
-    # Against the baseline, as the effect is: a detector that saw a step up within a level that is down says neither.
-    gap = m[0, kind, M_VALUE] - m[0, kind, M_BASE]
-    if kind == PSI_EFFECT:
-        gap = m[0, MEAN_EFFECT, M_VALUE] if t.has_mean[q] else 0.0
-    direction = int(gap > 0.0) - int(gap < 0.0)
+    direction = direction_of(t, q, m[0], kind)
     if t.direction[q] * direction < 0:
         return w
-    if not episode[E_OPEN] and back > 0 and (_returns(m, kind) or _unproven(t, q, m[0], kind, t.lane_window[lane])):
+    if episode[E_OPEN] != OPEN and back > 0 and (_returns(m, kind) or _unproven(t, q, m[0], kind, t.lane_window[lane])):
         return w
     severity = max(severity_of(t, q, kind, m[0, kind, M_CERTAIN]), int(episode[E_SEVERITY]))
     note = out[w]
     note["kind"] = EVIDENCE
-    if not episode[E_OPEN]:
+    if episode[E_OPEN] != OPEN:
         note["kind"] = OPENED
-        episode[E_OPEN] = 1
-        episode[E_DIRECTION] = direction
-        episode[E_KIND] = kind
-        episode[E_BAND_SINCE] = -1
-        episode[E_SOURCE], episode[E_OFFSET], episode[E_TIME] = at[0], at[1], at[2]
+        _begin(episode, kind, direction, at)
     episode[E_BITS] |= bit
     episode[E_SEVERITY] = severity
     note["detector"] = detector
@@ -180,6 +177,15 @@ def note_alarm(
         note["since"] = _anchor(st, s, st.heads[s] - rows_back, note["since_at"])
     _fill(note, st, s, q, row, kind, severity, m[0, kind], counts[0])
     return w + 1
+
+
+@part
+def _begin(episode: Int64, kind: int, direction: int, at: Int64) -> None:
+    episode[E_OPEN] = OPEN
+    episode[E_DIRECTION] = direction
+    episode[E_KIND] = kind
+    episode[E_BAND_SINCE] = -1
+    episode[E_SOURCE], episode[E_OFFSET], episode[E_TIME] = at[0], at[1], at[2]
 
 
 @part
@@ -209,7 +215,9 @@ def _unproven(t: Tables, q: int, m: Float64, kind: int, window: int) -> bool:
 
 
 @part
-def check_episode(t: Tables, st: Windows, psi: PsiArrays, scratch: Scratch, out: Notes, w: int, s: int, q: int, row: int) -> int:
+def check_episode(
+    t: Tables, st: Windows, psi: PsiArrays, scratch: Scratch, out: Notes, w: int, s: int, q: int, row: int, at: Int64
+) -> int:
     """End an open episode whose level has been back for a full window, or note that it got worse."""
     counts, m = scratch.counts[0], scratch.m[0]
     episode = st.episodes[s, q]
@@ -217,6 +225,8 @@ def check_episode(t: Tables, st: Windows, psi: PsiArrays, scratch: Scratch, out:
     for code in range(N_CODES):
         counts[code] = psi.counts[s, lane, code]
     measure(t, s, q, counts, 0 + int(st.runs_within[s, lane]), m, scratch.merged)
+    if episode[E_OPEN] == STALE:
+        return _resume(t, st, out, w, s, q, row, at, m, counts)
     recovered = False
     if not level_in_band(t, s, q, m):
         episode[E_BAND_SINCE] = -1
@@ -247,6 +257,31 @@ def check_episode(t: Tables, st: Windows, psi: PsiArrays, scratch: Scratch, out:
     if recovered:
         for field in range(EPISODE_FIELDS):
             episode[field] = 0
+    return w + 1
+
+
+@part
+def _resume(t: Tables, st: Windows, out: Notes, w: int, s: int, q: int, row: int, at: Int64, m: Float64, counts: Int64) -> int:
+    """Open anew, now that there are rows, an episode that ended for want of them; if its level is back, forget it.
+
+    Silence is not recovery, and a detector that has adapted to a lasting change says nothing of it a second time.
+    """
+    episode = st.episodes[s, q]
+    for field in range(EPISODE_FIELDS):
+        episode[field] = 0
+    if level_in_band(t, s, q, m):
+        return w
+    severity, kind = window_severity(t, q, m)
+    note = out[w]
+    note["kind"] = OPENED
+    note["detector"] = NO_DETECTOR
+    note["direction"] = direction_of(t, q, m, kind)
+    note["statistic"] = m[kind, M_VALUE] if kind == PSI_EFFECT else abs(m[kind, M_VALUE] - m[kind, M_BASE])
+    note["threshold"] = m[kind, M_BAND]
+    note["since"] = 0
+    _begin(episode, kind, note["direction"], at)
+    episode[E_SEVERITY] = severity
+    _fill(note, st, s, q, row, kind, severity, m[kind], counts)
     return w + 1
 
 

@@ -150,6 +150,15 @@ def severity_of(t: Tables, q: int, kind: int, certain: float) -> int:
 
 
 @part
+def direction_of(t: Tables, q: int, m: Float64, kind: int) -> int:
+    """Against the baseline, as the effect is: a detector that saw a step up within a level that is down says neither."""
+    gap = m[kind, M_VALUE] - m[kind, M_BASE]
+    if kind == PSI_EFFECT:
+        gap = m[MEAN_EFFECT, M_VALUE] if t.has_mean[q] else 0.0
+    return int(gap > 0.0) - int(gap < 0.0)
+
+
+@part
 def window_severity(t: Tables, q: int, m: Float64) -> tuple[int, int]:
     """The severity of a window's level, and the kind of effect it comes from."""
     if not t.is_value[q]:

@@ -33,7 +33,8 @@ from driftline.detectors.panel_state import (
 )
 from driftline.detectors.scopes import Scopes
 from driftline.detectors.signals import signals_of
-from driftline.detectors.spec import Anchor, Column, Level, PanelRows, PanelSpec, RingState, Signal, StateError
+from driftline.detectors.spec import Anchor, Column, Int64, Level, PanelRows, PanelSpec, RingState, Signal, StateError
+from driftline.detectors.stale import Silence
 from driftline.detectors.tables import NO_GROUP, Layout, Tables, build_tables, lay_out
 from driftline.detectors.windows import new_windows, run_windows
 
@@ -83,11 +84,15 @@ class Panel:
         self.columns = self._watch.layout.columns
         self.scope_names = self._watch.scopes.names
 
-    def update(self, rows: PanelRows) -> list[Signal]:
+    def update(self, rows: PanelRows, clock_ms: Int64 | None = None) -> list[Signal]:
         """Take rows in stream order; the signals are in order of row, scope, column, series, detector.
 
         While there is no baseline rows are learned from; it is built from exactly the first `learn_rows` rows, a
         ``baseline`` signal marks the last of them, and what follows goes to the detectors.
+
+        Parameters
+        ----------
+        clock_ms : shape (n,), the time at each row, never going back; without it no episode is ever due.
         """
         signals: list[Signal] = []
         start = 0
@@ -102,9 +107,17 @@ class Panel:
         if self._watch is not None:
             for first in range(start, rows.n, PIECE_ROWS):
                 piece = rows.slice(first, min(first + PIECE_ROWS, rows.n))
-                found = self._watch.update(piece)
+                found = self._watch.update(piece, None if clock_ms is None else clock_ms[first : first + PIECE_ROWS])
                 signals += found if first == 0 else [replace(signal, row=signal.row + first) for signal in found]
         return signals
+
+    def due_ms(self) -> int | None:
+        """The time after which an episode is due for want of rows, if none come; None = none is open."""
+        return None if self._watch is None else self._watch.silence.next_ms(self._watch.windows)
+
+    def expire(self, now_ms: int) -> list[tuple[int, Signal]]:
+        """End the episodes that are due: (when it was, signal). The caller sees to it that none of them gets rows first."""
+        return [] if self._watch is None else self._watch.expire(now_ms)
 
     def _learned_signal(self, rows: PanelRows, row: int) -> Signal:
         here = Anchor(source=int(rows.source[row]), offset=int(rows.offset[row]), time_ms=int(rows.time_ms[row]), exact=True)
@@ -194,17 +207,25 @@ class _Watch:
         self._room = sum(len(series.detectors) + 3 for series in self.layout.series) + 1
         self._touched = np.zeros(n_scopes, bool)
         self._exported = np.zeros(n_scopes, np.int64)
+        self.silence = Silence(spec.stale_ms, n_scopes)
         self.fresh = True
 
-    def update(self, rows: PanelRows) -> list[Signal]:
+    def update(self, rows: PanelRows, clock_ms: Int64 | None) -> list[Signal]:
         codes, values = self.coder.encode(rows)
         scopes = self.scopes.encode(rows)
         self._touched[scopes.reshape(-1)] = True
+        if clock_ms is not None:
+            self.silence.saw(scopes, clock_ms)
         at = np.empty((rows.n, 3), np.int64)
         at[:, 0], at[:, 1], at[:, 2] = rows.source, rows.offset, rows.time_ms
         changes = self.changes.update(codes, values, scopes)
         notes = run_windows(self.tables, self.windows, self.psi.arrays, codes, values, scopes, at, changes, self._room)
         return signals_of(notes, self.layout, self.tables) if len(notes) else []
+
+    def expire(self, now_ms: int) -> list[tuple[int, Signal]]:
+        found = self.silence.expire(self.windows, self.layout, now_ms)
+        self._touched[[signal.scope for _, signal in found]] = True
+        return found
 
     def export(self) -> tuple[dict[str, bytes | None], list[RingState]]:
         self.fresh = False
@@ -213,8 +234,9 @@ class _Watch:
         for scope in np.flatnonzero(self._touched).tolist():
             state = self._state(scope)
             blobs[scope_blob(scope)] = state.pack()
-            rings.append(state.ring(since=int(self._exported[scope])))
-            self._exported[scope] = self.windows.heads[scope]
+            if self._exported[scope] != self.windows.heads[scope]:
+                rings.append(state.ring(since=int(self._exported[scope])))
+                self._exported[scope] = self.windows.heads[scope]
         self._touched[:] = False
         return blobs, rings
 
@@ -226,7 +248,7 @@ class _Watch:
         self.fresh = False
 
     def _state(self, scope: int) -> ScopeState:
-        return ScopeState(scope, self.tables, self.windows, self.psi, self.changes)
+        return ScopeState(scope, self.tables, self.windows, self.silence, self.psi, self.changes)
 
 
 def _psi_bank(t: Tables) -> PsiBank:

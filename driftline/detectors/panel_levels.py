@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from driftline.detectors.changes import ChangeDetectors
-from driftline.detectors.episodes import E_OPEN, Scratch, Windows, new_scratch
+from driftline.detectors.episodes import E_OPEN, OPEN, Scratch, Windows, new_scratch
 from driftline.detectors.kernels.jit import kernel
 from driftline.detectors.kernels.psi import PsiArrays
 from driftline.detectors.levels import M_N, M_VALUE, MEAN_EFFECT, PSI_EFFECT, RATE_EFFECT, measure
@@ -24,7 +24,7 @@ def levels_of(layout: Layout, t: Tables, windows: Windows, psi: PsiArrays, chang
     found = np.full((len(layout.series), _FIELDS), np.nan)
     _fill_levels(t, windows, psi, new_scratch(t), scope, found)
     n, means, psis, rates, psi_limits = (_known(column) for column in found.T.tolist())
-    open_ = (windows.episodes[scope, :, E_OPEN] != 0).tolist()
+    open_ = (windows.episodes[scope, :, E_OPEN] == OPEN).tolist()
     base_rates = _known(t.rate[scope].tolist())
     running = changes.statistics(scope)
     out = []

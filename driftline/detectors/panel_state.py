@@ -16,14 +16,15 @@ from typing import Any, Final
 import numpy as np
 
 from driftline.detectors.changes import ChangeDetectors
-from driftline.detectors.episodes import A_ROW, ANCHOR_FIELDS, E_KIND, E_OPEN, E_SEVERITY, EPISODE_FIELDS, RUN_BIT, Windows
+from driftline.detectors.episodes import A_ROW, ANCHOR_FIELDS, E_KIND, E_OPEN, E_SEVERITY, EPISODE_FIELDS, OPEN, RUN_BIT, STALE, Windows
 from driftline.detectors.kernels.bank import pack, unpack
 from driftline.detectors.kernels.psi import PsiBank
 from driftline.detectors.levels import RATE_EFFECT
 from driftline.detectors.spec import N_CODES, Column, PanelRows, PanelSpec, RingState, StateError
+from driftline.detectors.stale import Silence
 from driftline.detectors.tables import Tables
 
-VERSION: Final = 1
+VERSION: Final = 2
 SPEC_BLOB: Final = "spec"
 BASELINE_BLOB: Final = "baseline"
 _SCOPE_MAGIC: Final = b"DPNL"
@@ -121,6 +122,7 @@ class ScopeState:
     scope: int
     tables: Tables
     windows: Windows
+    silence: Silence
     psi: PsiBank
     changes: ChangeDetectors
 
@@ -129,7 +131,7 @@ class ScopeState:
         s, st = self.scope, self.windows
         open_series = np.flatnonzero(st.episodes[s, :, E_OPEN])
         own = [
-            st.heads[s : s + 1],
+            np.array([st.heads[s], self.silence.seen_ms[s]], np.int64),
             st.runs_within[s],
             st.last[s],
             st.run[s],
@@ -169,18 +171,21 @@ class ScopeState:
         payload = _unsealed(blob)
         types = [*_OWN_TYPES, *["u1"] * len(self.changes.export(s))]
         columns = st.ring.shape[2]
-        parts = unpack(payload, _SCOPE_MAGIC, VERSION, columns, types, [1, st.runs_within.shape[1], columns, columns])
+        parts = unpack(payload, _SCOPE_MAGIC, VERSION, columns, types, [2, st.runs_within.shape[1], columns, columns])
         heads, runs_within, last, run, open_series, episodes, fine, coarse, psi = parts[: len(_OWN_TYPES)]
-        if ring is None or len(heads) != 1 or ring.head != int(heads[0]) or ring.head < 0:
+        if ring is None or ring.head != int(heads[0]) or ring.head < 0:
             found = None if ring is None else ring.head
-            raise ValueError(f"its ring is missing or of another moment: head {found}, expected {heads.tolist()}")
+            raise ValueError(f"its ring is missing or of another moment: head {found}, expected {int(heads[0])}")
         self._load_ring(ring)
+        self.silence.seen_ms[s] = heads[1]
         st.runs_within[s], st.last[s], st.run[s] = runs_within, last, run
         fields = episodes.reshape(len(open_series), EPISODE_FIELDS)
         if len(fields) and not ((fields[:, E_SEVERITY] >= 0) & (fields[:, E_SEVERITY] <= 2)).all():
             raise ValueError("an episode has an unknown severity")
         if len(fields) and not ((fields[:, E_KIND] >= 0) & (fields[:, E_KIND] <= RATE_EFFECT)).all():
             raise ValueError("an episode has an unknown kind of effect")
+        if len(fields) and not ((fields[:, E_OPEN] >= OPEN) & (fields[:, E_OPEN] <= STALE)).all():
+            raise ValueError("an episode is neither open nor ended for want of rows")
         if (open_series < 0).any():
             raise ValueError("an episode has no series")
         st.episodes[s] = 0

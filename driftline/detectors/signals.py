@@ -47,7 +47,7 @@ def _signal(note: Any, layout: Layout, tables: Tables) -> Signal:
         scope=scope,
         column=layout.column_of[q],
         series=series.name,
-        detector="level" if recovered else _detector_name(series, int(note["detector"])),
+        detector="level" if recovered or _resumed(note) else _detector_name(series, int(note["detector"])),
         statistic=float(note["statistic"]),
         threshold=float(note["threshold"]),
         value=float(note["value"]),
@@ -63,6 +63,11 @@ def _signal(note: Any, layout: Layout, tables: Tables) -> Signal:
         bins=_bins(note["counts"], layout, tables, scope, q),
         reason=_reason(note, series, effect),
     )
+
+
+def _resumed(note: Any) -> bool:
+    """Whether an episode that had ended for want of rows opens anew."""
+    return int(note["kind"]) == OPENED and int(note["detector"]) == NO_DETECTOR
 
 
 def _detector_name(series: Series, place: int) -> str:
@@ -85,6 +90,8 @@ def _reason(note: Any, series: Series, effect: int) -> str:
     place = int(note["detector"])
     if place == RUN_DETECTOR:
         return f"{int(statistic)} equal values in a row"
+    if _resumed(note):
+        return f"{level}: rows have come again, and it is still out of its band ({statistic:.4g}, band {threshold:.4g})"
     if place == NO_DETECTOR:
         return f"{level}: effect {statistic:.4g} has passed {threshold:.4g}"
     return f"{series.detectors[place].name} {statistic:.4g} passed {threshold:.4g}; {level}"

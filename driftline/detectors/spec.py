@@ -113,6 +113,7 @@ class PanelSpec:
     segments : key -> most values with a scope of their own; the rest, and values never seen, share ``other``.
     window : rows kept per scope; no series' window may be longer.
     learn_rows : rows a baseline is learned from when none is given.
+    stale_ms : an episode whose scope had no rows for longer than this ends; None = never.
     sensitive : columns and segment keys whose values appear only as keyed hashes, made with `hash_key`.
     """
 
@@ -121,6 +122,7 @@ class PanelSpec:
     segments: Mapping[str, int] = field(default_factory=dict)
     window: int = 5_000
     learn_rows: int = 5_000
+    stale_ms: int | None = None
     sensitive: frozenset[str] = frozenset()
     hash_key: bytes = b""
 
@@ -198,10 +200,11 @@ class Signal:
     Attributes
     ----------
     kind : ``open`` an episode began; ``evidence`` another detector, or a higher severity (`detector` is then
-        ``severity``); ``recovery`` it ended, `reason` says why; ``baseline`` learning ended (scope 0, column -1).
+        ``severity``); ``recovery`` it ended: its `detector` is ``level``, or ``stale`` where rows stopped, and `reason`
+        says why; ``baseline`` learning ended (scope 0, column -1).
     row : index in the rows of this call.
     column : index into `Panel.columns`.
-    statistic, threshold : the detector's; at a recovery the level and its band.
+    statistic, threshold : the detector's; at a recovery the level and its band, or the seconds without rows.
     value, baseline_value : the level over `n` values (since the change, at most `window` rows), and the baseline's.
     effect_size : PSI, mean in baseline standard deviations, or relative change of a rate.
     since : where the change began, when the detector can tell.

@@ -137,7 +137,7 @@ def _run(
             if st.heads[s] % CHECK_ROWS == 0:
                 for q in range(t.series_lane.shape[0]):
                     if st.episodes[s, q, E_OPEN]:
-                        w = check_episode(t, st, psi, scratch, out, w, s, q, i)
+                        w = check_episode(t, st, psi, scratch, out, w, s, q, i, at[i])
         slot = 0
     return w, codes.shape[0], 0, next_change
 

@@ -274,6 +274,10 @@ class Model(Section):
     series_max: int = Field(20_000, ge=1, description="refuse a file that implies more series than this")
     snapshot_every: int = Field(5_000, ge=10, description="events between snapshots of a panel, and of each segment value in it")
     freshness: DurationMs | None = Field(300_000, description="silence of this length is an event; null = never")
+    # 3 days: a nightly batch and a weekend without traffic are not the end of a version or segment value.
+    stale: Annotated[DurationMs, Field(ge=1_000)] | None = Field(
+        259_200_000, description="an open episode whose version or segment value had no events so long is closed; null = never"
+    )
     monitors: list[Monitor] | None = Field(
         None, description="null = the default monitors; the first whose globs match a series owns it"
     )

@@ -10,6 +10,8 @@ import msgspec
 from driftline.schemas.events import DriftEvent, Effect
 from driftline.streams.alert.state import Member
 
+_STALE = "stale"
+"""The detector of an event that ends an episode because no rows came; nothing is back then."""
 _VERBS = {"up": "moved up", "down": "moved down", None: "changed"}
 
 
@@ -18,6 +20,8 @@ def summary_of(event: DriftEvent, *, resolved: bool) -> str:
     where = f"{event.model}: {event.series}"
     if event.segment:
         where += " in " + ", ".join(f"{key}={value}" for key, value in sorted(event.segment.items()))
+    if resolved and event.detector == _STALE:
+        return f"{where}: {event.reason}"
     if resolved:
         return f"{where} is back in its band" + (f" ({event.reason})" if event.reason else "")
     if event.kind == "recovery":
@@ -56,7 +60,7 @@ def evidence_of(event: DriftEvent, members: Sequence[Member], before: dict[str, 
     detectors = dict(before.get("detectors", {})) if before else {}
     open_episodes = [msgspec.to_builtins(member) for member in members]
     if event.kind == "recovery" and before is not None:
-        recovery = {"reason": event.reason, "value": event.value, "n": event.n, "time_ms": event.time_ms}
+        recovery = {"detector": event.detector, "reason": event.reason, "value": event.value, "n": event.n, "time_ms": event.time_ms}
         return {**before, "open_episodes": open_episodes, "recovery": recovery}
     detectors[event.detector] = {"statistic": event.statistic, "threshold": event.threshold, "time_ms": event.time_ms}
     return {

@@ -7,7 +7,7 @@ this one is held against a fixed limit instead of a baseline, which would be lea
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -33,6 +33,7 @@ class JoinRateSignal:
     ----------
     share : labelled rows of the last `rows`.
     lost : what is missing, relative to the limit; 0 after recovery.
+    stale : it came to its end for want of rows, not because it came back.
     """
 
     kind: Literal["drift", "evidence", "recovery"]
@@ -40,6 +41,7 @@ class JoinRateSignal:
     limit: float
     rows: int
     lost: float
+    stale: bool = False
 
 
 def judged(labels: Labels, age_ms: int | None) -> bool:
@@ -59,6 +61,7 @@ class JoinRate:
     ----------
     window : rows; rounded up to a multiple of ten.
     loud : loss relative to the limit from which an open episode gets evidence, once.
+    seen_ms : the time of the last rows; the caller's.
     """
 
     limit: float
@@ -70,6 +73,7 @@ class JoinRate:
     calm: int = 0
     open: bool = False
     told: bool = False
+    seen_ms: int = -1
 
     def update(self, labelled: npt.NDArray[np.bool_]) -> Iterator[tuple[int, JoinRateSignal]]:
         """Take whether each row had a label; yields (row, signal). However the rows are cut, the signals are the same."""
@@ -86,8 +90,18 @@ class JoinRate:
                     yield stop - 1, signal
             start = stop
 
+    def due_ms(self, limit_ms: int | None) -> int | None:
+        """The time after which an open episode is due for want of rows; None = none is."""
+        return self.seen_ms + limit_ms if limit_ms is not None and self.open and self.seen_ms >= 0 else None
+
+    def expire(self) -> JoinRateSignal:
+        """End the open episode; what is counted begins anew, so that one that lasts opens again after a window of rows."""
+        share = sum(self.counts) / (BLOCKS * self._block)
+        self.counts, self.rows, self.labelled, self.calm, self.open, self.told = [], 0, 0, 0, False, False
+        return replace(self._signal("recovery", share, 0.0), stale=True)
+
     def export(self) -> dict[str, Any]:
-        names = ("window", "counts", "rows", "labelled", "calm", "open", "told")
+        names = ("window", "counts", "rows", "labelled", "calm", "open", "told", "seen_ms")
         return {name: getattr(self, name) for name in names}
 
     @classmethod

@@ -20,6 +20,7 @@ from driftline.schemas.events import Position
 from driftline.streams.detect.health import HealthSignal, StreamHealth
 from driftline.streams.detect.join_rate import SERIES as JOIN_RATE
 from driftline.streams.detect.join_rate import JoinRate, judged
+from driftline.streams.detect.ledger import Int64, Ledger, pieces
 from driftline.streams.detect.plan import ModelPlan
 from driftline.streams.detect.publish import EventWriter, PanelName, RowContext, anchor_position
 from driftline.streams.detect.rows import feature_rows, outcome_rows, score_rows, take
@@ -32,9 +33,30 @@ NO_VERSION: Final = ""
 LEARNING_SNAPSHOT_EVERY: Final = 500
 VERSIONS_MAX: Final = 50
 OTHER_VERSIONS: Final = "(other versions)"
+PREDICTIONS: Final = "predictions"
 
 Placed = tuple[int, Output]
 """A row of the batch and what it caused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """Rows for one panel; `index` maps them to rows of the batch, None = they are all of them."""
+
+    name: PanelName
+    index: np.ndarray[Any, Any] | None
+    rows: PanelRows
+
+    def within(self, start: int, stop: int) -> tuple[int, int]:
+        """The part of these rows that lies in a piece of the batch."""
+        if self.index is None:
+            return start, stop
+        first, last = np.searchsorted(self.index, [start, stop]).tolist()
+        return first, last
+
+    def place(self, row: int) -> int:
+        """The row of the batch."""
+        return row if self.index is None else int(self.index[row])
 
 
 @dataclass(slots=True)
@@ -73,7 +95,7 @@ class WatchedModel:
     baselines: Mapping[str, Baseline]
     panels: dict[PanelName, WatchedPanel] = field(default_factory=dict)
     health: StreamHealth = field(init=False)
-    last_row: RowContext | None = None
+    ledgers: dict[str, Ledger] = field(default_factory=dict)
     health_opened: dict[str, Position] = field(default_factory=dict)
     joins: dict[PanelName, JoinRate] = field(default_factory=dict)
     joins_opened: dict[PanelName, Position] = field(default_factory=dict)
@@ -84,35 +106,34 @@ class WatchedModel:
     def predictions(self, batch: Observations) -> list[Output]:
         """Update the feature and score panels with a batch of predictions."""
         segments = list(self.plan.model.segments)
-        placed = list(self._stream(batch))
-        placed += self._feed(PanelName("features"), batch, None, feature_rows(batch, segments))
+        feeds = [Feed(PanelName("features"), None, feature_rows(batch, segments))]
         for name, rows in self._by_version(PanelName("scores"), batch):
             part = batch if rows is None else take(batch, rows)
-            placed += self._feed(name, batch, rows, score_rows(part, self.plan.model, segments))
-        return _in_row_order(placed)
+            feeds.append(Feed(name, rows, score_rows(part, self.plan.model, segments)))
+        # The stream's series compare with the row before the batch, which the feeds move on.
+        return _in_row_order([*self._stream(batch), *self._work(batch, feeds)])
 
     def outcomes(self, batch: Observations) -> list[Output]:
         """Update the outcome panels with a batch of joined predictions."""
         segments = list(self.plan.model.segments)
-        placed: list[Placed] = []
+        feeds = []
         for name, rows in self._by_version(PanelName("outcomes", age_ms=batch.age_ms), batch):
             part = batch if rows is None else take(batch, rows)
-            placed += self._feed(name, batch, rows, outcome_rows(part, self.plan.model, segments))
-            placed += self._join_rate(name, batch, rows)
-        return _in_row_order(placed)
+            feeds.append(Feed(name, rows, outcome_rows(part, self.plan.model, segments)))
+        return _in_row_order(self._work(batch, feeds))
 
     def tick(self, tick_ms: int, source: int) -> list[Output]:
         """Let time pass on a source partition without rows."""
-        signals = list(self.health.tick(tick_ms, source))
-        return [] if self.last_row is None else [output for signal in signals for output in self._health_output(signal, self.last_row)]
+        ledger = self._ledger(PREDICTIONS)
+        outputs = [] if ledger.last is None else [o for s in self.health.tick(tick_ms, source) for o in self._health_output(s, ledger.last)]
+        return outputs + self._expire(PREDICTIONS, ledger.tick(tick_ms, source))
 
     def export_meta(self) -> dict[str, Any]:
         """What a restart needs beside the panels' own blobs, as JSON."""
-        row = self.last_row
         return {
             "panels": [[panel_path(p.name), *astuple(p.name), p.seen, p.first_ms, p.learned_here, p.shown] for p in self.panels.values()],
             "health": self.health.export(),
-            "last_row": None if row is None else [*_position_list(row.position), row.time_ms, row.record_ms],
+            "ledgers": {name: ledger.export() for name, ledger in self.ledgers.items()},
             "health_opened": {series: _position_list(position) for series, position in self.health_opened.items()},
             "joins": [[*astuple(name), join.export()] for name, join in self.joins.items()],
             "joins_opened": [[*astuple(name), _position_list(position)] for name, position in self.joins_opened.items()],
@@ -126,9 +147,7 @@ class WatchedModel:
             panel = Panel.restore(self.plan.panel(kind), blobs, rings)
             self.panels[name] = WatchedPanel(name, panel, seen, first_ms, learned_here, shown)
         self.health = StreamHealth.restore(self.plan.model.freshness, meta["health"])
-        if meta["last_row"] is not None:
-            topic, partition, offset, time_ms, record_ms = meta["last_row"]
-            self.last_row = RowContext(Position(topic, partition, offset), time_ms, record_ms)
+        self.ledgers = {name: Ledger.restore(ledger) for name, ledger in meta["ledgers"].items()}
         self.health_opened = {series: Position(*position) for series, position in meta["health_opened"].items()}
         for kind, version, age_ms, held in meta.get("joins", ()):
             if (limits := self._join_limits(age_ms)) is not None:
@@ -136,35 +155,80 @@ class WatchedModel:
         for kind, version, age_ms, position in meta.get("joins_opened", ()):
             self.joins_opened[PanelName(kind, version, age_ms)] = Position(*position)
 
-    def _feed(self, name: PanelName, batch: Observations, index: np.ndarray[Any, Any] | None, rows: PanelRows) -> list[Placed]:
-        """Hand rows to one panel, stopping at every snapshot boundary; `index` maps them to rows of the batch."""
+    def _ledger(self, name: str) -> Ledger:
+        return self.ledgers.setdefault(name, Ledger())
+
+    def _work(self, batch: Observations, feeds: list[Feed]) -> list[Placed]:
+        """Hand the rows of a batch to their panels, stopping where an episode may be due for want of rows."""
         placed: list[Placed] = []
+        name = ledger_name(feeds[0].name)
+        ledger = self._ledger(name)
+        clock = ledger.rows(batch.record_ms, batch.source)
+        for start, stop in pieces(clock, self.plan.model.stale, lambda: self._due_ms(name)):
+            if start == stop:
+                placed += [(start, output) for output in self._expire(name, int(clock[start]))]
+                continue
+            for feed in feeds:
+                placed += self._feed(feed, batch, clock, *feed.within(start, stop))
+            ledger.last = self._row(batch, stop - 1)
+        return placed
+
+    def _due_ms(self, ledger: str) -> int | None:
+        """The first moment at which an episode of a ledger is due."""
+        due = [w.panel.due_ms() for name, w in self.panels.items() if ledger_name(name) == ledger]
+        due += [join.due_ms(self.plan.model.stale) for name, join in self.joins.items() if ledger_name(name) == ledger]
+        return min((ms for ms in due if ms is not None), default=None)
+
+    def _expire(self, ledger: str, now_ms: int) -> list[Output]:
+        """End what nothing came for, at the last row there was, in the order in which it was due."""
+        due_ms, last = self._due_ms(ledger), self._ledger(ledger).last
+        if due_ms is None or due_ms >= now_ms or last is None:
+            return []
+        found: list[Placed] = []
+        for name, watched in self.panels.items():
+            for at_ms, signal in watched.panel.expire(now_ms) if ledger_name(name) == ledger else ():
+                found.append((at_ms, self._signal_output(watched, signal, RowContext(last.position, at_ms, at_ms))))
+        for name, join in self.joins.items():
+            due = join.due_ms(self.plan.model.stale) if ledger_name(name) == ledger else None
+            if due is not None and due < now_ms:
+                row = RowContext(last.position, due, due)
+                opened = self.joins_opened.get(name, last.position)
+                found.append((due, self.writer.join_rate(self.plan, name, join.expire(), row, opened)))
+        return _in_row_order(found)
+
+    def _feed(self, feed: Feed, batch: Observations, clock: Int64, start: int, stop: int) -> list[Placed]:
+        """Hand some rows to one panel, stopping at every snapshot boundary."""
+        placed: list[Placed] = []
+        if start == stop:
+            return placed
+        name, rows, own_clock, end = feed.name, feed.rows, clock if feed.index is None else clock[feed.index], stop
         watched = self.panels.get(name)
         if watched is None:
-            watched = self._open(name, rows)
+            watched = self._open(name, int(rows.time_ms[start]))
             if name.kind == "scores" and name.version:
-                row = 0 if index is None else int(index[0])
+                row = feed.place(start)
                 reason = f'first event of version "{name.version}"'
                 note = self.writer.note(self.plan, name, self._row(batch, row), kind="version_seen", baseline=None, n=1, reason=reason)
                 placed.append((row, note))
-        start = 0
-        while start < rows.n:
+        if name.kind == "outcomes":
+            placed += self._join_rate(feed, batch, own_clock, start, end)
+        while start < end:
             every = self._snapshot_every(watched)
-            stop = min(rows.n, start + every - watched.seen % every)
-            for signal in watched.panel.update(rows.slice(start, stop)):
-                row = start + signal.row if index is None else int(index[start + signal.row])
+            stop = min(end, start + every - watched.seen % every)
+            for signal in watched.panel.update(rows.slice(start, stop), own_clock[start:stop]):
+                row = feed.place(start + signal.row)
                 placed.append((row, self._signal_output(watched, signal, self._row(batch, row))))
             watched.seen += stop - start
             if watched.seen % self._snapshot_every(watched) == 0:
-                row = stop - 1 if index is None else int(index[stop - 1])
+                row = feed.place(stop - 1)
                 placed += [(row, output) for output in self._snapshots(watched, self._row(batch, row))]
             start = stop
         return placed
 
-    def _open(self, name: PanelName, rows: PanelRows) -> WatchedPanel:
+    def _open(self, name: PanelName, first_ms: int) -> WatchedPanel:
         baseline = self.baselines.get(name.kind) if not self._seen_version(name) else None
         panel = Panel(self.plan.panel(name.kind), baseline)
-        watched = WatchedPanel(name, panel, first_ms=int(rows.time_ms[0]), learned_here=baseline is None)
+        watched = WatchedPanel(name, panel, first_ms=first_ms, learned_here=baseline is None)
         self.panels[name] = watched
         return watched
 
@@ -244,12 +308,11 @@ class WatchedModel:
             )
 
     def _stream(self, batch: Observations) -> Iterator[Placed]:
-        before = self.last_row
+        before = self._ledger(PREDICTIONS).last
         for index, signal in self.health.rows(batch.record_ms, batch.source):
             row = self._row(batch, index)
             for output in self._health_output(signal, row if signal.series == "stream:volume" or before is None else before):
                 yield index, output
-        self.last_row = self._row(batch, len(batch) - 1)
 
     def _health_output(self, signal: HealthSignal, row: RowContext) -> Iterator[Output]:
         if signal.opened:
@@ -259,22 +322,23 @@ class WatchedModel:
         if output is not None:
             yield output
 
-    def _join_rate(self, name: PanelName, batch: Observations, index: np.ndarray[Any, Any] | None) -> Iterator[Placed]:
+    def _join_rate(self, feed: Feed, batch: Observations, clock: Int64, start: int, stop: int) -> Iterator[Placed]:
         """Hold the share of labelled rows against `min_join`."""
-        join = self.joins.get(name)
+        join = self.joins.get(feed.name)
         if join is None:
-            limits = self._join_limits(name.age_ms)
+            limits = self._join_limits(feed.name.age_ms)
             if limits is None or batch.label_state is None:
                 return
-            join = self.joins[name] = JoinRate(*limits)
+            join = self.joins[feed.name] = JoinRate(*limits)
         assert batch.label_state is not None
-        labelled = batch.label_state == LABELLED
-        for at, signal in join.update(labelled if index is None else labelled[index]):
-            place = at if index is None else int(index[at])
+        labelled = (batch.label_state if feed.index is None else batch.label_state[feed.index])[start:stop] == LABELLED
+        join.seen_ms = int(clock[stop - 1])
+        for at, signal in join.update(labelled):
+            place = feed.place(start + at)
             row = self._row(batch, place)
             if signal.kind == "drift":
-                self.joins_opened[name] = row.position
-            yield place, self.writer.join_rate(self.plan, name, signal, row, self.joins_opened.get(name, row.position))
+                self.joins_opened[feed.name] = row.position
+            yield place, self.writer.join_rate(self.plan, feed.name, signal, row, self.joins_opened.get(feed.name, row.position))
 
     def _join_limits(self, age_ms: int | None) -> tuple[float, int, float] | None:
         """Limit, window and critical level of the join rate at an age; None when it is not watched there."""
@@ -286,6 +350,11 @@ class WatchedModel:
     def _row(self, batch: Observations, row: int) -> RowContext:
         topic, partition = self.sources[int(batch.source[row])]
         return RowContext(Position(topic, partition, int(batch.offset[row])), int(batch.time_ms[row]), int(batch.record_ms[row]))
+
+
+def ledger_name(name: PanelName) -> str:
+    """The ledger that a panel's rows belong to."""
+    return PREDICTIONS if name.kind != "outcomes" else f"outcomes/{name.age_ms or ''}"
 
 
 def panel_path(name: PanelName) -> str:

@@ -72,6 +72,7 @@ class ModelPlan:
             segments={key: segment.max for key, segment in model.segments.items()},
             window=max([model.window, *(m.window or 0 for m in self.monitors)]),
             learn_rows=model.baseline.learn,
+            stale_ms=model.stale,
         )
 
     def learned(self, name: str, kind: Kind) -> Column:

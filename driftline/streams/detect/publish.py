@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from driftline.detectors.spec import Anchor, Level, Signal
+from driftline.detectors.stale import DETECTOR as STALE
+from driftline.detectors.stale import stale_reason
 from driftline.schemas.config import Config
 from driftline.schemas.contracts import cloud_event_headers, encode_event
 from driftline.schemas.events import BinShare, DriftEvent, Effect, Position, SeriesLevel, Severity, Since, Snapshot
@@ -137,11 +139,15 @@ class EventWriter:
         severity: Severity = "info" if recovered else "critical" if signal.lost >= monitor.severity.critical else "warning"
         found = f"{signal.share:.1%} of {signal.rows} predictions had a label {_age(panel.age_ms)}"
         reason = f"{found}, labels.min_join is {signal.limit:.1%}"
+        if signal.stale:
+            reason = stale_reason(plan.model.stale or 0)
         event = DriftEvent(
-            id=event_id(self._config.environment, self._cluster, row.position, *about, signal.kind), kind=signal.kind,
+            id=event_id(self._config.environment, self._cluster, row.position, *about, signal.kind, *([STALE] if signal.stale else [])),
+            kind=signal.kind,
             environment=self._config.environment, model=plan.name, version=panel.version, age_ms=panel.age_ms,
             monitor=monitor.id, series=JOIN_RATE,
-            segment=None, episode=event_id(self._config.environment, self._cluster, opened, *about, "episode"), detector="join_rate",
+            segment=None, episode=event_id(self._config.environment, self._cluster, opened, *about, "episode"),
+            detector=STALE if signal.stale else "join_rate",
             statistic=_finite(signal.share), threshold=_finite(signal.limit), value=_finite(signal.share), baseline_value=None,
             effect=Effect("rate", signal.lost), direction="down", severity=severity, n=signal.rows, window=signal.rows, baseline=None,
             position=row.position, since=None, time_ms=row.time_ms, record_time_ms=row.record_ms, bins=[],

@@ -1,0 +1,94 @@
+"""The time of a ledger of one model, and the pieces its rows are worked in so that an episode ends at its moment.
+
+A ledger is a model's predictions, or its outcomes at one age. Its time is a function of its rows and ticks alone: the
+slowest of its source partitions, and never back. What ends because nothing came is dated to the moment at which it was
+due and to the last row before it, so that neither the cut of the stream nor the number of ticks shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from driftline.schemas.events import Position
+from driftline.streams.detect.publish import RowContext
+
+Int64 = npt.NDArray[np.int64]
+
+_NEVER: int = np.iinfo(np.int64).max
+
+
+@dataclass(slots=True)
+class Ledger:
+    """How far time has come.
+
+    Attributes
+    ----------
+    reached : the latest record time, or tick, of each source partition that was heard of.
+    last : the last row.
+    """
+
+    reached: dict[int, int] = field(default_factory=dict)
+    now_ms: int = -1
+    last: RowContext | None = None
+
+    def rows(self, record_ms: Int64, source: npt.NDArray[np.uint16]) -> Int64:
+        """Take a batch in its order; the time at each row."""
+        new = np.unique(source).tolist()
+        slowest: Int64 = np.full(len(record_ms), min((ms for s, ms in self.reached.items() if s not in new), default=_NEVER), np.int64)
+        for number in new:
+            own = np.where(source == number, record_ms, self.reached.get(number, -1))
+            own = np.maximum.accumulate(np.maximum(own, self.reached.get(number, -1)))
+            self.reached[number] = int(own[-1])
+            slowest = np.minimum(slowest, np.where(own < 0, _NEVER, own))
+        clock = np.maximum.accumulate(np.maximum(slowest, self.now_ms))
+        self.now_ms = int(clock[-1])
+        return clock
+
+    def tick(self, tick_ms: int, source: int) -> int:
+        """Let time pass on one source partition; the time then."""
+        self.reached[source] = max(self.reached.get(source, -1), tick_ms)
+        self.now_ms = max(self.now_ms, min(self.reached.values()))
+        return self.now_ms
+
+    def export(self) -> dict[str, Any]:
+        row = self.last
+        last = None if row is None else [row.position.topic, row.position.partition, row.position.offset, row.time_ms, row.record_ms]
+        return {"reached": sorted(self.reached.items()), "now_ms": self.now_ms, "last": last}
+
+    @classmethod
+    def restore(cls, state: dict[str, Any]) -> Ledger:
+        last = None
+        if state["last"] is not None:
+            topic, partition, offset, time_ms, record_ms = state["last"]
+            last = RowContext(Position(topic, partition, offset), time_ms, record_ms)
+        return cls({int(source): int(ms) for source, ms in state["reached"]}, state["now_ms"], last)
+
+
+def pieces(clock_ms: Int64, limit_ms: int | None, due_ms: Callable[[], int | None]) -> Iterator[tuple[int, int]]:
+    """Cut rows where something may be due: (first row, row after the last); an empty piece: something is due before its row.
+
+    Within a piece nothing can be: what is open before it is due later, and what opens in it is due a limit after that.
+
+    Parameters
+    ----------
+    due_ms : asked before each piece, after the one before was worked on; None = nothing is open.
+    """
+    start = 0
+    while start < len(clock_ms):
+        if limit_ms is None:
+            stop = len(clock_ms)
+        else:
+            now_ms = int(clock_ms[start])
+            due = due_ms()
+            if due is not None and due < now_ms:
+                yield start, start
+                due = due_ms()
+            bound = now_ms + limit_ms if due is None else min(due, now_ms + limit_ms)
+            stop = int(np.searchsorted(clock_ms, bound, side="right"))
+        yield start, stop
+        start = stop
