@@ -19,6 +19,7 @@ import redis
 from confluent_kafka import Consumer, TopicPartition
 
 from benchmarks.pipeline.stream import FEATURES, MODELS_ONE, Pair, Shape, pairs, publish
+from driftline.streams.join.journal import replay
 
 STAGES = ("ingest", "join", "detect")
 WARM_ROWS = 25_000
@@ -188,9 +189,11 @@ def redis_memory(store: redis.Redis, prefix: str) -> dict[str, int]:
     """Bytes of the label cache and of detect's state; and how many labels wait."""
     found = {"labels": 0, "label_rows": 0, "state": 0}
     for key in store.scan_iter(f"{{{prefix}*", count=1_000):
-        size = store.memory_usage(key, samples=0 if not key.endswith(b":labels") else 1_000) or 0
+        size = store.memory_usage(key, samples=0) or 0
         if key.endswith(b":labels"):
-            found["label_rows"] += store.hlen(key)
+            held: dict[bytes, bytes] = {}
+            replay(store.lrange(key, 0, -1), held)
+            found["label_rows"] += len(held)
             found["labels"] += size
         elif b"detect" in key:
             found["state"] += size

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from driftline.streams.errors import RecoverableError
 from driftline.streams.join.facts import latest_ms, read_facts
+from driftline.streams.join.journal import add
 
 
 class CacheLost(RecoverableError):
@@ -48,11 +49,14 @@ class LabelCache(Protocol):
 
 
 class MemoryLabelCache:
-    """A label cache in a dictionary: replay, tests, and runs without Redis."""
+    """A label cache in a dictionary: a worker's, replay's, and of runs without Redis.
 
-    def __init__(self) -> None:
-        self.entries: dict[bytes, bytes] = {}
-        self._covered: tuple[int, int] | None = None
+    A waiting label takes about 250 bytes of the process: id, facts and their place in the dictionary.
+    """
+
+    def __init__(self, entries: dict[bytes, bytes] | None = None, covered: tuple[int, int] | None = None) -> None:
+        self.entries: dict[bytes, bytes] = {} if entries is None else entries
+        self._covered = covered
         self._scan: list[bytes] = []
 
     def covered(self) -> tuple[int, int] | None:
@@ -66,11 +70,7 @@ class MemoryLabelCache:
         if self._covered is None or self._covered[1] < start:
             raise CacheLost(f"label cache: expected labels up to offset {start}, holds {self._covered}")
         self._covered = (self._covered[0], max(self._covered[1], next_offset))
-        entries = self.entries
-        for key, fact in zip(ids, facts, strict=True):
-            held = entries.setdefault(key, fact)
-            if held is not fact and fact not in held:
-                entries[key] = fact + held
+        add(self.entries, ids, facts)
 
     def lookup(self, ids: Sequence[bytes]) -> list[bytes | None]:
         return list(map(self.entries.get, ids))
@@ -83,22 +83,23 @@ class MemoryLabelCache:
                 self.entries.pop(key, None)
 
     def sweep(self, before_ms: int, count: int) -> int:
-        if not self._scan:
-            self._scan = list(self.entries)
-        part, self._scan = self._scan[:count], self._scan[count:]
-        return self._sweep(part, before_ms)
+        return self.sweep_keys(before_ms, count)[1]
 
     def sweep_all(self, before_ms: int) -> int:
-        self._scan = []
-        return self._sweep(list(self.entries), before_ms)
+        return self.sweep_keys(before_ms, None)[1]
 
-    def _sweep(self, part: Sequence[bytes], before_ms: int) -> int:
+    def sweep_keys(self, before_ms: int, count: int | None) -> tuple[list[bytes], int]:
+        """As `sweep`, or over every entry (count None): the ids that were removed, and the labels among them nobody had counted."""
+        if count is None or not self._scan:
+            self._scan = list(self.entries)
+        part = self._scan[0 if count is None else -count :]
+        del self._scan[len(self._scan) - len(part) :]
+        gone: list[bytes] = []
         orphans = 0
         for key in part:
             value = self.entries.get(key)
-            if value is None:
-                continue
-            if latest_ms(value) < before_ms:
+            if value is not None and latest_ms(value) < before_ms:
                 del self.entries[key]
+                gone.append(key)
                 orphans += sum(not fact.counted for fact in read_facts(value))
-        return orphans
+        return gone, orphans

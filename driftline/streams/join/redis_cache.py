@@ -1,9 +1,15 @@
-"""The label cache in Redis: one hash a task, one script, at most one round trip for inserts and one for lookups a commit."""
+"""The label cache of a worker: looked up in memory, kept in Redis as a journal that a restart reads.
+
+Every label would cost Redis four hash operations and as many passes through a script; as a part of a journal entry it
+costs a copy. The journal holds a few entries a commit: labels added, ids gone. What it holds of labels that are gone is
+reclaimed from its oldest end, a little each commit: labels of an old entry that are still wanted are written again at
+the new end, then the entry is dropped. So it stays within about one and a half times what is held.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import struct
+from collections import deque
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any, Final
@@ -11,13 +17,18 @@ from typing import Any, Final
 import redis
 
 from driftline.streams.errors import AwayError
-from driftline.streams.join.cache import CacheLost
+from driftline.streams.join.cache import CacheLost, MemoryLabelCache
 from driftline.streams.join.facts import FACT_BYTES
+from driftline.streams.join.journal import ADDED, GONE, HELD, ID_BYTES, JournalError, pack, replay, unpack
 
-_SCRIPT: Final = resources.files("driftline.streams.join").joinpath("label_cache.lua").read_text("utf-8")
+_SCRIPT: Final = resources.files("driftline.streams.join").joinpath("label_journal.lua").read_text("utf-8")
 _SHA: Final = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
-# One call to a script stalls every client of Redis while it runs; 20,000 labels take about 30 ms.
-_CALL_ROWS: Final = 20_000
+_ENTRY_ROWS: Final = 20_000
+_READ_ENTRIES: Final = 64
+_CLEANED_AT_ONCE: Final = 8 << 20
+"""Bytes of old entries looked at in one commit, at most: reading and writing them takes about as many milliseconds."""
+_GARBAGE_BYTES_MIN: Final = 1 << 18
+"""Below this nothing is worth reclaiming."""
 
 
 class RedisLabelCache:
@@ -39,62 +50,99 @@ class RedisLabelCache:
         self._client = client
         self._keys = [f"{key}:labels", f"{key}:labels:bounds", owner_key if owner_key is not None else f"{key}:labels:owner"]
         self._token = token or ""
-        self._cursor = b"0"
+        self._memory = MemoryLabelCache()
+        self._version = 0
+        self._sizes: deque[int] = deque()
+        self._bytes = 0
 
     def covered(self) -> tuple[int, int] | None:
+        """As `LabelCache.covered`; reads the journal, so a task asks once, when it opens."""
         try:
-            first, last = self._client.hmget(self._keys[1], "from", "next")
+            first, last, version = self._client.hmget(self._keys[1], "from", "next", "version")
+            if first is None or last is None or version is None:
+                return None
+            entries: dict[bytes, bytes] = {}
+            sizes: list[int] = []
+            while part := self._client.lrange(self._keys[0], len(sizes), len(sizes) + _READ_ENTRIES - 1):
+                replay(part, entries)
+                sizes += map(len, part)
         except redis.RedisError as error:
             raise AwayError(f"redis: label cache: {error}") from error
-        return None if first is None or last is None else (int(first), int(last))
+        except JournalError:
+            return None  # damaged: the labels topic has it all
+        self._memory = MemoryLabelCache(entries, (int(first), int(last)))
+        self._version, self._sizes, self._bytes = int(version), deque(sizes), sum(sizes)
+        return self._memory.covered()
 
     def reset(self, start: int) -> None:
-        self._cursor = b"0"
-        self._call("reset", start)
+        self._memory.reset(start)
+        self._run("reset", 0, start, 0)
+        self._version, self._sizes, self._bytes = 0, deque(), 0
 
     def insert(self, ids: Sequence[bytes], facts: Sequence[bytes], *, start: int, next_offset: int) -> None:
-        for first in range(0, len(ids), _CALL_ROWS):
-            part = facts[first : first + _CALL_ROWS]
-            own = b"".join(ids[first : first + _CALL_ROWS])
-            # Bounds move with the last part only: a crash between two leaves labels that are read, and added, again.
-            reach = next_offset if first + _CALL_ROWS >= len(ids) else start
-            plain = set(map(len, part)) == {FACT_BYTES}
-            self._call("insert", start, reach, own, b"".join(part), FACT_BYTES if plain else 0, b"" if plain else _sizes(part))
+        for first in range(0, len(ids), _ENTRY_ROWS):
+            last = first + _ENTRY_ROWS
+            # The bound moves with the last part only: a crash between two leaves labels that are read, and added, again.
+            self._append([pack(ADDED, ids[first:last], facts[first:last])], start, next_offset if last >= len(ids) else start)
+        self._memory.insert(ids, facts, start=start, next_offset=next_offset)
 
     def lookup(self, ids: Sequence[bytes]) -> list[bytes | None]:
-        out: list[bytes | None] = []
-        for first in range(0, len(ids), _CALL_ROWS):
-            codes, values = self._call("lookup", b"".join(ids[first : first + _CALL_ROWS]))
-            out += _cut(codes, values)
-        return out
+        return self._memory.lookup(ids)
 
     def settle(self, ids: Sequence[bytes], remains: Sequence[bytes]) -> None:
-        for first in range(0, len(ids), _CALL_ROWS):
-            if not any(remains[first : first + _CALL_ROWS]):
-                self._call("settle", b"".join(ids[first : first + _CALL_ROWS]), b"", b"", b"")
-                continue
-            part = list(zip(ids[first : first + _CALL_ROWS], remains[first : first + _CALL_ROWS], strict=True))
-            gone = b"".join(key for key, value in part if not value)
-            kept = [(key, value) for key, value in part if value]
-            values = [value for _, value in kept]
-            self._call("settle", gone, b"".join(key for key, _ in kept), b"".join(values), _sizes(values))
+        self._memory.settle(ids, remains)
+        if not any(remains):
+            self._append([pack(GONE, ids)])
+        else:
+            kept = [(key, value) for key, value in zip(ids, remains, strict=True) if value]
+            gone = pack(GONE, [key for key, value in zip(ids, remains, strict=True) if not value])
+            self._append([gone, pack(HELD, *zip(*kept, strict=True))])
+        self._clean()
 
     def sweep(self, before_ms: int, count: int) -> int:
-        _, self._cursor, orphans = self._call("sweep", self._cursor, count, before_ms)
-        return int(orphans)
+        return self._forget(self._memory.sweep_keys(before_ms, count))
 
     def sweep_all(self, before_ms: int) -> int:
-        self._cursor = b"0"
-        orphans = self.sweep(before_ms, 10_000)
-        while self._cursor != b"0":
-            orphans += self.sweep(before_ms, 10_000)
+        return self._forget(self._memory.sweep_keys(before_ms, None))
+
+    def _forget(self, swept: tuple[list[bytes], int]) -> int:
+        gone, orphans = swept
+        if gone:
+            self._append([pack(GONE, gone)])
+            self._clean()
         return orphans
 
-    def _call(self, operation: str, *arguments: Any) -> list[Any]:
-        sent = [operation, self._token, *arguments]
+    def _clean(self) -> None:
+        """Drop the oldest entries while most of the journal is of labels that are gone."""
+        entries = self._memory.entries
+        surplus = self._bytes - 3 * len(entries) * (ID_BYTES + FACT_BYTES) // 2 - _GARBAGE_BYTES_MIN
+        count = size = 0
+        while count < len(self._sizes) and size < min(surplus, _CLEANED_AT_ONCE):
+            size += self._sizes[count]
+            count += 1
+        if not count:
+            return
+        try:
+            old = self._client.lrange(self._keys[0], 0, count - 1)
+        except redis.RedisError as error:
+            raise AwayError(f"redis: label cache: {error}") from error
+        # A removal has nothing before it left to remove: only labels that are still held are written again.
+        held = dict.fromkeys(key for kind, ids, _ in map(unpack, old) if kind != GONE for key in ids if key in entries)
+        self._append([pack(HELD, list(held), [entries[key] for key in held])] if held else [], drop=count)
+
+    def _append(self, added: Sequence[bytes], start: int = 0, next_offset: int = 0, *, drop: int = 0) -> None:
+        self._run(self._version, start, next_offset, drop, *added)
+        self._version += 1
+        for _ in range(drop):
+            self._bytes -= self._sizes.popleft()
+        self._sizes.extend(map(len, added))
+        self._bytes += sum(map(len, added))
+
+    def _run(self, version: int | str, start: int, next_offset: int, drop: int, *added: bytes) -> None:
+        sent = [self._token, version, start, next_offset, drop, *added]
         try:
             try:
-                reply: list[Any] = self._client.evalsha(_SHA, len(self._keys), *self._keys, *sent)
+                reply: list[bytes] = self._client.evalsha(_SHA, len(self._keys), *self._keys, *sent)
             except redis.exceptions.NoScriptError:
                 reply = self._client.eval(_SCRIPT, len(self._keys), *self._keys, *sent)
         except redis.RedisError as error:
@@ -102,28 +150,4 @@ class RedisLabelCache:
         if reply[0] == b"owner":
             raise CacheLost(f'label cache "{self._keys[0]}": another worker owns this task')
         if reply[0] == b"lost":
-            raise CacheLost(f'label cache "{self._keys[0]}": Redis lost entries: expected labels up to {arguments[0]}, holds {reply[1]!r}')
-        return reply
-
-
-def _sizes(values: Sequence[bytes]) -> bytes:
-    return struct.pack(f"<{len(values)}I", *map(len, values))
-
-
-def _cut(codes: bytes, values: bytes) -> list[bytes | None]:
-    """The values of a lookup's reply."""
-    if b"2" not in codes:
-        cut = (values[at : at + FACT_BYTES] for at in range(0, len(values), FACT_BYTES))
-        return list(cut) if b"0" not in codes else [next(cut) if code == 49 else None for code in codes]
-    out: list[bytes | None] = []
-    at = 0
-    for code in codes:
-        size = 0 if code == 48 else FACT_BYTES
-        if code == 50:
-            size = int.from_bytes(values[at : at + 4], "little")
-            at += 4
-        out.append(values[at : at + size] if size else None)
-        at += size
-    return out
-
-
+            raise CacheLost(f'label cache "{self._keys[0]}": Redis lost entries: expected labels up to {start}, holds {reply[1]!r}')

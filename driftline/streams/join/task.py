@@ -156,9 +156,9 @@ class JoinTask:
         self._read_clock.restore(held["waiting_ticks"])
         self._marks.restore(held["marks"])
         self._seq, self._age_ms = held["seq"], held["age_ms"] if self._setting.age == "auto" else self._setting.age
+        covered = self._cache.covered()
         if RING in state.rings:
             self._reopen_decided(state, held)
-        covered = self._cache.covered()
         if covered is None or covered[1] < self._cached_next:
             self._begin_rebuild()
 
