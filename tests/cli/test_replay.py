@@ -132,6 +132,15 @@ def test_a_baseline_from_a_file_watches_from_the_first_event_on(stream: Path, co
     assert {row["rows"] for row in listed} == {4_000}
 
 
+def test_a_baseline_from_a_file_is_the_one_learned_from_the_same_rows(stream: Path, config: Path, drift: Result, tmp_path: Path) -> None:
+    learned = {event["series"]: event["baseline"] for event in lines(drift) if event["kind"] == "baseline" and event["segment"] is None}
+    first = ["--rows", "2000", "-o", str(tmp_path / "first.json"), "--format", "json"]
+    built = lines(invoke("baseline", "build", str(config), "--from-file", str(stream), *COLUMN_OPTIONS, *first))
+    ids = {f"panel:{row['panel']}": row["id"] for row in built}
+    assert ids["panel:features"] == learned["panel:features"]
+    assert ids["panel:scores"] == learned["panel:scores"]
+
+
 def test_a_baseline_file_holds_no_raw_rows_and_is_not_overwritten(config: Path, tmp_path: Path) -> None:
     past = write_transactions(tmp_path / "past.csv", 3_000)
     target = tmp_path / "b.json"
