@@ -103,7 +103,8 @@ class LabelDecoder:
         columns = {name: slot.column(found.rows, found.records) for name, slot in self._slots.items()}
         ids = columns["id"]
         canonical: list[str | None] = ids if set(map(type, ids)) == {str} and all(ids) else [canonical_id(v) for v in ids]
-        record_ms = [record.timestamp()[1] for record in found.records]
+        at = times.rows(found.records)
+        record_ms = times.record_ms[at]
         stated = times_ms(columns["time"], self._unit) if "time" in columns and found.rows else np.full(len(ids), NO_TIME, np.int64)
         bad = self._bad(found, columns, canonical, record_ms, stated, refused)
         if bad:
@@ -112,8 +113,7 @@ class LabelDecoder:
             return self._columns(found, refused, times)
         if not ids:
             return None
-        at = times.rows(found.records)
-        recorded = np.where(times.record_ms[at] < 0, stated, times.record_ms[at])
+        recorded = np.where(record_ms < 0, stated, record_ms)
         time_ms = np.where(stated == NO_TIME, recorded, stated)
         values = columns["value"]
         texts_only = [v if isinstance(v, str) else None for v in values] if str in set(map(type, values)) else None
@@ -130,12 +130,12 @@ class LabelDecoder:
         )
 
     def _bad(
-        self, found: _Rows, columns: dict[str, list[Any]], ids: list[str | None], record_ms: list[int], stated: Int64,
+        self, found: _Rows, columns: dict[str, list[Any]], ids: list[str | None], record_ms: Int64, stated: Int64,
         refused: list[Refused],
     ) -> set[int]:  # fmt: skip
         """Rows that cannot be joined: without id, value, or any time."""
         values = columns["value"]
-        typical = None not in ids and set(map(type, values)) <= {float, int, bool} and min(record_ms, default=0) >= 0
+        typical = None not in ids and set(map(type, values)) <= {float, int, bool} and bool((record_ms >= 0).all())
         if typical and np.isfinite(numbers(values)).all() and _encodable(ids):
             return set()
         bad: set[int] = set()

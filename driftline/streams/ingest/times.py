@@ -11,8 +11,9 @@ The very first time of a partition has nothing to be compared with and stands.
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import methodcaller
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,9 @@ import numpy.typing as npt
 from driftline.streams.task import MemoryRecord, PartitionId, Record
 
 Int64 = npt.NDArray[np.int64]
+
+_timestamp: Callable[[Record], tuple[int, int]] = methodcaller("timestamp")
+_offset: Callable[[Record], int] = methodcaller("offset")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +46,11 @@ class RecordTimes:
     def __len__(self) -> int:
         return len(self.offset)
 
-    def rows(self, records: Sequence[Record]) -> Int64:
-        """Where some of the records stand."""
-        return np.searchsorted(self.offset, np.array([record.offset() for record in records], np.int64))
+    def rows(self, records: Sequence[Record]) -> Int64 | slice:
+        """Where some of the records stand, in their order; all of them, as most often, at once."""
+        if len(records) == len(self.offset):
+            return slice(None)
+        return np.searchsorted(self.offset, np.fromiter(map(_offset, records), np.int64, len(records)))
 
 
 def judge(records: Sequence[Record], reached_ms: int, *, skew_ms: int, clip_ms: int | None, last_stands: bool) -> RecordTimes:
@@ -57,7 +63,7 @@ def judge(records: Sequence[Record], reached_ms: int, *, skew_ms: int, clip_ms: 
     clip_ms : the latest believable time; None = no wall clock is known.
     last_stands : no next record is awaited.
     """
-    stated = np.array([record.timestamp()[1] for record in records], np.int64)
+    stated = np.array([time_ms for _, time_ms in map(_timestamp, records)], np.int64)
     times = stated if clip_ms is None else np.minimum(stated, clip_ms)
     reached = np.maximum.accumulate(np.concatenate(([reached_ms], times)))
     jumps = (reached[:-1] >= 0) & (times > reached[:-1] + skew_ms)
@@ -65,7 +71,7 @@ def judge(records: Sequence[Record], reached_ms: int, *, skew_ms: int, clip_ms: 
     if jumps.any():
         times, n = _settle(times.tolist(), int(np.argmax(jumps)), reached.tolist(), skew_ms, last_stands=last_stands)
         reached = np.maximum.accumulate(np.concatenate(([reached_ms], times)))
-    offset = np.array([record.offset() for record in records[:n]], np.int64)
+    offset = np.fromiter(map(_offset, records[:n]), np.int64, n)
     return RecordTimes(offset, times[:n], reached[1 : n + 1], times[:n] != stated[:n])
 
 
