@@ -101,8 +101,9 @@ def measure(t: Tables, s: int, q: int, counts: Int64, runs: int, m: Float64, mer
         n, hits = rate_level(t, q, counts, runs)
         base = t.rate[s, q]
         value = hits / n if n > 0 else base
-        floor = min(max(base, 1.0 / t.size[s, q]), 1.0)
-        noise = floor * (1.0 - floor) * (1.0 / max(n, 1) + 1.0 / t.size[s, q])
+        likely = min(max(base, 1.0 / t.size[s, q]), 1.0)
+        noise = likely * (1.0 - likely) * (1.0 / max(n, 1) + 1.0 / t.size[s, q])
+        floor = max(likely, t.rate_floor[q])
         effect = (value - base) / floor
         heard = max(float(hits), n * base) >= EVENTS_LEAST
         certain = _less_noise(effect, noise / (floor * floor)) if heard else 0.0

@@ -80,6 +80,7 @@ class Series:
     window : rows of a scope that the level is measured over; at most the panel's ring.
     run_length : mean values between false alarms, per detector.
     warning, critical : effect sizes; mean in baseline standard deviations, PSI, rates relative to the baseline's.
+    rate_floor : a baseline rate below this counts as this when a change is sized: 1 null more in a thousand is no "+2,000 %".
     """
 
     name: str
@@ -90,6 +91,7 @@ class Series:
     direction: Direction = "both"
     warning: float = 0.1
     critical: float = 0.25
+    rate_floor: float = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +208,7 @@ class Signal:
     column : index into `Panel.columns`.
     statistic, threshold : the detector's; at a recovery the level and its band, or the seconds without rows.
     value, baseline_value : the level over `n` values (since the change, at most `window` rows), and the baseline's.
-    effect_size : PSI, mean in baseline standard deviations, or relative change of a rate.
+    effect_size : PSI, mean in baseline standard deviations, or change of a rate relative to the baseline's (at least `rate_floor`).
     since : where the change began, when the detector can tell.
     episode : the row that opened the episode, exactly.
     """

@@ -66,6 +66,7 @@ class Tables(NamedTuple):
     series_column: Int64  # (Q,)
     direction: Int64  # (Q,) UP, DOWN or 0
     bounds: Float64  # (Q, 2) warning, critical
+    rate_floor: Float64  # (Q,) the least a change of a rate is relative to
     proof: Float64  # (Q,) log likelihood ratio against the baseline that a change of a mean must show to open
     flags: UInt8  # (Q, N_CODES) 0, 1 or SKIP; a value series has 0 where it has a score
     is_value: UInt8  # (Q,) distribution and mean
@@ -178,6 +179,7 @@ def build_tables(spec: PanelSpec, layout: Layout) -> Tables:
         series_column=np.array(layout.column_of, np.int64),
         direction=np.array([_DIRECTION[s.direction] for s in layout.series], np.int64),
         bounds=np.array([(s.warning, s.critical) for s in layout.series], np.float64).reshape(-1, 2),
+        rate_floor=np.array([s.rate_floor for s in layout.series], np.float64),
         proof=np.array([PROOF_SHARE * math.log(s.run_length) for s in layout.series], np.float64),
         flags=np.zeros((n_series, N_CODES), np.uint8),
         is_value=np.array([s.flag is None for s in layout.series], np.uint8),

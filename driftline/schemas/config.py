@@ -240,8 +240,15 @@ def _all_detectors() -> list[DetectorSpec]:
 class Levels(Section):
     """Effect sizes from which an event is a warning or critical; below `warning` it is info."""
 
-    warning: float = Field(0.1, ge=0, description="effect size: PSI, standard deviations, or relative change of a rate")
-    critical: float = Field(0.25, ge=0, description="effect size, at least warning")
+    warning: float = Field(0.1, ge=0, description="effect size: PSI, standard deviations, or change of a rate (rates: 0.2 if not set)")
+    critical: float = Field(0.25, ge=0, description="effect size, at least warning (rates: 1 if not set)")
+    rate_floor: float = Field(0.01, gt=0, le=1, description="a change of a rate is relative to the baseline's, or to this if that is less")
+
+    @property
+    def of_rates(self) -> tuple[float, float]:
+        """Warning and critical of 0/1 series: what is set, else 20 % and a doubling."""
+        critical = self.critical if "critical" in self.model_fields_set else 1.0
+        return self.warning if "warning" in self.model_fields_set else min(0.2, critical), critical
 
 
 class Monitor(Section):

@@ -65,7 +65,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "series": "what is watched, for example feature:amount or outcome:log_loss",
     "severity": "from the effect's size",
     "since": "where the change began, as far as the detector knows",
-    "size": "PSI; standard deviations of the reference; or relative change of a rate",
+    "size": "PSI; standard deviations of the reference; or change of a rate, relative to the baseline's or to `rate_floor` if that is more",
     "starts_at_ms": "when the change began as far as known, else when detected, Unix milliseconds",
     "state": "learning its reference, or watching",
     "statistic": "the detector's own figure",

@@ -64,7 +64,10 @@ class BinShare(msgspec.Struct, frozen=True):
 
 
 class Effect(msgspec.Struct, frozen=True):
-    """How large: ``psi`` (sum), ``mean`` (baseline standard deviations), ``rate`` (relative change)."""
+    """How large: ``psi`` (sum), ``mean`` (baseline standard deviations), ``rate`` (relative change).
+
+    A baseline rate below the monitor's `rate_floor` counts as that.
+    """
 
     kind: Literal["psi", "mean", "rate", "silence"]
     size: float

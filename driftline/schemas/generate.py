@@ -189,7 +189,8 @@ def _monitors_table() -> str:
     for monitor in DEFAULT_MONITORS:
         series = ", ".join(f"`{glob}`" for glob in monitor.series)
         detectors = ", ".join(spec.name for spec in monitor.detectors)
-        severity = f"{monitor.severity.warning:g} | {monitor.severity.critical:g}"
+        levels = ((monitor.severity.warning, monitor.severity.critical), monitor.severity.of_rates)
+        severity = " | ".join(f"{value:g}" if value == rate else f"{value:g}, rates {rate:g}" for value, rate in zip(*levels, strict=True))
         lines.append(f"| `{monitor.id}` | {series} | {detectors} | {severity} |")
     return "\n".join(lines)
 

@@ -97,6 +97,42 @@ def test_a_small_certain_shift_is_one_info_record() -> None:
     assert all(signal.kind in ("open", "recovery") for _, signal in found)
 
 
+def loudest_of_nulls(*, before: float, after: float, seed: int) -> str | None:
+    """The highest severity of a share of nulls that changes, under the levels of the default monitor for data quality."""
+    nulls = series("nulls", "missing", "rate", window=5_000, run_length=1e8, direction="up", warning=0.2, critical=1.0)
+    panel = Panel(PanelSpec(columns=(Column("x", "numeric", (nulls,)),), window=5_000, learn_rows=5_000))
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=20_000)
+    values[rng.random(20_000) < np.where(np.arange(20_000) < 8_000, before, after)] = np.nan
+    found = [signal.severity for _, signal in run(panel, plain_rows({"x": values}))[1:]]
+    return max(found, key=["info", "warning", "critical"].index, default=None)
+
+
+@pytest.mark.parametrize(("before", "after", "expected"), [
+    (0.0, 0.001, {None, "info"}),        # 10 percent of the floor of 1 %
+    (0.0, 0.004, {"info", "warning"}),   # 40 percent of the floor, not "+2,000 %" of a rate that is none
+    (0.0, 0.05, {"critical"}),
+    (0.001, 0.05, {"critical"}),
+    (0.05, 0.15, {"critical"}),          # above the floor the baseline's own rate counts
+    (0.3, 0.4, {"warning"}),
+])  # fmt: skip
+def test_how_loud_a_rate_is_does_not_explode_where_the_baseline_has_hardly_any(
+    before: float, after: float, expected: set[str | None]
+) -> None:
+    assert {loudest_of_nulls(before=before, after=after, seed=seed) for seed in range(4)} <= expected
+
+
+def test_the_size_of_a_rates_change_is_relative_to_the_floor() -> None:
+    for floor in (0.01, 0.1):
+        nulls = series("nulls", "missing", "rate", window=WINDOW, run_length=1e4, direction="up", rate_floor=floor)
+        panel = Panel(PanelSpec(columns=(Column("x", "numeric", (nulls,)),), window=WINDOW, learn_rows=LEARNED))
+        rng = np.random.default_rng(3)
+        values = rng.normal(size=6_000)
+        values[4_000::20] = np.nan
+        first = run(panel, plain_rows({"x": values}))[1][1]
+        assert first.effect_size == pytest.approx((first.value or 0.0) / floor)
+
+
 def test_a_series_watched_upwards_ignores_a_fall_and_its_return() -> None:
     rng = np.random.default_rng(7)
     up = spec()

@@ -94,6 +94,7 @@ class ModelPlan:
         detectors = tuple(
             ColumnDetector(name=d.name, input=d.input, params=d.params) for d in monitor.detectors if _fits(d.name, flag)
         )
+        warning, critical = (monitor.severity.warning, monitor.severity.critical) if flag is None else monitor.severity.of_rates
         return Series(
             name=name,
             flag=flag,
@@ -101,8 +102,9 @@ class ModelPlan:
             window=monitor.window or self.model.window,
             run_length=monitor.run_length,
             direction=monitor.direction or _default_direction(name),
-            warning=monitor.severity.warning,
-            critical=monitor.severity.critical,
+            warning=warning,
+            critical=critical,
+            rate_floor=monitor.severity.rate_floor,
         )
 
     def _invalid_rows(self) -> Column:
