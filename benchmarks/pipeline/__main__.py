@@ -42,6 +42,8 @@ def contenders(services: Services, rows: int, quix_python: str | None) -> dict[s
     scripts = [("a: bare consumer", "bare", sys.executable, rows), ("b: Faust + river", "faust_river", sys.executable, FAUST_ROWS)]
     if quix_python:
         scripts.append(("c: Quix Streams + river", "quix_river", quix_python, QUIX_ROWS))
+    # Away from the checkout, where Faust leaves its files, and in Quix's environment the checkout's modules are found too.
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     found = {}
     for name, script, python, most in scripts:
         count = min(most, rows)
@@ -50,10 +52,9 @@ def contenders(services: Services, rows: int, quix_python: str | None) -> dict[s
         for future in admin.create_topics([NewTopic(topic, 1, 1) for topic in topics]).values():
             future.result()
         publish(services.kafka.bootstrap, topics[0], topics[1], Shape(rows=count, wall=True))
-        program = str(Path(__file__).with_name(f"{script}.py"))
-        command = [python, program, services.kafka.bootstrap, *topics, str(count)]
+        command = [python, "-m", f"benchmarks.pipeline.{script}", services.kafka.bootstrap, *topics, str(count)]
         with tempfile.TemporaryDirectory() as scratch:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=scratch)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=scratch, env=environment)
         # Faust's worker logs what is printed, with a prefix.
         lines = [line[line.index("{") :] for line in (done.stdout + done.stderr).splitlines() if '{"cpu_us"' in line]
         found[name] = json.loads(lines[-1]) if lines else {"error": (done.stderr or done.stdout)[-400:]}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import resource
 import sys
 import uuid
 
 import orjson
 from confluent_kafka import Consumer
+
+from benchmarks.pipeline.contender import cpu_seconds, report
 
 
 def main(bootstrap: str, predictions: str, labels: str, rows: int) -> None:
@@ -28,15 +28,8 @@ def main(bootstrap: str, predictions: str, labels: str, rows: int) -> None:
         for record in [message, *consumer.consume(999, 0)]:
             orjson.loads(record.value() or b"")
             seen += 1
-    spent = cpu_seconds() - before
-    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"cpu_us": spent / rows * 1e6, "rss_mib": rss}))
+    report(cpu_seconds() - before, rows)
     consumer.close()
-
-
-def cpu_seconds() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
 
 
 if __name__ == "__main__":
