@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from driftline.schemas.events import Alert, DriftEvent, Position, Since, Transition
+from driftline.schemas.events import Alert, DriftEvent, Effect, Position, Since, Transition
 from driftline.streams.alert.pipeline import AlertPipeline, Decision, PoisonEventError, decode, fingerprint_of
-from driftline.streams.alert.state import AlertState, Source
+from driftline.streams.alert.recovery import state_of
+from driftline.streams.alert.state import AlertState, Source, decode_state, encode_state
 from tests.alert.conftest import MakeEvent
 
 
@@ -97,9 +98,48 @@ def test_evidence_of_equal_severity_is_an_update_that_collects_detectors(life: L
     alert, transition = life.change(drift_event(2, kind="evidence", detector="adwin", statistic=4.0, threshold=3.0, value=13.0))
     assert transition.change == "evidence"
     evidence = alert.evidence
-    assert (evidence["value"], evidence["threshold"], evidence["detector"]) == (13.0, 3.0, "adwin")
+    last = evidence["last"]
+    assert (last["value"], last["threshold"], last["detector"]) == (13.0, 3.0, "adwin")
     assert evidence["detectors"]["psi"] == {"statistic": 0.3, "threshold": 0.1, "time_ms": 1_000}
     assert set(evidence["detectors"]) == {"psi", "adwin"}
+
+
+def test_the_evidence_that_set_the_severity_stays_in_front_of_what_came_last(life: Life, drift_event: MakeEvent) -> None:
+    life.take(drift_event(1, value=11.0, effect=Effect("psi", 0.12)))
+    life.take(drift_event(2, kind="evidence", detector="severity", severity="critical", value=19.0, effect=Effect("psi", 0.8)))
+    alert, _ = life.change(drift_event(3, kind="evidence", detector="adwin", severity="critical", value=10.4, effect=Effect("mean", 0.05)))
+    assert alert.summary == "fraud: feature:amount moved up (PSI 0.8; value 19, baseline 10, n 500)"
+    assert (alert.evidence["value"], alert.evidence["last"]["value"]) == (19.0, 10.4)
+    assert alert.evidence["effect"] == {"kind": "psi", "size": 0.8}
+
+
+def test_when_the_loudest_episode_ends_the_next_one_is_shown(life: Life, drift_event: MakeEvent) -> None:
+    life.take(drift_event(1, episode="v1", version="1", severity="critical", value=19.0))
+    life.take(drift_event(2, episode="v2", version="2", severity="warning", value=12.0))
+    assert life.alert.evidence["value"] == 19.0
+    alert, _ = life.change(drift_event(3, episode="v1", version="1", kind="recovery", reason="back"))
+    assert (alert.severity, alert.evidence["value"], alert.evidence["version"]) == ("warning", 12.0, "2")
+    assert alert.summary.endswith("value 12, baseline 10, n 500); one of several open episodes ended (back)")
+
+
+def test_what_is_in_front_is_found_again_in_a_published_alert(life: Life, drift_event: MakeEvent) -> None:
+    life.take(drift_event(1, severity="critical", value=19.0))
+    published = decode_state(encode_state(AlertState(alert=life.alert))).alert
+    life.state = state_of(published, "topic-id/0", 1)
+    alert, _ = life.change(drift_event(2, kind="evidence", detector="adwin", severity="critical", value=10.4))
+    assert (alert.evidence["value"], alert.evidence["last"]["value"]) == (19.0, 10.4)
+
+
+@pytest.mark.parametrize(("value", "base", "size", "words"), [
+    (0.15, 0.1, 0.5, "+50% against the baseline"),
+    (0.004, 0.0, 0.4, "+0.4 percentage points"),
+    (0.02, 0.005, 1.5, "+1.5 percentage points"),
+])  # fmt: skip
+def test_a_rate_sized_against_the_floor_is_told_in_points(
+    life: Life, drift_event: MakeEvent, value: float, base: float, size: float, words: str
+) -> None:
+    alert, _ = life.change(drift_event(1, value=value, baseline_value=base, effect=Effect("rate", size)))
+    assert f"({words}; value" in alert.summary
 
 
 def test_recovery_resolves_with_its_reason_and_keeps_the_evidence(life: Life, drift_event: MakeEvent) -> None:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 
-from driftline.schemas.events import DriftEvent, Effect
+from driftline.schemas.events import DriftEvent
 from driftline.streams.alert.state import Member
 
-_STALE = "stale"
+_STALE: Final = "stale"
 """The detector of an event that ends an episode because no rows came; nothing is back then."""
+_TOLERANCE: Final = 1e-6
 _VERBS = {"up": "moved up", "down": "moved down", None: "changed"}
 
 
-def summary_of(event: DriftEvent, *, resolved: bool) -> str:
-    """One line, for example ``fraud: feature:amount in country=BR moved up (PSI 0.31; value 12.3, baseline 10.1, n 5,000)``."""
+def summary_of(event: DriftEvent, shown: Mapping[str, Any], *, resolved: bool) -> str:
+    """One line, for example ``fraud: feature:amount in country=BR moved up (PSI 0.31; value 12.3, baseline 10.1, n 5,000)``.
+
+    Parameters
+    ----------
+    shown : figures of the event that set the alert's severity: what came last may be far weaker.
+    """
     where = f"{event.model}: {event.series}"
     if event.segment:
         where += " in " + ", ".join(f"{key}={value}" for key, value in sorted(event.segment.items()))
@@ -24,45 +30,43 @@ def summary_of(event: DriftEvent, *, resolved: bool) -> str:
         return f"{where}: {event.reason}"
     if resolved:
         return f"{where} is back in its band" + (f" ({event.reason})" if event.reason else "")
+    figures = "; ".join(part for part in (_effect_words(shown), _levels(shown)) if part)
+    told = f"{where} {_VERBS[shown['direction']]} ({figures})"
     if event.kind == "recovery":
-        return f"{where}: one of several open episodes ended" + (f" ({event.reason})" if event.reason else "")
-    figures = "; ".join(part for part in (_effect_words(event.effect), _levels(event)) if part)
-    return f"{where} {_VERBS[event.direction]} ({figures})"
+        told += "; one of several open episodes ended" + (f" ({event.reason})" if event.reason else "")
+    return told
 
 
-def _effect_words(effect: Effect | None) -> str:
+def _effect_words(shown: Mapping[str, Any]) -> str:
+    effect = shown["effect"]
     if effect is None:
         return ""
-    if effect.kind == "psi":
-        return f"PSI {effect.size:.3g}"
-    if effect.kind == "mean":
-        return f"{effect.size:.3g} baseline standard deviations"
-    if effect.kind == "rate":
-        return f"{effect.size:+.0%} against the baseline"
-    return f"silent for {effect.size:.3g} s"
+    size = effect["size"]
+    if effect["kind"] == "psi":
+        return f"PSI {size:.3g}"
+    if effect["kind"] == "mean":
+        return f"{size:.3g} baseline standard deviations"
+    if effect["kind"] == "rate":
+        value, base = shown["value"], shown["baseline_value"]
+        if value is not None and base is not None and abs(base * (1 + size) - value) > _TOLERANCE * abs(value - base):
+            # Sized against the floor for small baseline rates: a percentage of the rate itself would be no such number.
+            return f"{100 * (value - base):+.2g} percentage points"
+        return f"{size:+.0%} against the baseline"
+    return f"silent for {size:.3g} s"
 
 
-def _levels(event: DriftEvent) -> str:
+def _levels(shown: Mapping[str, Any]) -> str:
     parts = []
-    if event.value is not None:
-        parts.append(f"value {event.value:.6g}")
-    if event.baseline_value is not None:
-        parts.append(f"baseline {event.baseline_value:.6g}")
-    parts.append(f"n {event.n:,}")
+    if shown["value"] is not None:
+        parts.append(f"value {shown['value']:.6g}")
+    if shown["baseline_value"] is not None:
+        parts.append(f"baseline {shown['baseline_value']:.6g}")
+    parts.append(f"n {shown['n']:,}")
     return ", ".join(parts)
 
 
-def evidence_of(event: DriftEvent, members: Sequence[Member], before: dict[str, Any] | None) -> dict[str, Any]:
-    """The figures behind the alert; a recovery keeps the last ones and adds its own level.
-
-    `detectors` names every detector that has spoken in this episode with its last statistic and threshold.
-    """
-    detectors = dict(before.get("detectors", {})) if before else {}
-    open_episodes = [msgspec.to_builtins(member) for member in members]
-    if event.kind == "recovery" and before is not None:
-        recovery = {"detector": event.detector, "reason": event.reason, "value": event.value, "n": event.n, "time_ms": event.time_ms}
-        return {**before, "open_episodes": open_episodes, "recovery": recovery}
-    detectors[event.detector] = {"statistic": event.statistic, "threshold": event.threshold, "time_ms": event.time_ms}
+def figures_of(event: DriftEvent) -> dict[str, Any]:
+    """What an event measured, as plain values."""
     return {
         "kind": event.kind,
         "version": event.version,
@@ -73,6 +77,7 @@ def evidence_of(event: DriftEvent, members: Sequence[Member], before: dict[str, 
         "baseline_value": event.baseline_value,
         "effect": msgspec.to_builtins(event.effect),
         "direction": event.direction,
+        "severity": event.severity,
         "n": event.n,
         "window": event.window,
         "baseline": event.baseline,
@@ -80,6 +85,21 @@ def evidence_of(event: DriftEvent, members: Sequence[Member], before: dict[str, 
         "position": msgspec.to_builtins(event.position),
         "since": msgspec.to_builtins(event.since),
         "bins": msgspec.to_builtins(event.bins),
-        "detectors": detectors,
-        "open_episodes": open_episodes,
+        "time_ms": event.time_ms,
     }
+
+
+def evidence_of(event: DriftEvent, members: Sequence[Member], shown: Mapping[str, Any], before: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The figures behind the alert; a recovery keeps the last ones and adds its own level.
+
+    At the top stand the figures that set the alert's severity, under `last` those that came last. `detectors` names every
+    detector that has spoken in this episode with its last statistic and threshold.
+    """
+    held = dict(before or {})
+    held["open_episodes"] = [msgspec.to_builtins(member) for member in members]
+    if event.kind == "recovery" and before is not None:
+        recovery = {"detector": event.detector, "reason": event.reason, "value": event.value, "n": event.n, "time_ms": event.time_ms}
+        return {**held, **shown, "recovery": recovery}
+    said = {"statistic": event.statistic, "threshold": event.threshold, "time_ms": event.time_ms}
+    held["detectors"] = {**held.get("detectors", {}), event.detector: said}
+    return {**held, **shown, "last": figures_of(event)}

@@ -18,7 +18,7 @@ import orjson
 
 from driftline.schemas import contracts
 from driftline.schemas.events import Alert, DriftEvent, Severity, Transition
-from driftline.streams.alert.describe import evidence_of, summary_of
+from driftline.streams.alert.describe import evidence_of, figures_of, summary_of
 from driftline.streams.alert.state import CLOSED_MAX, SEEN_MAX, AlertState, Member, Source
 
 Change = Literal["opened", "severity", "evidence", "resolved"]
@@ -120,20 +120,24 @@ def episode(work: Work) -> Work | Dropped:
     if work.before is not None and event.episode in work.before.closed:
         return Dropped("closed_episode")
     members = current.members if current is not None else ()
-    known = [member for member in members if member.episode == event.episode]
-    others = tuple(member for member in members if member.episode != event.episode)
+    known = next((member for member in members if member.episode == event.episode), None)
+    others = tuple(member for member in members if member is not known)
     closed = work.before.closed if work.before is not None else ()
     if event.kind == "recovery":
-        if not known:
+        if known is None:
             return Dropped("no_alert")
         closed = (*closed, event.episode)[-CLOSED_MAX:]
         return replace(work, change="evidence" if others else "resolved", members=others, closed=closed)
     # evidence without its opening (cut away by retention) opens too: better a late start than a silent episode
-    since_ms = known[0].since_ms if known else event.time_ms
+    since_ms = known.since_ms if known else event.time_ms
     if event.since is not None:
         since_ms = min(since_ms, event.since.time_ms)
-    member = Member(episode=event.episode, version=event.version, severity=_severity(event), since_ms=since_ms)
-    return replace(work, change="evidence" if current else "opened", members=(*others, member), closed=closed)
+    loud = _severity(event)
+    # later evidence at the same severity is often weaker: what set the severity stays in front
+    shown = known.evidence if known is not None and known.evidence and known.severity == loud else figures_of(event)
+    member = Member(episode=event.episode, version=event.version, severity=loud, since_ms=since_ms, evidence=shown)
+    joined = tuple(member if other is known else other for other in members) if known else (*members, member)
+    return replace(work, change="evidence" if current else "opened", members=joined, closed=closed)
 
 
 def severity(work: Work) -> Work | Dropped:
@@ -193,6 +197,7 @@ def record(work: Work) -> Decision:
     starts_at_ms = min([member.since_ms for member in work.members] or [event.time_ms])
     if current is not None:
         starts_at_ms = min(starts_at_ms, current.alert.starts_at_ms)
+    shown = _shown(work)
     alert = Alert(
         fingerprint=work.fingerprint,
         episode=current.alert.episode if current else event.episode,
@@ -210,8 +215,8 @@ def record(work: Work) -> Decision:
         ends_at_ms=event.time_ms if resolved else None,
         observed_at_ms=event.record_time_ms,
         owner=work.owners.get(event.model),
-        summary=summary_of(event, resolved=resolved),
-        evidence=evidence_of(event, work.members, current.alert.evidence if current else None),
+        summary=summary_of(event, shown, resolved=resolved),
+        evidence=evidence_of(event, work.members, shown, current.alert.evidence if current else None),
         historical=_historical(event, current),
     )
     seen = (*(work.before.seen if work.before else ()), event.id)[-SEEN_MAX:]
@@ -219,6 +224,14 @@ def record(work: Work) -> Decision:
         alert=alert, members=work.members, closed=work.closed, seen=seen, source=work.source.key, offset=work.source.offset
     )
     return Decision(work.fingerprint, state=state, alert=alert, transition=_transition(work, alert))
+
+
+def _shown(work: Work) -> Mapping[str, object]:
+    """The figures that set the alert's severity; those of the first episode where several are as loud, none once all ended."""
+    loudest = next((member for member in work.members if member.severity == work.severity), None)
+    if loudest is None:
+        return {}
+    return loudest.evidence or (work.open_before.alert.evidence if work.open_before is not None else {})
 
 
 def _transition(work: Work, alert: Alert) -> Transition:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -24,6 +25,8 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     version: str | None
     severity: Severity
     since_ms: int
+    evidence: dict[str, Any] = {}
+    """The figures of the drift event that set `severity`."""
 
 
 class AlertState(msgspec.Struct, frozen=True, kw_only=True):
