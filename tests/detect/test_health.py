@@ -19,7 +19,8 @@ def test_silence_opens_once_and_the_next_row_ends_it() -> None:
     list(health.rows(np.array([1_000, 2_000])))
     assert list(health.tick(20_000)) == []
     (opened,) = health.tick(40_000)
-    assert (opened.series, opened.opened, opened.value) == ("stream:freshness", True, 38.0)
+    assert (opened.series, opened.opened, opened.value) == ("stream:freshness", True, 30.0)
+    assert opened.time_ms == 32_000
     assert list(health.tick(50_000)) == []
     ((row, closed),) = health.rows(np.array([60_000]))
     assert (row, closed.opened) == (0, False)
@@ -67,7 +68,7 @@ def test_a_model_is_silent_only_when_its_slowest_source_is() -> None:
     list(health.rows(np.array([3_000]), np.array([0], np.uint16)))
     assert list(health.tick(7_300_000, 1)) == []
     (opened,) = health.tick(40_000, 0)
-    assert opened.value == 37.0
+    assert opened.time_ms == 33_000
 
 
 def test_a_gap_of_years_is_walked_in_bounded_steps() -> None:

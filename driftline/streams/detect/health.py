@@ -85,7 +85,8 @@ class StreamHealth:
         now_ms = min(self.reached.values())
         if now_ms - self.last_ms > self.freshness_ms:
             self.silent = True
-            yield self._freshness(opened=True, now_ms=now_ms)
+            # Dated to when the silence was too long, not to the tick that told of it: ticks depend on the stream's cut.
+            yield self._freshness(opened=True, now_ms=self.last_ms + self.freshness_ms)
 
     def _reach(self, record_ms: npt.NDArray[np.int64], source: npt.NDArray[np.uint16] | None) -> None:
         if not len(record_ms):

@@ -2,13 +2,15 @@
 
 Ticks: a block with rows carries the running maximum of its source partition's record times. An input that is at its
 end is ticked by `tick`, about once a second; while data flows, a target partition that got no rows gets an empty block
-when the source's time has moved on by a second, so that sparse labels hold nobody up.
+when the source's time has moved on by a second, so that sparse labels hold nobody up, and a model without rows gets a
+tick of its own (`silence.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -27,6 +29,7 @@ from driftline.streams.ingest.decoder import DecodedBatch, PredictionDecoder, Re
 from driftline.streams.ingest.labels import LabelDecoder
 from driftline.streams.ingest.names import LearnedNames
 from driftline.streams.ingest.predictions import Predictions, read_predictions
+from driftline.streams.ingest.silence import SilentModels
 from driftline.streams.ingest.times import RecordTimes, judge, pack_record, unpack_record
 from driftline.streams.observation import Coded, Observations, encode
 from driftline.streams.partitioner import partition_for
@@ -203,6 +206,7 @@ class PredictionTask(IngestTask):
         self._decoder = decoder
         self._max_age, self._max_skew = limits
         self._skew_ms = max(self._max_skew, _SKEW_MS_MIN)
+        self._silent = SilentModels(config, decoder.plans)
 
     def _take(self, batch: Sequence[Record], times: RecordTimes) -> tuple[list[Output], list[Refused]]:
         decoded = self._decoder.decode(batch)
@@ -215,7 +219,8 @@ class PredictionTask(IngestTask):
             if rows is not None:
                 taken.append(rows)
         taken.sort(key=lambda rows: rows.plan.name)
-        outputs = [output for rows in taken for output in self._observations(rows)]
+        outputs = [output for rows in taken for output in self._observations(rows, times)]
+        outputs += [self._model_tick(model, tick_ms) for model, tick_ms in self._silent.at_end(self._time_ms)]
         if self._targets.join:
             waiting = waiting_blocks(taken, self._partition, self._time_ms, self._targets.partitions[self._targets.waiting])
             empty = encode_waiting(WaitingBlock(self._partition, self._time_ms))
@@ -238,11 +243,15 @@ class PredictionTask(IngestTask):
         if faults := len(rows.features.invalid) + rows.invalid_fields:
             self._counters.increment("invalid_values", {"model": rows.plan.name}, faults)
 
-    def _observations(self, rows: Predictions) -> Iterator[Output]:
+    def _observations(self, rows: Predictions, times: RecordTimes) -> Iterator[Output]:
         columns = rows.features.numeric.shape[1] + len(rows.features.categorical) + len(rows.segments) + 9
         step = max(1, min(_BATCH_ROWS_MAX, MESSAGE_BYTES_MAX // (8 * columns)))
-        for start in range(0, len(rows), step):
-            yield from self._fitting(rows, start, min(start + step, len(rows)))
+        ticks = self._silent.before_rows(rows.plan.name, rows.offset, rows.seen_ms, times)
+        for first, last in pairwise(sorted({0, len(rows), *ticks})):
+            if first in ticks:
+                yield self._model_tick(rows.plan.name, ticks[first])
+            for start in range(first, last, step):
+                yield from self._fitting(rows, start, min(start + step, last))
 
     def _fitting(self, rows: Predictions, start: int, stop: int) -> Iterator[Output]:
         """Texts are known only when they are encoded: halves, until each fits."""
@@ -261,9 +270,12 @@ class PredictionTask(IngestTask):
         batch.seq = self._seq[str(partition)] = self._seq.get(str(partition), 0) + 1
         return Output(topic, batch.model.encode(), encode(batch), partition=partition)
 
+    def _model_tick(self, model: str, tick_ms: int) -> Output:
+        return self._observation(Observations("tick", model, self.name, 0, [self._partition], tick_ms=tick_ms))
+
     def _ticks(self, now_ms: int) -> list[Output]:
-        models = sorted(self._decoder.plans)
-        outputs = [self._observation(Observations("tick", model, self.name, 0, [self._partition], tick_ms=now_ms)) for model in models]
+        self._silent.told_all(min(now_ms, self._time_ms))
+        outputs = [self._model_tick(model, now_ms) for model in sorted(self._decoder.plans)]
         if self._targets.join:
             outputs += self._tick_all(self._targets.waiting, now_ms, encode_waiting(WaitingBlock(self._partition, now_ms)))
         return outputs

@@ -1,0 +1,94 @@
+"""A model that stops while its topic stays busy: ingest tells it the time, and `stream:freshness` opens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+import pytest
+
+from driftline.streams.detect.task import DetectProcessor
+from driftline.streams.ingest import IngestProcessor, MemoryCounters
+from driftline.streams.observation import Observations, decode
+from driftline.streams.replay import Replay, file_cluster
+from driftline.streams.task import MemoryRecord, Output
+from tests.ingest.streams import T0, Ingest, config, event, record
+
+MODELS: dict[str, Any] = {"busy": {"freshness": "30s"}, "quiet": {"freshness": "30s"}}
+CONFIG = config(models=MODELS, labels=False)
+SECONDS = 300
+
+
+def prediction(offset: int, model: str, second: int) -> MemoryRecord:
+    return record(event(id=str(offset), time=T0 + 1_000 * second, model=model), offset, at=T0 + 1_000 * second)
+
+
+def stream(quiet: Sequence[int]) -> list[MemoryRecord]:
+    """A record of `busy` each second, and one of `quiet` in these seconds."""
+    rows = [(second, model) for second in range(SECONDS) for model in ("busy", "quiet") if model == "busy" or second in quiet]
+    return [prediction(offset, model, second) for offset, (second, model) in enumerate(rows)]
+
+
+def replayed(records: list[MemoryRecord], size: int) -> list[dict[str, Any]]:
+    outputs: list[Output] = []
+    places = file_cluster(CONFIG)
+    replay = Replay([IngestProcessor(CONFIG, places, MemoryCounters()), DetectProcessor(CONFIG, places)], places, outputs.append)
+    for start in range(0, len(records), size):
+        replay.feed(records[start : start + size])
+    replay.finish(mature=True)
+    events = [orjson.loads(output.value or b"") for output in outputs if output.topic.endswith(".drift")]
+    return [found for found in events if found["series"] == "stream:freshness"]
+
+
+@pytest.mark.parametrize("size", [1, 7, 1_000])
+def test_a_model_that_goes_silent_among_others_is_an_event_at_the_same_moment_whatever_the_cut(size: int) -> None:
+    (found,) = replayed(stream(range(100)), size)
+    assert (found["model"], found["kind"], found["value"]) == ("quiet", "drift", 30.0)
+    assert found["time_ms"] == T0 + 99_000 + 30_000
+    assert found["position"]["offset"] == 199
+
+
+@pytest.mark.parametrize("size", [1, 7, 1_000])
+def test_a_model_that_comes_back_within_a_batch_was_silent_all_the_same(size: int) -> None:
+    found = replayed(stream([*range(100), *range(200, SECONDS)]), size)
+    assert [(event["kind"], event["time_ms"] - T0) for event in found] == [("drift", 129_000), ("recovery", 200_000)]
+
+
+def ticks(ingest: Ingest) -> list[Observations]:
+    return [batch for output in ingest.outputs if output.value and (batch := decode(output.value)).kind == "tick"]
+
+
+def test_models_with_rows_get_no_ticks_and_silent_ones_one_an_interval() -> None:
+    ingest = Ingest(CONFIG)
+    for one in stream(range(0)):
+        ingest.take(one)
+    assert {batch.model for batch in ticks(ingest)} == {"quiet"}
+    # A tenth of the freshness: 3 s.
+    assert len(ticks(ingest)) <= SECONDS / 3 + 1
+    assert all((batch.tick_ms or 0) % 3_000 == 0 for batch in ticks(ingest))
+
+
+def test_a_topic_of_one_model_has_no_ticks_however_sparse_it_is() -> None:
+    ingest = Ingest(config(models={"busy": {"freshness": "30s"}}, labels=False))
+    for offset in range(10):
+        ingest.take(prediction(offset, "busy", 600 * offset))
+    # The first record has nothing before it that it could be told from.
+    assert ticks(ingest) == []
+
+
+def test_a_model_whose_silence_means_nothing_has_no_ticks() -> None:
+    ingest = Ingest(config(models={"busy": {}, "quiet": {"freshness": None, "stale": None}}, labels=False))
+    ingest.take(*stream(range(1)))
+    assert ticks(ingest) == []
+
+
+def test_sequence_numbers_count_ticks_among_the_rows_they_stand_between() -> None:
+    ingest = Ingest(CONFIG)
+    ingest.take(*stream(range(0, SECONDS, 50)))
+    batches = [decode(output.value) for output in ingest.outputs if output.value]
+    mine = [batch for batch in batches if batch.model == "quiet"]
+    assert [batch.kind for batch in mine] == ["tick", *["predictions", "tick"] * 6]
+    for partition in {output.partition for output in ingest.outputs}:
+        numbers = [decode(o.value).seq for o in ingest.outputs if o.partition == partition and o.value]
+        assert numbers == list(range(1, len(numbers) + 1))
