@@ -78,6 +78,8 @@ TIME_REPLACED = Metric("driftline_time_replaced_total", "counter", "records", ("
     "and records whose own time was set back: ahead of the wall, or a lone jump. Without a model: labels.")
 FEATURES_DROPPED = Metric("driftline_features_dropped_total", "counter", "values", ("model",),
     "Values of undeclared features that are not watched, as the model already has 500 of them (in each source partition).")
+CLASSES_DROPPED = Metric("driftline_classes_dropped_total", "counter", "values", ("model",),
+    "Probabilities of classes that are not kept, as the model already has 1,000 undeclared ones (in each source partition).")
 
 LABEL_JOIN = Metric("driftline_label_join_total", "counter", "rows", ("model", "case"),
     "What became of predictions and labels: joined, implicit, unlabelled, early, duplicate, contradiction, late, orphan, "
@@ -120,7 +122,8 @@ BUILD_INFO = Metric("driftline_build_info", "gauge", "1", ("version",),
 
 METRICS: tuple[Metric, ...] = (
     RECORDS, LAG, WATERMARK_LAG, PROCESS_SECONDS, BATCH_RECORDS, COMMIT_SECONDS, LAST_COMMIT, TASKS, REBALANCES, ABORTS, DROPPED,
-    DEAD_LETTERS, INVALID_VALUES, TIME_REPLACED, FEATURES_DROPPED, LABEL_JOIN, LABEL_DELAY, WAITING, DRIFT_EVENTS, SCORE, THRESHOLD,
+    DEAD_LETTERS, INVALID_VALUES, TIME_REPLACED, FEATURES_DROPPED, CLASSES_DROPPED,
+    LABEL_JOIN, LABEL_DELAY, WAITING, DRIFT_EVENTS, SCORE, THRESHOLD,
     EFFECT_SIZE, SUBJECTS_DRIFTED, SUBJECTS_MONITORED, DETECTION_DELAY, ALERTS, ALERT_TRANSITIONS, STATE_BYTES, REDIS_SECONDS, RECOVERIES,
     SERIES_LIMITED, BUILD_INFO,
 )

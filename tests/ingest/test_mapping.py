@@ -115,6 +115,23 @@ def test_names_of_undeclared_features_are_the_first_500_of_the_stream_in_any_cut
     assert segment.values[segment.codes[700]] == "700"
 
 
+def test_names_of_undeclared_classes_are_the_first_1000_of_the_stream_in_any_cut() -> None:
+    conf = config(models={"ads": {"task": "multiclass", "classes": ["known"], "features": {}}})
+    records = [record(event(id=str(k), model="ads", score={f"c{k}": 0.75, "known": 0.25}), k) for k in range(1_200)]
+    whole = Ingest(conf).take(*records)
+    first = Ingest(conf).take(*records[:700])
+    then = Ingest(conf, state=RestoredState({k: v for k, v in first.task.checkpoint().blobs.items() if v is not None})).take(*records[700:])
+    for ingest in (whole, then):
+        names = {name for block in ingest.waiting() if "ads" in block.probabilities for name in block.probabilities["ads"].classes}
+        assert names <= {"known", *(f"c{k}" for k in range(1_000))}
+        assert ingest.counters.value("classes_dropped", model="ads") == 200
+    batch = whole.observation()
+    assert batch.class_ is not None
+    assert batch.class_.values[batch.class_.codes[1_100]] == "c1100"
+    assert batch.confidence is not None
+    assert set(batch.confidence.tolist()) == {0.75}
+
+
 def test_a_name_of_a_feature_that_is_too_long_is_no_column() -> None:
     ingest = Ingest(config(models={"fraud": {}})).take(record(event(features={"a": 1, "b" * 513: 2})))
     assert ingest.observation().numeric_names == ["a"]

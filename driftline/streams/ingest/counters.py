@@ -1,7 +1,8 @@
 """The port for counting; the wiring maps each name to the metric ``driftline_<name>_total``.
 
 Names used by ingest: ``records`` (stream, outcome), ``dead_letters`` (stage, reason), ``invalid_values`` (model),
-``time_replaced`` (model), ``features_dropped`` (model). By join: ``label_join`` (model, case). Counts are added once a batch.
+``time_replaced`` (model), ``features_dropped`` (model),
+``classes_dropped`` (model). By join: ``label_join`` (model, case). Counts are added once a batch.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class ModelRows:
     ----------
     faults : (row, leaf index) pairs.
     tops : whole events, only where undeclared features stand at their top level.
-    learned : names of undeclared features, set by the task that keeps them.
+    learned, classes : names of undeclared features, and of classes, set by the task that keeps them.
     """
 
     plan: RowPlan
@@ -53,6 +53,7 @@ class ModelRows:
     faults: list[tuple[int, int]] = field(default_factory=list)
     tops: list[dict[str, Any]] = field(default_factory=list)
     learned: LearnedNames = field(default_factory=LearnedNames)
+    classes: LearnedNames = field(default_factory=LearnedNames)
 
     def keep(self, wanted: Sequence[bool]) -> ModelRows:
         """The rows wanted."""
@@ -64,6 +65,7 @@ class ModelRows:
             [(place[row], leaf) for row, leaf in self.faults if wanted[row]],
             list(compress(self.tops, wanted)),
             self.learned,
+            self.classes,
         )
 
 

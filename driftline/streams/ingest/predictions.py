@@ -33,6 +33,7 @@ class Predictions:
     replaced : rows whose event time was implausible or unreadable, so that record time stands in its place, and rows
         whose record time was set back.
     classes, probabilities : multi-class score vectors, shape (n, len(classes)); NaN where a row has none.
+    classes_dropped : probabilities of classes that are no columns, as the model has too many.
     """
 
     plan: RowPlan
@@ -51,6 +52,7 @@ class Predictions:
     entropy: Float64 | None
     classes: list[str]
     probabilities: Float64 | None
+    classes_dropped: int
     latency_ms: Float64 | None
     error: npt.NDArray[np.int8] | None
     weight: Float64 | None
@@ -80,14 +82,14 @@ def read_predictions(group: ModelRows, refused: list[Refused], times: RecordTime
     plausible = (stated >= record_ms - max_age) & (stated <= record_ms + max_skew)
     time_ms = np.where(plausible, stated, record_ms)
     features = read_features(group)
-    scores = read_scores(plan, _column(plan, "score", group), _column(plan, "class_", group))
+    scores = read_scores(plan, _column(plan, "score", group), _column(plan, "class_", group), group.classes)
     feature_leaves = {leaf.index for leaf in plan.features.leaves.values()}
     return Predictions(
         plan=plan, ids=ids, offset=times.offset[at], record_ms=record_ms, seen_ms=np.maximum(times.seen_ms[at], record_ms),
         time_ms=time_ms, replaced=int(np.count_nonzero(~plausible | times.replaced[at])),
         features=features, segments=_segments(plan, group, features), version=_text(plan, "version", group),
         class_=scores.class_, score=scores.score, confidence=scores.confidence, entropy=scores.entropy,
-        classes=scores.classes, probabilities=scores.probabilities,
+        classes=scores.classes, probabilities=scores.probabilities, classes_dropped=scores.dropped,
         latency_ms=_number(plan, "latency_ms", group), error=_errors(plan, group), weight=_number(plan, "weight", group),
         invalid_fields=sum(leaf not in feature_leaves for _, leaf in group.faults),
     )  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from driftline.streams.ingest.names import LearnedNames
 from driftline.streams.ingest.plan import RowPlan
 from driftline.streams.ingest.values import number, numbers, short, texts
 from driftline.streams.observation import Coded
@@ -18,7 +19,10 @@ Float64 = npt.NDArray[np.float64]
 
 @dataclass(slots=True)
 class Scores:
-    """A column that no row has is None."""
+    """A column that no row has is None.
+
+    `dropped` : probabilities of classes that are no columns, as the model has too many.
+    """
 
     score: Float64 | None = None
     class_: Coded | None = None
@@ -26,13 +30,19 @@ class Scores:
     entropy: Float64 | None = None
     classes: list[str] = field(default_factory=list)
     probabilities: Float64 | None = None
+    dropped: int = 0
 
 
-def read_scores(plan: RowPlan, scores: list[Any] | None, classes: list[Any] | None) -> Scores:
-    """The columns of scores as decoded; a multi-class score may be one number, a map by class, or a list."""
+def read_scores(plan: RowPlan, scores: list[Any] | None, classes: list[Any] | None, learned: LearnedNames) -> Scores:
+    """The columns of scores as decoded; a multi-class score may be one number, a map by class, or a list.
+
+    Parameters
+    ----------
+    learned : the classes that are columns. Confidence, entropy and the most probable class are of all that was sent.
+    """
     out = Scores()
     if scores is not None and plan.model.task == "multiclass":
-        classes = _read_vectors(plan, scores, classes, out)
+        classes = _read_vectors(plan, scores, classes, out, learned)
     elif scores is not None:
         out.score = numbers([_spelled(v) for v in scores] if str in set(map(type, scores)) else scores)
     if classes is not None and classes.count(None) < len(classes):
@@ -40,14 +50,17 @@ def read_scores(plan: RowPlan, scores: list[Any] | None, classes: list[Any] | No
     return out
 
 
-def _read_vectors(plan: RowPlan, scores: list[Any], classes: list[Any] | None, out: Scores) -> list[Any] | None:
+def _read_vectors(plan: RowPlan, scores: list[Any], classes: list[Any] | None, out: Scores, learned: LearnedNames) -> list[Any] | None:
     """Fill in what score vectors say; returns the classes, with the most probable one where a row states none."""
     vectors = [_vector(v, plan.model.classes) for v in scores]
     confidence = [max(v.values(), default=math.nan) if v else _scalar(s) for v, s in zip(vectors, scores, strict=True)]
     out.confidence = np.array(confidence, np.float64)
     if not any(vectors):
         return classes
-    _from_vectors(vectors, plan.model.classes, out)
+    kept = learned.admit(vectors)
+    if kept is not vectors:
+        out.dropped = sum(map(len, vectors)) - sum(map(len, kept))
+    _from_vectors(kept, plan.model.classes, out)
     out.entropy = np.array([_entropy(v) for v in vectors], np.float64)
     stated = classes if classes is not None else [None] * len(scores)
     return [max(v, key=v.__getitem__) if c is None and v else c for c, v in zip(stated, vectors, strict=True)]

@@ -27,7 +27,7 @@ from driftline.streams.ingest.counters import Counters
 from driftline.streams.ingest.dead_letters import dead_letter
 from driftline.streams.ingest.decoder import DecodedBatch, PredictionDecoder, Refused
 from driftline.streams.ingest.labels import LabelDecoder
-from driftline.streams.ingest.names import LearnedNames
+from driftline.streams.ingest.names import CLASSES_MAX, LearnedNames
 from driftline.streams.ingest.predictions import Predictions, read_predictions
 from driftline.streams.ingest.silence import SilentModels
 from driftline.streams.ingest.times import RecordTimes, judge, pack_record, unpack_record
@@ -68,7 +68,7 @@ class IngestTask:
     """What all sources share: time, sequence numbers, dead letters, ticks. Subclasses say what a record is.
 
     State: the running maximum of record times, the last sequence number for each observations partition, by model the names
-    of undeclared features, and the record, if any, whose time the next one decides (`times.py`).
+    of undeclared features and of classes, and the record, if any, whose time the next one decides (`times.py`).
     """
 
     stream: str
@@ -85,6 +85,7 @@ class IngestTask:
         self._time_ms = -1
         self._seq: dict[str, int] = {}
         self._learned: dict[str, LearnedNames] = {}
+        self._classes: dict[str, LearnedNames] = {}
         self._sent_ms: dict[int, int] = {}
         self._ticked_ms = -1
         self._wall_ms: int | None = None
@@ -97,6 +98,7 @@ class IngestTask:
             self._time_ms, self._seq = held["time_ms"], held["seq"]
             self._held = [unpack_record(partition, record) for record in held.get("held", ())]
             self._learned = {model: LearnedNames(names) for model, names in held.get("learned", {}).items()}
+            self._classes = {model: self._class_names(model, names) for model, names in held.get("classes", {}).items()}
 
     def process(self, records: Mapping[PartitionId, Sequence[Record]]) -> list[Output]:
         batch = records.get(self._partition, ())
@@ -133,7 +135,8 @@ class IngestTask:
             return StateDelta()
         self._dirty = False
         learned = {model: names.export() for model, names in self._learned.items()}
-        held: dict[str, Any] = {"v": STATE_VERSION, "time_ms": self._time_ms, "seq": self._seq, "learned": learned}
+        classes = {model: names.export() for model, names in self._classes.items()}
+        held: dict[str, Any] = {"v": STATE_VERSION, "time_ms": self._time_ms, "seq": self._seq, "learned": learned, "classes": classes}
         held["held"] = list(map(pack_record, self._held))
         return StateDelta({_STATE: orjson.dumps(held)})
 
@@ -164,6 +167,10 @@ class IngestTask:
 
     def _ticks(self, now_ms: int) -> list[Output]:
         raise NotImplementedError
+
+    def _class_names(self, model: str, names: Sequence[str] = ()) -> LearnedNames:
+        known = self._config.models.get(model)
+        return LearnedNames(names, most=CLASSES_MAX, declared=() if known is None else known.classes or ())
 
     def _count(self, outcome: str, n: int) -> None:
         if n:
@@ -215,6 +222,8 @@ class PredictionTask(IngestTask):
         taken: list[Predictions] = []
         for group in decoded.models:
             group.learned = self._learned.setdefault(group.plan.name, LearnedNames())
+            if group.plan.model.task == "multiclass":
+                group.classes = self._classes.setdefault(group.plan.name, self._class_names(group.plan.name))
             rows = read_predictions(group, refused, times, max_age=self._max_age, max_skew=self._max_skew)
             if rows is not None:
                 taken.append(rows)
@@ -240,6 +249,8 @@ class PredictionTask(IngestTask):
             self._counters.increment("time_replaced", {"model": rows.plan.name}, rows.replaced)
         if rows.features.dropped:
             self._counters.increment("features_dropped", {"model": rows.plan.name}, rows.features.dropped)
+        if rows.classes_dropped:
+            self._counters.increment("classes_dropped", {"model": rows.plan.name}, rows.classes_dropped)
         if faults := len(rows.features.invalid) + rows.invalid_fields:
             self._counters.increment("invalid_values", {"model": rows.plan.name}, faults)
 
