@@ -30,7 +30,7 @@ from driftline.streams.ingest.labels import LabelDecoder
 from driftline.streams.ingest.names import CLASSES_MAX, LearnedNames
 from driftline.streams.ingest.predictions import Predictions, read_predictions
 from driftline.streams.ingest.silence import SilentModels
-from driftline.streams.ingest.times import RecordTimes, judge, pack_record, unpack_record
+from driftline.streams.ingest.times import RecordTimes, judge
 from driftline.streams.observation import Coded, Observations, encode
 from driftline.streams.partitioner import partition_for
 from driftline.streams.task import FINAL_MS, Idle, Output, PartitionId, Record, RestoredState, StateDelta
@@ -68,7 +68,7 @@ class IngestTask:
     """What all sources share: time, sequence numbers, dead letters, ticks. Subclasses say what a record is.
 
     State: the running maximum of record times, the last sequence number for each observations partition, by model the names
-    of undeclared features and of classes, and the record, if any, whose time the next one decides (`times.py`).
+    of undeclared features and of classes. A record whose time the next one decides (`times.py`) is read again.
     """
 
     stream: str
@@ -96,7 +96,6 @@ class IngestTask:
         if (blob := state.blobs.get(_STATE)) is not None:
             held: dict[str, Any] = orjson.loads(blob)
             self._time_ms, self._seq = held["time_ms"], held["seq"]
-            self._held = [unpack_record(partition, record) for record in held.get("held", ())]
             self._learned = {model: LearnedNames(names) for model, names in held.get("learned", {}).items()}
             self._classes = {model: self._class_names(model, names) for model, names in held.get("classes", {}).items()}
 
@@ -125,6 +124,9 @@ class IngestTask:
         return outputs + self._ticks(now_ms)
 
     def positions(self) -> Mapping[PartitionId, int]:
+        # An undecided record is no state: a restart reads it again, and no payload stands in a checkpoint.
+        if self._held:
+            return {self._partition: self._held[0].offset()}
         return {} if self._next_offset is None else {self._partition: self._next_offset}
 
     def paused(self) -> frozenset[PartitionId]:
@@ -137,7 +139,6 @@ class IngestTask:
         learned = {model: names.export() for model, names in self._learned.items()}
         classes = {model: names.export() for model, names in self._classes.items()}
         held: dict[str, Any] = {"v": STATE_VERSION, "time_ms": self._time_ms, "seq": self._seq, "learned": learned, "classes": classes}
-        held["held"] = list(map(pack_record, self._held))
         return StateDelta({_STATE: orjson.dumps(held)})
 
     def committed(self) -> None:

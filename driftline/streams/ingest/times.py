@@ -10,16 +10,14 @@ The very first time of a partition has nothing to be compared with and stands.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import methodcaller
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from driftline.streams.task import MemoryRecord, PartitionId, Record
+from driftline.streams.task import Record
 
 Int64 = npt.NDArray[np.int64]
 
@@ -87,24 +85,3 @@ def _settle(times: list[int], first: int, reached: list[int], skew_ms: int, *, l
                 times[i] = top
         top = max(top, times[i])
     return np.array(times, np.int64), n
-
-
-def pack_record(record: Record) -> list[Any]:
-    """A record that waits for the next one, for a checkpoint."""
-    headers = [[name, _text(value)] for name, value in record.headers() or ()]
-    return [record.offset(), record.timestamp()[1], _text(record.key()), _text(record.value()), headers]
-
-
-def unpack_record(partition: PartitionId, held: Sequence[Any]) -> MemoryRecord:
-    """The record that `pack_record` packed."""
-    offset, time_ms, key, value, headers = held
-    named = tuple((name, _bytes(text) or b"") for name, text in headers)
-    return MemoryRecord(*partition, offset, _bytes(key), _bytes(value), time_ms, named)
-
-
-def _text(value: bytes | None) -> str | None:
-    return None if value is None else base64.b64encode(value).decode()
-
-
-def _bytes(text: str | None) -> bytes | None:
-    return None if text is None else base64.b64decode(text)
