@@ -117,7 +117,7 @@ def _processor(
 
         log.info("kernels_compiling first_start_takes=about_half_a_minute")
         compile_kernels()
-        return make_detect(config, cluster)
+        return make_detect(config, cluster, counts)
     age = options.age or 0
     group = f"{config.kafka.group_prefix}.{join_names(config)[age]}"
     root = f"{config.redis.key_prefix}:{config.environment}:{cluster.cluster_id or 'unknown'}:{group}"

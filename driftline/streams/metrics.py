@@ -80,6 +80,8 @@ FEATURES_DROPPED = Metric("driftline_features_dropped_total", "counter", "values
     "Values of undeclared features that are not watched, as the model already has 500 of them (in each source partition).")
 CLASSES_DROPPED = Metric("driftline_classes_dropped_total", "counter", "values", ("model",),
     "Probabilities of classes that are not kept, as the model already has 1,000 undeclared ones (in each source partition).")
+VERSIONS_SHARED = Metric("driftline_versions_shared_total", "counter", "rows", ("model",),
+    "Predictions of versions beyond a model's first 50, which share one set of panels.")
 
 LABEL_JOIN = Metric("driftline_label_join_total", "counter", "rows", ("model", "case"),
     "What became of predictions and labels: joined, implicit, unlabelled, early, duplicate, contradiction, late, orphan, "
@@ -122,7 +124,7 @@ BUILD_INFO = Metric("driftline_build_info", "gauge", "1", ("version",),
 
 METRICS: tuple[Metric, ...] = (
     RECORDS, LAG, WATERMARK_LAG, PROCESS_SECONDS, BATCH_RECORDS, COMMIT_SECONDS, LAST_COMMIT, TASKS, REBALANCES, ABORTS, DROPPED,
-    DEAD_LETTERS, INVALID_VALUES, TIME_REPLACED, FEATURES_DROPPED, CLASSES_DROPPED,
+    DEAD_LETTERS, INVALID_VALUES, TIME_REPLACED, FEATURES_DROPPED, CLASSES_DROPPED, VERSIONS_SHARED,
     LABEL_JOIN, LABEL_DELAY, WAITING, DRIFT_EVENTS, SCORE, THRESHOLD,
     EFFECT_SIZE, SUBJECTS_DRIFTED, SUBJECTS_MONITORED, DETECTION_DELAY, ALERTS, ALERT_TRANSITIONS, STATE_BYTES, REDIS_SECONDS, RECOVERIES,
     SERIES_LIMITED, BUILD_INFO,

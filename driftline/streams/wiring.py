@@ -87,7 +87,7 @@ def make_ingest(config: Config, cluster: Cluster, counters: Counters) -> Process
         raise SetupError(str(error)) from error
 
 
-def make_detect(config: Config, cluster: Cluster) -> Processor:
+def make_detect(config: Config, cluster: Cluster, counters: Counters | None = None) -> Processor:
     """Detect, with the baselines of the configuration.
 
     Raises
@@ -99,7 +99,7 @@ def make_detect(config: Config, cluster: Cluster) -> Processor:
     from driftline.streams.detect.task import DetectProcessor
 
     try:
-        return DetectProcessor(config, cluster, configured_baselines(config))
+        return DetectProcessor(config, cluster, configured_baselines(config), counters)
     except BaselineError as error:
         raise SetupError(f"baseline: {error}") from error
 

@@ -14,6 +14,7 @@ from driftline.schemas.loading import parse_config
 from driftline.streams.cluster import Cluster
 from driftline.streams.detect.task import DetectProcessor, DetectTask
 from driftline.streams.errors import SequenceError, StateError
+from driftline.streams.ingest.counters import MemoryCounters
 from driftline.streams.observation import Observations, code, encode
 from driftline.streams.task import MemoryRecord, Output, RestoredRing, RestoredState
 
@@ -132,8 +133,12 @@ def test_a_new_version_is_announced_and_learns_scores_of_its_own() -> None:
 
 
 def test_versions_beyond_the_first_fifty_share_a_panel_and_any_cut_agrees() -> None:
-    whole = open_task()
+    counters = MemoryCounters()
+    whole = DetectProcessor(config(), CLUSTER, counters=counters).open("detect/0", RestoredState())
     outputs = run(whole, stream([3_000], versions=75))
+    assert counters.value("versions_shared", model="m") == 3_000 // 75 * 25
+    told = [event["reason"] for event in events(outputs) if event["version"] == "(other versions)" and event["kind"] == "version_seen"]
+    assert told == ["first event of a version beyond the first 50: from here on later versions share their panels"]
     names = {name.version for name in whole.models["m"].panels if name.kind == "scores"}
     assert len(names) == 51
     assert "(other versions)" in names

@@ -24,6 +24,7 @@ from driftline.streams.detect.ledger import Int64, Ledger, pieces
 from driftline.streams.detect.plan import ModelPlan
 from driftline.streams.detect.publish import EventWriter, PanelName, RowContext, anchor_position
 from driftline.streams.detect.rows import feature_rows, outcome_rows, score_rows, take
+from driftline.streams.ingest.counters import Counters
 from driftline.streams.observation import LABELLED, Observations
 from driftline.streams.task import Output
 
@@ -93,6 +94,7 @@ class WatchedModel:
     writer: EventWriter
     sources: list[tuple[str, int]]
     baselines: Mapping[str, Baseline]
+    counters: Counters
     panels: dict[PanelName, WatchedPanel] = field(default_factory=dict)
     health: StreamHealth = field(init=False)
     ledgers: dict[str, Ledger] = field(default_factory=dict)
@@ -208,8 +210,12 @@ class WatchedModel:
             if name.kind == "scores" and name.version:
                 row = feed.place(start)
                 reason = f'first event of version "{name.version}"'
+                if name.version == OTHER_VERSIONS:
+                    reason = f"first event of a version beyond the first {VERSIONS_MAX}: from here on later versions share their panels"
                 note = self.writer.note(self.plan, name, self._row(batch, row), kind="version_seen", baseline=None, n=1, reason=reason)
                 placed.append((row, note))
+        if name.kind == "scores" and name.version == OTHER_VERSIONS:
+            self.counters.increment("versions_shared", {"model": self.plan.name}, end - start)
         if name.kind == "outcomes":
             placed += self._join_rate(feed, batch, own_clock, start, end)
         while start < end:

@@ -18,6 +18,7 @@ from driftline.streams.detect.model import WatchedModel, model_path, panel_path
 from driftline.streams.detect.plan import ModelPlan
 from driftline.streams.detect.publish import EventWriter
 from driftline.streams.errors import SequenceError, StateError
+from driftline.streams.ingest.counters import Counters, MemoryCounters
 from driftline.streams.observation import Observations, decode
 from driftline.streams.task import FINAL_MS, Idle, Output, PartitionId, Record, RestoredState, RingWrite, StateDelta
 
@@ -31,14 +32,19 @@ class DetectProcessor:
     Parameters
     ----------
     baselines : model to panel kind to baseline, for models whose configuration names a file.
+    counters : ``versions_shared`` (model), rows of versions that have no panels of their own.
     """
 
     name = "detect"
 
-    def __init__(self, config: Config, cluster: Cluster, baselines: Mapping[str, Mapping[str, Baseline]] | None = None) -> None:
+    def __init__(
+        self, config: Config, cluster: Cluster, baselines: Mapping[str, Mapping[str, Baseline]] | None = None,
+        counters: Counters | None = None,
+    ) -> None:  # fmt: skip
         self._config = config
         self._cluster = cluster
         self._baselines = baselines or {}
+        self._counters = counters or MemoryCounters()
         self._topic = OBSERVATIONS.full_name(config.topics.prefix)
         self._plans = {name: ModelPlan.of(name, model) for name, model in config.models.items()}
 
@@ -55,7 +61,7 @@ class DetectProcessor:
         (partition,) = self.task_inputs(task)
         writer = EventWriter(self._config, self._cluster)
         strict = self._config.kafka.guarantee == "exactly_once"
-        return DetectTask(partition, self._plans, writer, self._baselines, state, strict=strict)
+        return DetectTask(partition, self._plans, writer, self._baselines, state, self._counters, strict=strict)
 
 
 class DetectTask:
@@ -68,12 +74,13 @@ class DetectTask:
 
     def __init__(
         self, partition: PartitionId, plans: Mapping[str, ModelPlan], writer: EventWriter, baselines: Mapping[str, Mapping[str, Baseline]],
-        state: RestoredState, *, strict: bool,
+        state: RestoredState, counters: Counters, *, strict: bool,
     ) -> None:  # fmt: skip
         self._partition = partition
         self._plans = plans
         self._writer = writer
         self._baselines = baselines
+        self._counters = counters
         self._strict = strict
         self._next_offset: int | None = None
         self._sources: list[tuple[str, int]] = []
@@ -166,7 +173,7 @@ class DetectTask:
     def _model(self, name: str) -> WatchedModel | None:
         model = self.models.get(name)
         if model is None and name in self._plans:
-            model = WatchedModel(self._plans[name], self._writer, self._sources, self._baselines.get(name, {}))
+            model = WatchedModel(self._plans[name], self._writer, self._sources, self._baselines.get(name, {}), self._counters)
             self.models[name] = model
         return model
 
