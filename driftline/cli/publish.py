@@ -123,18 +123,18 @@ class _Pace:
         self._first_ms: int | None = None
         self._rows = 0
 
-    def wait(self, message: Message) -> float:
-        """Seconds until this message is due."""
+    def due(self, message: Message) -> float:
+        """When this message is due, by the monotonic clock; to be asked once a message, in their order."""
         if self._first_ms is None:
             self._first_ms = message.time_ms
             self._begun = time.monotonic()
-        due = 0.0
+        seconds = 0.0
         if self._rate is not None and message.side == "prediction":
-            due = self._rows / self._rate
+            seconds = self._rows / self._rate
             self._rows += 1
         elif self._speed is not None:
-            due = (message.time_ms - self._first_ms) / 1_000 / self._speed
-        return due - (time.monotonic() - self._begun) if due else 0.0
+            seconds = (message.time_ms - self._first_ms) / 1_000 / self._speed
+        return self._begun + seconds
 
 
 class _Delivery:
@@ -182,7 +182,10 @@ def _send(source: FileMessages, kafka: Kafka, topics: dict[str, str], pace: _Pac
 
 def _send_batch(producer: Any, batch: list[Message], topics: dict[str, str], pace: _Pace, delivery: _Delivery) -> None:
     for message in batch:
-        while (seconds := pace.wait(message)) > 0:
+        if delivery.failed:  # at a slow pace a batch lasts for hours
+            return
+        due = pace.due(message)
+        while (seconds := due - time.monotonic()) > 0:
             producer.poll(min(seconds, 0.1))
         while True:
             try:
