@@ -67,7 +67,8 @@ FIELDS: Final[Mapping[str, str]] = {
     "since": "where the change began, as far as the detector knows",
     "size": "PSI; standard deviations of the reference; or change of a rate, relative to the baseline's or to `rate_floor` if that is more",
     "starts_at_ms": "when the change began as far as known, else when detected, Unix milliseconds",
-    "state": "learning its reference, or watching",
+    "state": "learning its reference, or watching; of a drift event: rebuilt where an operator let state be learned again from what the "
+    "topics still held, so that windows and references are others than the lost ones, and events may come a second time",
     "statistic": "the detector's own figure",
     "summary": "one sentence for a person",
     "threshold": "the figure's limit",

@@ -105,6 +105,7 @@ class DriftEvent(msgspec.Struct, frozen=True, kw_only=True):
     historical: bool = False
     provisional: bool = False
     age_ms: Count | None = None
+    state: Literal["rebuilt"] | None = None
 
 
 class SeriesLevel(msgspec.Struct, frozen=True, kw_only=True):

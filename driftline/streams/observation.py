@@ -60,6 +60,7 @@ class Observations:
     invalid : (row, feature) pairs, shape (k, 2); feature indexes numeric_names + categorical_names.
     score : probability or regression output; NaN = missing. confidence, entropy: multi-class only.
     label, delay_ms, label_state : outcomes only.
+    generation : 0, or of a task that an operator had rebuilt: its `seq` began anew.
     """
 
     kind: Kind
@@ -91,6 +92,7 @@ class Observations:
     label_probability: Float64 | None = None
     delay_ms: Float64 | None = None
     label_state: npt.NDArray[np.int8] | None = None
+    generation: int = 0
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -146,6 +148,8 @@ def encode(batch: Observations) -> bytes:
         "age_ms": batch.age_ms,
         "numeric": batch.numeric_names,
     }
+    if batch.generation:
+        meta["generation"] = batch.generation
     if batch.invalid is not None and len(batch.invalid):
         meta["invalid"] = batch.invalid.tolist()
     schema = pa.schema([pa.field(n, a.type) for n, a in zip(names, arrays, strict=True)], metadata={_META_KEY: orjson.dumps(meta)})
@@ -180,6 +184,7 @@ def decode(value: bytes) -> Observations:
         tick_ms=meta["tick_ms"],
         age_ms=meta["age_ms"],
         numeric_names=meta["numeric"],
+        generation=meta.get("generation", 0),
     )
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         if name == "numeric":

@@ -112,10 +112,17 @@ class RestoredRing:
 
 @dataclass(frozen=True, slots=True)
 class RestoredState:
-    """The checkpoint that belongs to the committed offsets; empty when the task never ran."""
+    """The checkpoint that belongs to the committed offsets; empty when the task never ran.
+
+    Attributes
+    ----------
+    generation : not 0 once, when an operator has the task rebuilt from its input's beginning: a number above that of all
+        its former lives. The task keeps it, and stamps what it publishes with it.
+    """
 
     blobs: Mapping[str, bytes] = field(default_factory=dict)
     rings: Mapping[str, RestoredRing] = field(default_factory=dict)
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True)

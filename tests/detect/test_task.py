@@ -15,7 +15,7 @@ from driftline.streams.cluster import Cluster
 from driftline.streams.detect.task import DetectProcessor, DetectTask
 from driftline.streams.errors import SequenceError, StateError
 from driftline.streams.ingest.counters import MemoryCounters
-from driftline.streams.observation import Observations, code, encode
+from driftline.streams.observation import UNLABELLED, Observations, code, decode, encode
 from driftline.streams.task import MemoryRecord, Output, RestoredRing, RestoredState
 
 TOPIC = "driftline.observations"
@@ -150,6 +150,64 @@ def test_a_gap_or_a_repeat_of_batches_stops_the_task(order: list[int]) -> None:
     records = stream([100] * 3)
     with pytest.raises(SequenceError, match="ingest/p/0"):
         run(open_task(), [records[i] for i in order])
+
+
+def rebuilt(records: Sequence[MemoryRecord], *, generation: int) -> list[MemoryRecord]:
+    """The same batches from a task that was rebuilt."""
+    again = []
+    for record in records:
+        batch = decode(record.value() or b"")
+        batch.generation = generation
+        again.append(MemoryRecord(TOPIC, 0, record.offset(), b"m", encode(batch), 0))
+    return again
+
+
+def states(outputs: Sequence[Output]) -> set[tuple[str | None, bytes | None]]:
+    """What drift events say of their state, in the value and in the headers."""
+    found = [output for output in outputs if output.topic == "driftline.drift"]
+    return {(orjson.loads(output.value or b"")["state"], dict(output.headers).get("ce_state")) for output in found}
+
+
+def test_a_rebuilt_upstream_counts_anew_once_and_the_events_say_that_rows_came_again(caplog: pytest.LogCaptureFixture) -> None:
+    sizes = [500] * 6
+    task = open_task()
+    assert states(run(task, stream(sizes))) == {(None, None)}
+    assert states(run(task, rebuilt(stream(sizes), generation=1_700_000_000_000))) == {("rebuilt", b"rebuilt")}
+    assert [record.message for record in caplog.records] == ["upstream_rebuilt task=ingest/p/0 generation=1700000000000 after=6"]
+    state = RestoredState({name: blob for name, blob in task.checkpoint().blobs.items() if name == "task" and blob})
+    meta = orjson.loads(state.blobs["task"])
+    assert (meta["generations"], meta["sequence"]) == ({"ingest/p/0": 1_700_000_000_000}, {"ingest/p/0": 6})
+
+
+@pytest.mark.parametrize(
+    ("generations", "order"), [((0, 7, 7), [2, 1, 3]), ((0, 7, 7), [2, 2, 3]), ((0, 7, 0), [1, 1, 2]), ((7, 8, 7), [1, 1, 2])]
+)
+def test_a_gap_after_a_rebuild_or_a_batch_of_the_former_life_stops_the_task(generations: tuple[int, ...], order: list[int]) -> None:
+    records = stream([100] * 3)
+    wanted = [rebuilt([records[seq - 1]], generation=life)[0] for life, seq in zip(generations, order, strict=True)]
+    with pytest.raises(SequenceError, match="ingest/p/0"):
+        run(open_task(), wanted)
+
+
+def test_every_event_of_a_task_that_was_rebuilt_itself_says_so() -> None:
+    first = open_task(RestoredState(generation=5))
+    (blob,) = first.checkpoint().blobs.values()
+    assert states(run(first, stream([3_000]))) == {("rebuilt", b"rebuilt")}
+    # A crash before the first record does not forget the operator's choice.
+    again = open_task(RestoredState({"task": blob or b""}))
+    assert run(again, stream([3_000])) == run(open_task(RestoredState(generation=9)), stream([3_000]))
+
+
+def test_a_rebuilt_join_marks_the_events_of_its_ledger_alone() -> None:
+    task = open_task()
+    run(task, stream([500] * 3))
+    n = 400
+    batch = Observations(
+        "outcomes", "m", "join/0", 1, [("p", 0)], offset=np.arange(n), source=np.zeros(n, np.uint16), time_ms=np.arange(n),
+        record_ms=np.arange(n), label_state=np.full(n, UNLABELLED, np.int8), generation=3,
+    )  # fmt: skip
+    assert states(run(task, [MemoryRecord(TOPIC, 0, 3, b"m", encode(batch), 0)])) == {("rebuilt", b"rebuilt")}
+    assert states(run(task, stream([500] * 6)[3:])) == {(None, None)}
 
 
 def test_a_log_whose_beginning_is_gone_can_be_read() -> None:

@@ -44,6 +44,16 @@ def test_the_first_sequence_number_is_one_and_it_survives_a_restart() -> None:
     assert [ingest.observation().seq, again.observation().seq] == [1, 2]
 
 
+def test_a_rebuilt_task_counts_from_one_and_stamps_its_generation_after_restarts_too() -> None:
+    rebuilt = Ingest(state=RestoredState(generation=7))
+    (blob,) = rebuilt.task.checkpoint().blobs.values()
+    assert blob is not None
+    again = Ingest(state=RestoredState({"ingest": blob})).take(record(event()))
+    batch = again.observation()
+    assert (batch.seq, batch.generation) == (1, 7)
+    assert Ingest().take(record(event())).observation().generation == 0
+
+
 @pytest.mark.parametrize(
     ("value", "features"),
     [

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from driftline.streams.observation import IMPLICIT, LABELLED, UNLABELLED
+from driftline.streams.task import RestoredState
 from tests.join.logs import LABELS, T0, WAITING, Join, Logs, config
 
 
@@ -25,6 +26,14 @@ def test_a_prediction_takes_its_label() -> None:
     assert batch.score is not None
     assert (batch.delay_ms.tolist(), batch.score.tolist()) == ([3_000.0], [0.5])
     assert join.case("joined") == 1
+
+
+def test_a_rebuilt_join_counts_from_one_and_stamps_its_generation_after_a_restart_too() -> None:
+    join = Join()
+    join.task = join.processor.open(join.task.name, RestoredState(generation=7))
+    join.commit().open()
+    (batch,) = run(Logs().predict(("a", 0)).label(("a", 3, 1)), join).batches()
+    assert (batch.seq, batch.generation, join.rows()) == (1, 7, [(0, 1.0, LABELLED)])
 
 
 def test_nothing_is_decided_before_the_label_side_has_passed_the_age() -> None:

@@ -19,6 +19,7 @@ PART: PartitionId = ("source", 0)
 INPUTS = frozenset({PART})
 SCOPE = Scope("k", "e", "g", Cluster("c", {"source": "t"}, {"source": 1}))
 ROWS = 40
+NOW_MS = 1_760_000_000_000
 
 
 class Edited(ToyProcessor):
@@ -65,7 +66,7 @@ def restore(
 ) -> RunningTask:  # fmt: skip
     processor = (Edited if edited else ToyProcessor)("source", "out")
     log: Any = Log(low, 100)
-    restorer = Restorer(processor, log, store, SCOPE, None, start="now", by_time=True, on_lost_state=choice, now_ms=lambda: 0)
+    restorer = Restorer(processor, log, store, SCOPE, None, start="now", by_time=True, on_lost_state=choice, now_ms=lambda: NOW_MS)
     return restorer.restore("toy/0", inputs, offsets)
 
 
@@ -77,8 +78,16 @@ def test_a_task_that_cannot_go_on_stops_and_the_choice_it_names_starts_it_anew(
     with pytest.raises(error):
         restore(store, offsets, "fail", **broken)
     running = restore(store, offsets, "rebuild-from-earliest", **broken)
+    assert isinstance(running.task, ToyTask)
+    assert running.task.generation == NOW_MS
     low = broken.get("low", 0)
     assert (running.source, running.read_from, running.replay_to) == ("none", {PART: low}, None)
+
+
+def test_a_task_that_goes_on_or_begins_has_no_generation(store: MemoryStore) -> None:
+    for running in (restore(MemoryStore(), {}, "rebuild-from-earliest"), restore(store, committed(store), "rebuild-from-earliest")):
+        assert isinstance(running.task, ToyTask)
+        assert running.task.generation == 0
 
 
 def test_a_rebuilt_task_forgets_the_base_checkpoint_of_its_former_life(store: MemoryStore) -> None:

@@ -15,6 +15,7 @@ class ToyTask:
 
     def __init__(self, name: str, output: str, state: RestoredState, poison: int | None) -> None:
         self._name, self._output, self._poison = name, output, poison
+        self.generation = state.generation
         saved = json.loads(state.blobs.get("counts", b'{"n": 0, "sum": 0, "ticks": 0}'))
         self.n, self.sum, self.ticks = saved["n"], saved["sum"], saved["ticks"]
         self._window = bytearray(state.rings["window"].rows if "window" in state.rings else b"")

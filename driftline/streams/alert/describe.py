@@ -82,6 +82,7 @@ def figures_of(event: DriftEvent) -> dict[str, Any]:
         "window": event.window,
         "baseline": event.baseline,
         "provisional": event.provisional,
+        "state": event.state,
         "position": msgspec.to_builtins(event.position),
         "since": msgspec.to_builtins(event.since),
         "bins": msgspec.to_builtins(event.bins),

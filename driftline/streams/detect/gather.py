@@ -45,7 +45,8 @@ def _shape(batch: Observations) -> tuple[object, ...]:
     if not len(batch):
         return (id(batch),)
     columns = tuple(name for name in (*_ARRAYS, *_TEXTS) if getattr(batch, name) is not None)
-    return (batch.kind, batch.model, batch.age_ms, columns, tuple(batch.numeric_names), tuple(batch.categorical), tuple(batch.segments))
+    about = (batch.kind, batch.model, batch.age_ms, batch.generation)
+    return (*about, columns, tuple(batch.numeric_names), tuple(batch.categorical), tuple(batch.segments))
 
 
 def _joined(held: Sequence[Observations]) -> Observations:
@@ -53,7 +54,7 @@ def _joined(held: Sequence[Observations]) -> Observations:
     if len(held) == 1:
         return first
     out = Observations(first.kind, first.model, first.task, held[-1].seq, first.sources, first.tick_ms, first.age_ms)
-    out.numeric_names = first.numeric_names
+    out.numeric_names, out.generation = first.numeric_names, first.generation
     for name in _ARRAYS:
         if getattr(first, name) is not None:
             setattr(out, name, np.concatenate([getattr(batch, name) for batch in held]))

@@ -30,11 +30,13 @@ class Ledger:
     ----------
     reached : the latest record time, or tick, of each source partition that was heard of.
     last : the last row.
+    rebuilt : a task that an operator had rebuilt has written to it: rows may have come a second time.
     """
 
     reached: dict[int, int] = field(default_factory=dict)
     now_ms: int = -1
     last: RowContext | None = None
+    rebuilt: bool = False
 
     def rows(self, record_ms: Int64, source: npt.NDArray[np.uint16]) -> Int64:
         """Take a batch in its order; the time at each row."""
@@ -58,7 +60,7 @@ class Ledger:
     def export(self) -> dict[str, Any]:
         row = self.last
         last = None if row is None else [row.position.topic, row.position.partition, row.position.offset, row.time_ms, row.record_ms]
-        return {"reached": sorted(self.reached.items()), "now_ms": self.now_ms, "last": last}
+        return {"reached": sorted(self.reached.items()), "now_ms": self.now_ms, "last": last, "rebuilt": self.rebuilt}
 
     @classmethod
     def restore(cls, state: dict[str, Any]) -> Ledger:
@@ -66,7 +68,7 @@ class Ledger:
         if state["last"] is not None:
             topic, partition, offset, time_ms, record_ms = state["last"]
             last = RowContext(Position(topic, partition, offset), time_ms, record_ms)
-        return cls({int(source): int(ms) for source, ms in state["reached"]}, state["now_ms"], last)
+        return cls({int(source): int(ms) for source, ms in state["reached"]}, state["now_ms"], last, state["rebuilt"])
 
 
 def pieces(clock_ms: Int64, limit_ms: int | None, due_ms: Callable[[], int | None]) -> Iterator[tuple[int, int]]:

@@ -88,6 +88,7 @@ class WatchedModel:
     ----------
     sources : the task's table of source partitions, shared by all models; rows index it.
     baselines : from a file, by panel kind.
+    rebuilt : an operator had the task's state rebuilt.
     """
 
     plan: ModelPlan
@@ -95,6 +96,7 @@ class WatchedModel:
     sources: list[tuple[str, int]]
     baselines: Mapping[str, Baseline]
     counters: Counters
+    rebuilt: bool = False
     panels: dict[PanelName, WatchedPanel] = field(default_factory=dict)
     health: StreamHealth = field(init=False)
     ledgers: dict[str, Ledger] = field(default_factory=dict)
@@ -107,6 +109,7 @@ class WatchedModel:
 
     def predictions(self, batch: Observations) -> list[Output]:
         """Update the feature and score panels with a batch of predictions."""
+        self._mark(PREDICTIONS, batch.generation)
         segments = list(self.plan.model.segments)
         feeds = [Feed(PanelName("features"), None, feature_rows(batch, segments))]
         for name, rows in self._by_version(PanelName("scores"), batch):
@@ -117,6 +120,7 @@ class WatchedModel:
 
     def outcomes(self, batch: Observations) -> list[Output]:
         """Update the outcome panels with a batch of joined predictions."""
+        self._mark(ledger_name(PanelName("outcomes", age_ms=batch.age_ms)), batch.generation)
         segments = list(self.plan.model.segments)
         feeds = []
         for name, rows in self._by_version(PanelName("outcomes", age_ms=batch.age_ms), batch):
@@ -124,8 +128,9 @@ class WatchedModel:
             feeds.append(Feed(name, rows, outcome_rows(part, self.plan.model, segments)))
         return _in_row_order(self._work(batch, feeds))
 
-    def tick(self, tick_ms: int, source: int) -> list[Output]:
+    def tick(self, tick_ms: int, source: int, generation: int = 0) -> list[Output]:
         """Let time pass on a source partition without rows."""
+        self._mark(PREDICTIONS, generation)
         ledger = self._ledger(PREDICTIONS)
         outputs = [] if ledger.last is None else [o for s in self.health.tick(tick_ms, source) for o in self._health_output(s, ledger.last)]
         return outputs + self._expire(PREDICTIONS, ledger.tick(tick_ms, source))
@@ -156,6 +161,12 @@ class WatchedModel:
                 self.joins[PanelName(kind, version, age_ms)] = JoinRate.restore(*limits, held)
         for kind, version, age_ms, position in meta.get("joins_opened", ()):
             self.joins_opened[PanelName(kind, version, age_ms)] = Position(*position)
+
+    def _mark(self, name: str, generation: int) -> None:
+        """Events say whether their state was rebuilt: this task's, or that of one which wrote to their ledger."""
+        ledger = self._ledger(name)
+        ledger.rebuilt |= generation > 0
+        self.writer.rebuilt = self.rebuilt or ledger.rebuilt
 
     def _ledger(self, name: str) -> Ledger:
         return self.ledgers.setdefault(name, Ledger())

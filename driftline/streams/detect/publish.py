@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from driftline.detectors.spec import Anchor, Level, Signal
 from driftline.detectors.stale import DETECTOR as STALE
 from driftline.detectors.stale import stale_reason
@@ -45,11 +47,17 @@ class RowContext:
 
 
 class EventWriter:
-    """Makes the records of one worker; holds only what ids and headers need."""
+    """Makes the records of one task; holds only what ids and headers need.
+
+    Attributes
+    ----------
+    rebuilt : whether what is written comes of state that an operator had rebuilt.
+    """
 
     def __init__(self, config: Config, cluster: Cluster) -> None:
         self._config = config
         self._cluster = cluster
+        self.rebuilt = False
         self._drift = DRIFT.full_name(config.topics.prefix)
         self._snapshots = SNAPSHOTS.full_name(config.topics.prefix)
 
@@ -173,11 +181,15 @@ class EventWriter:
     def _drift_output(self, event: DriftEvent) -> Output:
         subject = "/".join([event.model, event.series, _segment_key(event.segment)])
         source = f"driftline/{event.environment}/detect"
+        extensions: tuple[tuple[str, bytes], ...] = ()
+        if self.rebuilt:
+            event = msgspec.structs.replace(event, state="rebuilt")
+            extensions = (("ce_state", b"rebuilt"),)
         return Output(
             topic=self._drift,
             key=event.model.encode(),
             value=encode_event(event),
-            headers=tuple(cloud_event_headers(event, id=event.id, source=source, subject=subject, time_ms=event.time_ms)),
+            headers=cloud_event_headers(event, id=event.id, source=source, subject=subject, time_ms=event.time_ms) + extensions,
             partition=self._partition(event.model, self._drift),
         )
 

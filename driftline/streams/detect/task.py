@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -21,6 +22,8 @@ from driftline.streams.errors import SequenceError, StateError
 from driftline.streams.ingest.counters import Counters, MemoryCounters
 from driftline.streams.observation import Observations, decode
 from driftline.streams.task import FINAL_MS, Idle, Output, PartitionId, Record, RestoredState, RingWrite, StateDelta
+
+_log = logging.getLogger(__name__)
 
 STATE_VERSION: Final = 1
 _TASK_BLOB: Final = "task"
@@ -86,8 +89,10 @@ class DetectTask:
         self._sources: list[tuple[str, int]] = []
         self._source_index: dict[tuple[str, int], int] = {}
         self._sequence: dict[str, int] = {}
+        self._generations: dict[str, int] = {}
+        self._rebuilt = state.generation > 0
         self.models: dict[str, WatchedModel] = {}
-        self._dirty = False
+        self._dirty = self._rebuilt
         if state.blobs:
             self._restore(state)
 
@@ -121,6 +126,8 @@ class DetectTask:
                 "v": STATE_VERSION,
                 "sources": self._sources,
                 "sequence": self._sequence,
+                "generations": self._generations,
+                "rebuilt": self._rebuilt,
                 "models": {name: model.export_meta() for name, model in self.models.items()},
             }
         )
@@ -147,7 +154,9 @@ class DetectTask:
         if model is None:
             return []
         if batch.kind == "tick":
-            return [] if batch.tick_ms is None or batch.tick_ms >= FINAL_MS else model.tick(batch.tick_ms, int(batch.source[0]))
+            if batch.tick_ms is None or batch.tick_ms >= FINAL_MS:
+                return []
+            return model.tick(batch.tick_ms, int(batch.source[0]), batch.generation)
         if not len(batch):
             return []
         return model.predictions(batch) if batch.kind == "predictions" else model.outcomes(batch)
@@ -155,6 +164,18 @@ class DetectTask:
     def _check_sequence(self, batch: Observations) -> None:
         # A task met for the first time may be in the middle of its life: retention has removed what it wrote before.
         last = self._sequence.get(batch.task, batch.seq - 1)
+        generation = self._generations.get(batch.task, 0)
+        if batch.generation > generation:
+            self._generations[batch.task] = batch.generation
+            if batch.task in self._sequence:
+                # An operator had it rebuilt from its input's beginning, and it counts from 1 again: once, and said.
+                _log.warning("upstream_rebuilt task=%s generation=%d after=%d", batch.task, batch.generation, last)
+                last = 0
+        elif batch.generation < generation and self._strict:
+            raise SequenceError(
+                f'"{batch.task}" sent batch {batch.seq} of its life {batch.generation} after it was rebuilt as {generation}: '
+                "two workers write at once"
+            )
         self._sequence[batch.task] = batch.seq
         if self._strict and batch.seq != last + 1:
             raise SequenceError(
@@ -173,7 +194,8 @@ class DetectTask:
     def _model(self, name: str) -> WatchedModel | None:
         model = self.models.get(name)
         if model is None and name in self._plans:
-            model = WatchedModel(self._plans[name], self._writer, self._sources, self._baselines.get(name, {}), self._counters)
+            baselines = self._baselines.get(name, {})
+            model = WatchedModel(self._plans[name], self._writer, self._sources, baselines, self._counters, self._rebuilt)
             self.models[name] = model
         return model
 
@@ -186,6 +208,8 @@ class DetectTask:
             self._sources[:] = [(topic, partition) for topic, partition in meta["sources"]]
             self._source_index.update({source: index for index, source in enumerate(self._sources)})
             self._sequence.update(meta["sequence"])
+            self._generations.update(meta.get("generations", {}))
+            self._rebuilt = meta.get("rebuilt", False)
             for name, model_meta in meta["models"].items():
                 model = self._model(name)
                 if model is not None:

@@ -89,13 +89,14 @@ class IngestTask:
         self._sent_ms: dict[int, int] = {}
         self._ticked_ms = -1
         self._wall_ms: int | None = None
-        self._dirty = False
+        self._generation = state.generation
+        self._dirty = state.generation > 0
         self._held: list[Record] = []
         self._skew_ms = _LABEL_SKEW_MS
         self._withhold = has_sensitive(config)
         if (blob := state.blobs.get(_STATE)) is not None:
             held: dict[str, Any] = orjson.loads(blob)
-            self._time_ms, self._seq = held["time_ms"], held["seq"]
+            self._time_ms, self._seq, self._generation = held["time_ms"], held["seq"], held.get("generation", 0)
             self._learned = {model: LearnedNames(names) for model, names in held.get("learned", {}).items()}
             self._classes = {model: self._class_names(model, names) for model, names in held.get("classes", {}).items()}
 
@@ -139,6 +140,8 @@ class IngestTask:
         learned = {model: names.export() for model, names in self._learned.items()}
         classes = {model: names.export() for model, names in self._classes.items()}
         held: dict[str, Any] = {"v": STATE_VERSION, "time_ms": self._time_ms, "seq": self._seq, "learned": learned, "classes": classes}
+        if self._generation:
+            held["generation"] = self._generation
         return StateDelta({_STATE: orjson.dumps(held)})
 
     def committed(self) -> None:
@@ -280,6 +283,7 @@ class PredictionTask(IngestTask):
         topic = self._targets.observations
         partition = partition_for(batch.model, self._targets.partitions[topic])
         batch.seq = self._seq[str(partition)] = self._seq.get(str(partition), 0) + 1
+        batch.generation = self._generation
         return Output(topic, batch.model.encode(), encode(batch), partition=partition)
 
     def _model_tick(self, model: str, tick_ms: int) -> Output:

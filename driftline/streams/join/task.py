@@ -80,7 +80,8 @@ class JoinTask:
         self._swept_ms = NEVER_MS
         self._rebuild_until: int | None = None
         self._rebuild_goal = 0
-        self._dirty = False
+        self._generation = state.generation
+        self._dirty = state.generation > 0
         self._open(state)
 
     def process(self, records: Mapping[PartitionId, Sequence[Record]]) -> list[Output]:
@@ -123,6 +124,7 @@ class JoinTask:
                 "settle_head": self._settle_head,
                 "seq": self._seq,
                 "age_ms": self._age_ms,
+                "generation": self._generation,
             }
         )
         return StateDelta({_STATE: blob}, () if ring is None else (ring,))
@@ -155,6 +157,7 @@ class JoinTask:
         self._waiting_clock.restore(held["waiting_ticks"])
         self._read_clock.restore(held["waiting_ticks"])
         self._marks.restore(held["marks"])
+        self._generation = held.get("generation", 0)
         self._seq, self._age_ms = held["seq"], held["age_ms"] if self._setting.age == "auto" else self._setting.age
         covered = self._cache.covered()
         if RING in state.rings:
@@ -341,6 +344,7 @@ class JoinTask:
         cases["early", self._hashes[name]] += int(np.count_nonzero(batch.delay_ms < 0))
         partition = partition_for(name, self._setting.observations_partitions)
         batch.seq = self._seq[str(partition)] = self._seq.get(str(partition), 0) + 1
+        batch.generation = self._generation
         return Output(self._setting.observations, name.encode(), encode(batch), partition=partition)
 
     def _settle(self, block: WaitingBlock, packed: list[bytes | None], matches: Matches, own: npt.NDArray[np.bool_]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -118,7 +118,8 @@ class Restorer:
             if self._on_lost_state != "rebuild-from-earliest":
                 raise
             _log.error("state_rebuilt task=%s reason=%r note=%r", name, error.message, "windows and baselines start anew")
-            return self._begin(name, inputs, checkpoints, "earliest")
+            # The time of the operator's choice: the lost state may have taken every counter with it.
+            return self._begin(name, inputs, checkpoints, "earliest", generation=max(self._now_ms(), 1))
 
     def _continued(self, name: str, inputs: frozenset[PartitionId], checkpoints: Checkpoints, committed: Committed) -> RunningTask:
         """The task as it was committed; everything that may refuse stands here, so that the operator's choice covers it."""
@@ -155,10 +156,12 @@ class Restorer:
                 hint=_REBUILD,
             )
 
-    def _begin(self, name: str, inputs: frozenset[PartitionId], checkpoints: Checkpoints, start: str) -> RunningTask:
+    def _begin(
+        self, name: str, inputs: frozenset[PartitionId], checkpoints: Checkpoints, start: str, *, generation: int = 0
+    ) -> RunningTask:
         """From nothing. The start is committed before the first record, so that a crash does not choose another."""
         offsets = start_offsets(self._consumer, inputs, start, now_ms=self._now_ms(), by_time=self._by_time)
-        state = checkpoints.begin()
+        state = replace(checkpoints.begin(), generation=generation)
         _log.info("task_started task=%s state=new offsets=%s", name, _listed(offsets))
         task = self._processor.open(name, state)
         return RunningTask(name, task, checkpoints, inputs, dict(offsets), dict(offsets), dirty=True, source="none")
