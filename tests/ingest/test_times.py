@@ -3,7 +3,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from driftline.schemas.config import TimeUnit
@@ -42,6 +42,8 @@ def test_times_are_read_by_unit_or_by_their_magnitude(value: object, unit: TimeU
 
 
 @settings(deadline=None)
+@example([1e306], "s")
+@example([1e306, None], "s")
 @given(
     st.lists(
         st.one_of(

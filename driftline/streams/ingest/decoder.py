@@ -14,14 +14,20 @@ from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from driftline.schemas.config import Config, PredictionSource
 from driftline.streams.ingest.hiding import hash_key
 from driftline.streams.ingest.mapping import name_values, parse_path, repair
 from driftline.streams.ingest.names import LearnedNames
 from driftline.streams.ingest.plan import RowPlan, compile_plan, from_record
-from driftline.streams.ingest.values import load_loosely, registry_schema_id, scalar_text
+from driftline.streams.ingest.scan import FeatureScanner
+from driftline.streams.ingest.values import load_loosely, numbers, registry_schema_id, scalar_text
 from driftline.streams.task import Record
+
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
 
 # What a decoder may raise on bytes from outside: bad JSON, a wrong type, bad UTF-8, too deep.
 UNREADABLE: Final = (msgspec.MsgspecError, UnicodeError, RecursionError, ValueError, OverflowError)
@@ -45,6 +51,7 @@ class ModelRows:
     faults : (row, leaf index) pairs.
     tops : whole events, only where undeclared features stand at their top level.
     learned, classes : names of undeclared features, and of classes, set by the task that keeps them.
+    numbers : the numeric features, shape (n, numeric), where a scanner has read them.
     """
 
     plan: RowPlan
@@ -54,6 +61,7 @@ class ModelRows:
     tops: list[dict[str, Any]] = field(default_factory=list)
     learned: LearnedNames = field(default_factory=LearnedNames)
     classes: LearnedNames = field(default_factory=LearnedNames)
+    numbers: Float64 | None = None
 
     def keep(self, wanted: Sequence[bool]) -> ModelRows:
         """The rows wanted."""
@@ -66,6 +74,7 @@ class ModelRows:
             list(compress(self.tops, wanted)),
             self.learned,
             self.classes,
+            None if self.numbers is None else self.numbers[np.array(wanted, np.bool_)],
         )
 
 
@@ -74,7 +83,6 @@ class DecodedBatch:
     models: list[ModelRows] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
     unknown: list[tuple[Record, str]] = field(default_factory=list)
-
 
 
 class PredictionDecoder:
@@ -87,36 +95,67 @@ class PredictionDecoder:
         self.plans = {
             name: compile_plan(name, model, source.fields, tag_field=self._tag_field, hash_key=key) for name, model in config.models.items()
         }
-        self._by_type = {plan.type: plan for plan in self.plans.values()}
+        self._by_type: dict[type, RowPlan] = {plan.type: plan for plan in self.plans.values()}
+        self._scanner = self._shared_scanner()
         if self._tag_field is not None:
             # A lone struct accepts events without its tag; in a union the tag must be there.
             nobody = msgspec.defstruct("Nobody", [], tag_field=self._tag_field, tag="\x00")
             union: Any = nobody
+            light: Any = nobody
             for plan in self.plans.values():
                 union = union | plan.type
-            self._union = msgspec.json.Decoder(union)
-            self._nobody = nobody
+                light = light | plan.light
+            self._decode = msgspec.json.Decoder(union).decode
+            self._decode_light = msgspec.json.Decoder(light).decode if self._scanner is not None else self._decode
         else:
-            self._decoders = {name: msgspec.json.Decoder(plan.type) for name, plan in self.plans.items()}
+            self._decoders = {name: msgspec.json.Decoder(plan.type).decode for name, plan in self.plans.items()}
+
+    def _shared_scanner(self) -> FeatureScanner | None:
+        """One for all models of the topic, where they are told apart in the event and their features have the same names."""
+        wanted = {plan.scanned() for plan in self.plans.values()}
+        found = next(iter(wanted)) if len(wanted) == 1 else None
+        if found is None or self._tag_field is None or self._tag_field == found[0][0]:
+            return None
+        self._by_type |= {plan.light: plan for plan in self.plans.values() if plan.light is not None}
+        return FeatureScanner(*found)
 
     def decode(self, records: Sequence[Record]) -> DecodedBatch:
         """Every record is a row, refused, or of an unknown model."""
         out = DecodedBatch()
         values = [record.value() for record in records]
-        if self._tag_field is not None:
-            rows = decode_all(self._union.decode, values)
+        if self._scanner is not None:
+            numbers, spans = self._scanner.read([value or b"" for value in values])
+            rows = self._decode_scanned(values, spans)
+            self._group_by_type(records, rows, out, numbers)
+        elif self._tag_field is not None:
+            rows = decode_all(self._decode, values)
             self._group_by_type(records, rows, out)
         else:
             self._group_by_name(records, values, out)
         out.models = [group for found in out.models if (group := _with_tops(found, out.refused)).rows]
         for group in out.models:
             _unfold_lists(group)
+            _fill_numbers(group)
         return out
 
-    def _group_by_type(self, records: Sequence[Record], rows: list[Any], out: DecodedBatch) -> None:
+    def _decode_scanned(self, values: list[bytes | None], spans: Int64) -> list[Any]:
+        """Rows without the features that were read, and whole rows of the events the scanner did not read."""
+        unread = np.flatnonzero(spans[:, 0] < 0).tolist()
+        rest = [
+            value and value[:start] + b"0" + value[end:] if end else value
+            for value, (start, end) in zip(values, spans.tolist(), strict=True)
+        ]
+        for row in unread:
+            rest[row] = None
+        rows = decode_all(self._decode_light, rest)
+        for row in unread:
+            (rows[row],) = decode_all(self._decode, [values[row]])
+        return rows
+
+    def _group_by_type(self, records: Sequence[Record], rows: list[Any], out: DecodedBatch, numbers: Float64 | None = None) -> None:
         types = set(map(type, rows))
         if len(types) == 1 and (plan := self._by_type.get(next(iter(types)))) is not None:
-            out.models.append(ModelRows(plan, rows, list(records)))
+            out.models.append(ModelRows(plan, rows, list(records), numbers=numbers))
             return
         groups: dict[str, ModelRows] = {}
         by_type = {kind: self._group(groups, plan) for kind, plan in self._by_type.items() if kind in types}
@@ -127,7 +166,12 @@ class PredictionDecoder:
             else:
                 group.rows.append(row)
                 group.records.append(record)
-        out.models += [group for group in groups.values() if group.rows]
+        found = [group for group in groups.values() if group.rows]
+        if numbers is not None:
+            place = {record.offset(): i for i, record in enumerate(records)}
+            for group in found:
+                group.numbers = numbers[[place[record.offset()] for record in group.records]]
+        out.models += found
 
     def _group_by_name(self, records: Sequence[Record], values: list[bytes | None], out: DecodedBatch) -> None:
         groups: dict[str, ModelRows] = {}
@@ -142,11 +186,11 @@ class PredictionDecoder:
             if decoder is None:
                 continue
             own = [i for i, other in enumerate(names) if other == name]
-            rows = decode_all(decoder.decode, [values[i] for i in own])
+            rows = decode_all(decoder, [values[i] for i in own])
             for i, row in zip(own, rows, strict=True):
                 values[i] = row
         for record, row in zip(records, values, strict=True):
-            plan = self._by_type.get(type(row))  # type: ignore[arg-type]
+            plan = self._by_type.get(type(row))
             if plan is None:
                 self._slow(record, groups, out)
             else:
@@ -237,15 +281,33 @@ def _unfold_lists(group: ModelRows) -> None:
     node = group.plan.features.node
     if node is None or not node.name_values:
         return
-    parents = list(map(attrgetter(node.attr), group.rows))
+    get = attrgetter(node.attr)
+    # Where a scanner has read the features only a few rows were decoded whole.
+    whole = [i for i, row in enumerate(group.rows) if type(row) is group.plan.type] if group.numbers is not None else range(len(group.rows))
+    parents = [get(group.rows[i]) for i in whole]
     if list not in set(map(type, parents)):
         return
     holder, _, name = node.attr.rpartition(".")
-    for index, (row, parent) in enumerate(zip(group.rows, parents, strict=True)):
+    for index, parent in zip(whole, parents, strict=True):
         if isinstance(parent, list):
             bad: list[int] = []
+            row = group.rows[index]
             setattr(attrgetter(holder)(row) if holder else row, name, repair(node, name_values(parent), bad))
             group.faults += [(index, leaf) for leaf in bad]
+
+
+def _fill_numbers(group: ModelRows) -> None:
+    """The numbers of rows that were decoded whole, among those that a scanner has read."""
+    if group.numbers is None or group.plan.type not in set(map(type, group.rows)):
+        return
+    features = group.plan.features
+    assert features.node is not None
+    parent = attrgetter(features.node.attr)
+    get = attrgetter(*(features.leaves[name].name for name in features.numeric))
+    for index, row in enumerate(group.rows):
+        if type(row) is group.plan.type:
+            found = get(parent(row))
+            group.numbers[index] = numbers(list(found) if len(features.numeric) > 1 else [found])
 
 
 def _at(found: object, parts: tuple[str, ...]) -> str | None:

@@ -50,7 +50,9 @@ def read_features(group: ModelRows) -> FeatureColumns:
     """The features of a model's rows."""
     plan, rows, records, faults = group.plan, group.rows, group.records, group.faults
     features = plan.features
-    if features.mode == "object":
+    if group.numbers is not None:
+        out = FeatureColumns(features.numeric, group.numbers, {})
+    elif features.mode == "object":
         out = _object(plan, rows)
     elif features.mode == "vector":
         out = _vector(plan, rows, records)

@@ -119,12 +119,20 @@ class Mapped:
 
     def build(self, name: str, *, tag_field: str | None = None, tag: str | None = None) -> type[msgspec.Struct]:
         """The type of the rows; attribute paths of leaves and nodes are set."""
-        return self._define(self.root, name, "", tag_field, tag)
+        return self._define(self.root, name, "", tag_field, tag, None)
 
-    def _define(self, node: Node, name: str, prefix: str, tag_field: str | None, tag: str | None) -> type[msgspec.Struct]:
+    def build_without(self, node: Node, name: str, *, tag_field: str | None = None, tag: str | None = None) -> type[msgspec.Struct]:
+        """The type of rows that do not read one object; their other attribute paths are those of `build`."""
+        return self._define(self.root, name, "", tag_field, tag, node)
+
+    def _define(
+        self, node: Node, name: str, prefix: str, tag_field: str | None, tag: str | None, omitted: Node | None
+    ) -> type[msgspec.Struct]:
         fields: list[tuple[str, Any, Any]] = []
         rename: dict[str, str] = {}
         for position, (key, child) in enumerate(node.children.items()):
+            if child is omitted:
+                continue
             if isinstance(child, Leaf):
                 child.attr = prefix + child.name
                 fields.append((child.name, _TYPES[child.kind], math.nan if child.kind == "number" else None))
@@ -132,12 +140,13 @@ class Mapped:
                 continue
             attr = f"n{position}"
             child.attr = prefix + attr
-            inner = self._define(child, f"{name}_{position}", child.attr + ".", None, None)
+            inner = self._define(child, f"{name}_{position}", child.attr + ".", None, None, omitted)
             outer: Any = inner | list[NameValue] if child.name_values else inner
             fields.append((attr, outer, msgspec.field(default_factory=inner)))
             rename[attr] = key
         made: type[msgspec.Struct] = msgspec.defstruct(name, fields, rename=rename, gc=False, tag_field=tag_field, tag=tag)
-        node.type = made
+        if omitted is None:
+            node.type = made
         return made
 
 

@@ -13,8 +13,10 @@ from driftline.schemas.config import Fields, Model
 from driftline.schemas.sensitive import PUBLISHED_SEGMENTS
 from driftline.streams.ingest.hiding import Hiding
 from driftline.streams.ingest.mapping import Kind, Leaf, Mapped, Node, Path, parse_path, repair, wire_text
+from driftline.streams.ingest.scan import scannable
 from driftline.streams.task import Record
 
+Light = type[msgspec.Struct]
 FeatureMode = Literal["object", "vector", "dynamic", "root"]
 
 
@@ -72,6 +74,21 @@ class RowPlan:
     features: FeaturePlan
     hiding: Hiding
     type: type[msgspec.Struct]
+    light: Light | None = None
+    """The rows without their features, where a scanner reads those: an object of numbers that nothing else looks into."""
+
+    def scanned(self) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+        """(path of the object, names of its numbers) for a scanner; None where the features are not that plain."""
+        features = self.features
+        plain = features.mode == "object" and features.node is not None and features.node.attr and not features.apart
+        if not plain or features.categorical or set(features.node.children) != set(features.numeric):  # type: ignore[union-attr]
+            return None
+        slots = [*self.slots.values(), *self.published.values(), *(s for s in self.segments.values() if isinstance(s, Slot))]
+        elsewhere = {slot.leaf.index for slot in slots if slot.leaf is not None}
+        if any(leaf.kind != "number" or leaf.index in elsewhere for leaf in features.leaves.values()):
+            return None
+        path = parse_path(self.fields.features).parts
+        return (path, tuple(features.numeric)) if all(map(scannable, (*path, *features.numeric))) else None
 
     def repair(self, found: object, invalid: list[int]) -> Any:
         """The row of a loosely decoded event."""
@@ -108,8 +125,12 @@ def compile_plan(name: str, model: Model, fields: Fields, *, tag_field: str | No
     published = _published(mapped, [key for key, where in segments.items() if isinstance(where, Slot) and model.segments[key].path is None])
     if features.mode == "root":
         features.mapped = frozenset(mapped.root.children) | ({tag_field} if tag_field else set()) | _top_key(fields.model)
-    kind_of_row = mapped.build("Row", tag_field=tag_field, tag=name if tag_field else None)
+    tag = name if tag_field else None
+    kind_of_row = mapped.build("Row", tag_field=tag_field, tag=tag)
     plan = RowPlan(name, model, fields, mapped, slots, segments, published, features, Hiding(model, fields, hash_key), kind_of_row)
+    if plan.scanned() is not None:
+        assert features.node is not None
+        plan.light = mapped.build_without(features.node, "LightRow", tag_field=tag_field, tag=tag)
     _bind(plan)
     return plan
 

@@ -119,6 +119,7 @@ def _ids(group: ModelRows, refused: list[Refused]) -> Ids:
         refused += [Refused(group.records[i], "id", f"expected a text or a number as id, got {str(found[i])[:80]!r}") for i in bad]
         kept = group.keep([text is not None for text in ids])
         group.rows, group.records, group.faults, group.tops = kept.rows, kept.records, kept.faults, kept.tops
+        group.numbers = kept.numbers
     return digests([text for text in ids if text is not None])
 
 

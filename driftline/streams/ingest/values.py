@@ -79,8 +79,8 @@ def time_ms(value: object, unit: TimeUnit) -> int:
     if number_ is None or not math.isfinite(number_):
         return NO_TIME
     scale = _PER_UNIT.get(unit) or next((s for limit, s in _AUTO if abs(number_) < limit), 1e-6)
-    result = math.floor(number_ * scale + 0.5)
-    return result if abs(result) < 1 << 60 else NO_TIME
+    scaled = number_ * scale + 0.5
+    return math.floor(scaled) if abs(scaled) < 1 << 60 else NO_TIME
 
 
 def times_ms(values: Sequence[object], unit: TimeUnit) -> Int64:
@@ -94,7 +94,8 @@ def times_ms(values: Sequence[object], unit: TimeUnit) -> Int64:
         size = np.abs(numbers)
         scale = _PER_UNIT.get(unit)
         if scale is not None or (size.max() < 1e14 and size.min() >= 1e11):
-            scaled = np.floor(numbers * (scale or 1.0) + 0.5)
+            with np.errstate(over="ignore"):
+                scaled = np.floor(numbers * (scale or 1.0) + 0.5)
             if (np.abs(scaled) < 1 << 60).all():
                 return scaled.astype(np.int64)
     if kinds == {str} and unit in ("auto", "iso"):

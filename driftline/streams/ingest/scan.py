@@ -1,0 +1,366 @@
+"""Numeric features straight from the bytes of a batch into one matrix, past Python objects.
+
+A compiled scanner walks each event to the object of features and reads the numbers it knows. It reads plainly and takes
+nothing on trust: an event with anything in it beyond plain JSON (escapes, non-ASCII, a feature that is no number, a key
+twice, numbers of more than 19 digits) is *not read*, and the typed decoder has it whole. So it never decides what a
+record means, it only is faster where that is plain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from driftline.detectors.kernels.jit import inlined, kernel
+from driftline.streams.ingest.doubles import to_double
+
+UInt8 = npt.NDArray[np.uint8]
+Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
+
+_DEPTH_MAX: Final = 32
+_FAIL: Final = -1
+_QUOTE, _BACKSLASH, _COLON, _COMMA, _MINUS, _PLUS, _POINT, _ZERO, _NINE = (ord(c) for c in '"\\:,-+.09')
+# The closing brackets come two after the opening ones.
+_OPEN, _CLOSE, _OPEN_LIST = (ord(c) for c in "{}[")
+_SPACE, _TAB, _NEWLINE, _RETURN, _SMALL_E, _LARGE_E, _N = (ord(c) for c in " \t\n\reEn")
+_PADDING: Final = bytes(32)
+"""After the last event: nothing that could go on, so that most steps need no check of bounds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Keys as bytes one after the other; `at[i]` to `at[i + 1]` is key i."""
+
+    text: UInt8
+    at: Int64
+
+    @classmethod
+    def of(cls, names: Sequence[str]) -> Keys:
+        encoded = [name.encode() for name in names]
+        at = np.cumsum([0, *map(len, encoded)]).astype(np.int64)
+        return cls(np.frombuffer(b"".join(encoded) or b" ", np.uint8), at)
+
+
+class FeatureScanner:
+    """Reads the numbers of an object that stands at a path.
+
+    Parameters
+    ----------
+    path : keys from the top of the event to the object; at least one.
+    names : keys of the numbers in it.
+    """
+
+    def __init__(self, path: Sequence[str], names: Sequence[str]) -> None:
+        self._path, self._names = Keys.of(path), Keys.of(names)
+        self._width = len(names)
+
+    def read(self, values: Sequence[bytes]) -> tuple[Float64, Int64]:
+        """The numbers of each event, and where their object stands in it.
+
+        Returns
+        -------
+        numbers : shape (n, names); NaN where a number is null or not there.
+        spans : shape (n, 2), from and to; both -1 where the event was not read, both 0 where it has no such object.
+        """
+        n = len(values)
+        ends = np.cumsum(np.fromiter(map(len, values), np.int64, n))
+        numbers = np.full((n, self._width), np.nan)
+        spans = np.zeros((n, 2), np.int64)
+        seen = np.full(self._width, -1, np.int64)
+        buffer = np.frombuffer(b"".join((*values, _PADDING)), np.uint8)
+        path, names = self._path, self._names
+        _scan(buffer, ends, path.text, path.at, names.text, names.at, seen, np.zeros(_DEPTH_MAX, np.uint8), numbers, spans)
+        return numbers, spans
+
+
+def scannable(name: str) -> bool:
+    """Whether a key can stand in an event as it is: printable ASCII without a quote or a backslash."""
+    return bool(name) and name.isascii() and name.isprintable() and '"' not in name and "\\" not in name
+
+
+@kernel
+def _scan(
+    b: UInt8, ends: Int64, path: UInt8, path_at: Int64, names: UInt8, names_at: Int64, seen: Int64, kinds: UInt8,
+    out: Float64, spans: Int64,
+) -> None:  # fmt: skip
+    start = 0
+    for row in range(ends.shape[0]):
+        end = ends[row]
+        if _walk(b, start, end, path, path_at, names, names_at, seen, kinds, out, spans, row) != end:
+            spans[row, 0] = spans[row, 1] = _FAIL
+        elif spans[row, 1]:
+            spans[row, 0] -= start
+            spans[row, 1] -= start
+        start = end
+
+
+@inlined
+def _walk(
+    b: UInt8, at: int, end: int, path: UInt8, path_at: Int64, names: UInt8, names_at: Int64, seen: Int64, kinds: UInt8,
+    out: Float64, spans: Int64, row: int,
+) -> int:  # fmt: skip
+    """Read one event; where it ended, `_FAIL` when it was not read."""
+    levels = path_at.shape[0] - 1
+    level = 0  # keys of the path that we are inside of
+    entered = 0  # and that were ever entered: none may come twice
+    at = _blank(b, at)
+    if b[at] != _OPEN:
+        return _FAIL
+    at = _blank(b, at + 1)
+    if b[at] == _CLOSE:
+        return _end(b, at + 1, end)
+    while True:
+        key = at + 1
+        at = _after_key(b, at, end)
+        if at < 0:
+            return _FAIL
+        if not _is_key(b, key, end, path, path_at[level], path_at[level + 1]):
+            at = _skip(b, at, end, kinds)
+        elif entered > level or b[at] != _OPEN:
+            return _FAIL
+        elif level + 1 < levels:
+            level += 1
+            entered = level
+            at = _blank(b, at + 1)
+            if b[at] != _CLOSE:
+                continue
+        else:
+            entered = levels
+            spans[row, 0] = at
+            at = _features(b, at, end, names, names_at, seen, kinds, out, row)
+            spans[row, 1] = at
+        if at < 0:
+            return _FAIL
+        at = _blank(b, at)
+        while b[at] == _CLOSE:
+            at += 1
+            if level == 0:
+                return _end(b, at, end)
+            level -= 1
+            at = _blank(b, at)
+        if b[at] != _COMMA:
+            return _FAIL
+        at = _blank(b, at + 1)
+        if b[at] != _QUOTE:
+            return _FAIL
+
+
+@inlined
+def _end(b: UInt8, at: int, end: int) -> int:
+    """The place after blanks, not beyond the event."""
+    while at < end and _is_blank(b[at]):
+        at += 1
+    return at
+
+
+@inlined
+def _features(b: UInt8, at: int, end: int, names: UInt8, names_at: Int64, seen: Int64, kinds: UInt8, out: Float64, row: int) -> int:
+    """Read the object that begins at `at`; the place after it."""
+    at = _blank(b, at + 1)
+    if b[at] == _CLOSE:
+        return at + 1
+    width = names_at.shape[0] - 1
+    next_ = 0  # producers write their keys in one order: the one after the last is most likely
+    while True:
+        if b[at] != _QUOTE:
+            return _FAIL
+        key = at + 1
+        k = next_ if next_ < width and _is_key(b, key, end, names, names_at[next_], names_at[next_ + 1]) else -1
+        at = _after_key(b, at, end) if k < 0 else _after_colon(b, key + names_at[k + 1] - names_at[k] + 1)
+        if at < 0:
+            return _FAIL
+        if k < 0:
+            for other in range(width):
+                if _is_key(b, key, end, names, names_at[other], names_at[other + 1]):
+                    k = other
+        if k < 0:
+            at = _skip(b, at, end, kinds)
+        else:
+            if seen[k] == row:
+                return _FAIL
+            seen[k], next_ = row, k + 1
+            if b[at] == _N:
+                at = _literal(b, at)
+            else:
+                at, known, number = _number(b, at)
+                if not known:
+                    return _FAIL
+                out[row, k] = number
+        if at < 0:
+            return _FAIL
+        at = _blank(b, at)
+        if b[at] == _CLOSE:
+            return at + 1
+        if b[at] != _COMMA:
+            return _FAIL
+        at = _blank(b, at + 1)
+
+
+@inlined
+def _skip(b: UInt8, at: int, end: int, kinds: UInt8) -> int:
+    """The place after the value that begins at `at`; `kinds` remembers which brackets are open."""
+    depth = 0
+    while True:
+        c = b[at]
+        if c == _OPEN or c == _OPEN_LIST:  # noqa: SIM109 - compiled, a tuple is slower
+            if depth == _DEPTH_MAX:
+                return _FAIL
+            kinds[depth] = c
+            depth += 1
+            at = _blank(b, at + 1)
+            if b[at] == c + 2:
+                depth -= 1
+                at += 1
+            else:
+                at = _after_key(b, at, end) if c == _OPEN else at
+                if at < 0:
+                    return _FAIL
+                continue
+        elif c == _QUOTE:
+            at = _text_end(b, at + 1, end)
+        elif c == _MINUS or _is_digit(c):
+            at, _, _ = _number(b, at)
+        else:
+            at = _literal(b, at)
+        if at < 0:
+            return _FAIL
+        while depth:
+            at = _blank(b, at)
+            if b[at] == kinds[depth - 1] + 2:
+                depth -= 1
+                at += 1
+            elif b[at] == _COMMA:
+                at = _blank(b, at + 1)
+                at = _after_key(b, at, end) if kinds[depth - 1] == _OPEN else at
+                break
+            else:
+                return _FAIL
+        if depth == 0 or at < 0:
+            return at
+
+
+@inlined
+def _after_key(b: UInt8, at: int, end: int) -> int:
+    """The value of the key that begins at `at` with its quote."""
+    if b[at] != _QUOTE:
+        return _FAIL
+    at = _text_end(b, at + 1, end)
+    return _FAIL if at < 0 else _after_colon(b, at)
+
+
+@inlined
+def _after_colon(b: UInt8, at: int) -> int:
+    at = _blank(b, at)
+    return _blank(b, at + 1) if b[at] == _COLON else _FAIL
+
+
+@inlined
+def _is_key(b: UInt8, at: int, end: int, keys: UInt8, first: int, last: int) -> bool:
+    """Whether keys[first:last] and a quote stand at `at`."""
+    close = at + last - first
+    if close >= end or b[close] != _QUOTE:
+        return False
+    different = np.uint8(0)
+    for i in range(last - first):  # without a way out early: several bytes at once
+        different |= b[at + i] ^ keys[first + i]
+    return bool(different == 0)
+
+
+@inlined
+def _text_end(b: UInt8, at: int, end: int) -> int:
+    """The place after the quote that ends a text without escapes, control characters or non-ASCII."""
+    while at < end:
+        c = b[at]
+        if c == _QUOTE:
+            return at + 1
+        if c < 0x20 or c > 0x7E or c == _BACKSLASH:
+            return _FAIL
+        at += 1
+    return _FAIL
+
+
+@inlined
+def _number(b: UInt8, at: int) -> tuple[int, bool, float]:
+    """(place after it, whether the double is known, the double) of a number as JSON spells it; place `_FAIL` for none."""
+    negative = b[at] == _MINUS
+    if negative:
+        at += 1
+    if not _is_digit(b[at]) or (b[at] == _ZERO and _is_digit(b[at + 1])):
+        return _FAIL, False, 0.0
+    first, power, whole = at, 0, True
+    at, w = _digits(b, at, np.uint64(0))
+    digits = at - first
+    if b[at] == _POINT:
+        point, whole = at + 1, False
+        at, w = _digits(b, point, w)
+        power = point - at
+        digits -= power
+        if power == 0:
+            return _FAIL, False, 0.0
+    if digits > 19:  # zeros at the front are no digits of w
+        while b[first] == _ZERO or b[first] == _POINT:
+            digits -= b[first] == _ZERO
+            first += 1
+    if b[at] == _SMALL_E or b[at] == _LARGE_E:
+        at, whole = at + 1, False
+        down = b[at] == _MINUS
+        if down or b[at] == _PLUS:
+            at += 1
+        if not _is_digit(b[at]):
+            return _FAIL, False, 0.0
+        exponent = 0
+        while _is_digit(b[at]):
+            exponent = min(exponent * 10 + int(b[at]) - _ZERO, 10_000)
+            at += 1
+        power += -exponent if down else exponent
+    if digits > 19:  # more do not fit in 64 bits
+        return at, False, 0.0
+    # A whole -0 is the integer 0 to the typed decoder.
+    known, number = to_double(w, power, negative and not (whole and w == np.uint64(0)))
+    return at, known, number
+
+
+@inlined
+def _digits(b: UInt8, at: int, w: np.uint64) -> tuple[int, np.uint64]:
+    """Append the digits that begin at `at`; four at once, or each would wait for the one before it."""
+    while True:
+        d0, d1, d2, d3 = b[at] - _ZERO, b[at + 1] - _ZERO, b[at + 2] - _ZERO, b[at + 3] - _ZERO
+        if not (0 <= d0 <= 9 and 0 <= d1 <= 9 and 0 <= d2 <= 9 and 0 <= d3 <= 9):
+            break
+        w = w * np.uint64(10_000) + np.uint64(d0 * 1_000 + d1 * 100 + d2 * 10 + d3)
+        at += 4
+    while _is_digit(b[at]):
+        w = w * np.uint64(10) + np.uint64(b[at] - _ZERO)
+        at += 1
+    return at, w
+
+
+@inlined
+def _literal(b: UInt8, at: int) -> int:
+    """The place after true, false or null."""
+    c, d, e, f = b[at], b[at + 1], b[at + 2], b[at + 3]
+    if (c == 116 and d == 114 and e == 117 and f == 101) or (c == 110 and d == 117 and e == 108 and f == 108):
+        return at + 4
+    return at + 5 if c == 102 and d == 97 and e == 108 and f == 115 and b[at + 4] == 101 else _FAIL
+
+
+@inlined
+def _is_digit(c: int) -> bool:
+    return _ZERO <= c <= _NINE
+
+
+@inlined
+def _is_blank(c: int) -> bool:
+    return c <= _SPACE and (c == _SPACE or c == _NEWLINE or c == _RETURN or c == _TAB)  # noqa: SIM109 - as above
+
+
+@inlined
+def _blank(b: UInt8, at: int) -> int:
+    while _is_blank(b[at]):
+        at += 1
+    return at
