@@ -4,7 +4,8 @@ One record is one micro-batch of one model from one task. Everything that is not
 Arrow schema's metadata under ``driftline``. Three kinds:
 
 - ``predictions``: rows of one source partition, in offset order, with features, scores and service fields;
-- ``outcomes``: predictions that came of age, with the label known by then, in prediction order;
+- ``outcomes``: predictions that came of age, with the label known by then, in prediction order; without rows it is a
+  tick: every prediction source has passed `tick_ms`;
 - ``tick``: no rows; `tick_ms` says how far time has come on `sources[0]`.
 
 Missing numbers are NaN, missing texts are null; a value of the wrong type is missing *and* listed in `invalid`.

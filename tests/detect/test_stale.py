@@ -179,6 +179,19 @@ def test_a_join_rate_that_was_low_when_its_version_stopped_ends_too() -> None:
     assert (found[1]["reason"], found[1]["time_ms"], found[1]["position"]["offset"]) == (REASON, 24 * HOUR, 300 + 24)
 
 
+def test_outcomes_of_a_model_that_is_gone_end_by_the_ticks_of_the_join() -> None:
+    low = outcome(1, 0, 300, version="v0", labelled=False, time_ms=0)
+
+    def told(*times: int) -> list[dict[str, Any]]:
+        ticks = [record(Observations("outcomes", "m", "join/0", 2 + k, [], tick_ms=t)) for k, t in enumerate(times)]
+        return stale(run(open_task(), [low, *ticks]))
+
+    assert told(24 * HOUR) == []
+    (found,) = told(24 * HOUR + 1)
+    assert (found["series"], found["time_ms"], found["position"]["offset"]) == ("stream:join_rate", 24 * HOUR, 299)
+    assert told(*range(0, 40 * HOUR, HOUR)) == [found]
+
+
 def test_a_join_rate_that_is_still_low_opens_anew_after_a_window() -> None:
     rate = JoinRate(0.5, 100, 0.25)
     low = np.zeros(100, np.bool_)

@@ -36,6 +36,34 @@ def test_a_rebuilt_join_counts_from_one_and_stamps_its_generation_after_a_restar
     assert (batch.seq, batch.generation, join.rows()) == (1, 7, [(0, 1.0, LABELLED)])
 
 
+def ticks(join: Join) -> list[tuple[int, int | None]]:
+    """(sequence number, time) of the batches that only tell the time."""
+    return [(batch.seq, batch.tick_ms) for batch in join.batches() if not len(batch)]
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_outcomes_tell_the_time_where_no_predictions_come(restart: bool) -> None:
+    logs = Logs().predict(("a", 0)).label(("a", 3, 1)).tick(1_000)
+    for time in (11, 12, 25, 31, 39):
+        logs.predict(tick=time)
+    join = Join(config(stale="100s"))
+    for _ in range(len(logs.waiting)):
+        join.read(logs, waiting=1).commit()
+        if restart:
+            join.open()
+    # Multiples of a tenth of `stale`; the first time heard of is where they begin.
+    assert ticks(join) == [(2, T0 + 10_000), (3, T0 + 20_000), (4, T0 + 30_000)]
+    (first, *rest) = join.batches()
+    assert (len(first), {batch.kind for batch in rest}, {batch.age_ms for batch in rest}) == (1, {"outcomes"}, {10_000})
+
+
+def test_without_stale_and_at_the_end_of_the_input_no_time_is_told() -> None:
+    for stale in (None, "100s"):
+        logs = Logs().predict(("a", 0)).label(("a", 3, 1)).tick(1_000)
+        join = run(logs if stale else logs.predict(tick=900), Join(config(stale=stale)))
+        assert ticks(join) == []
+
+
 def test_nothing_is_decided_before_the_label_side_has_passed_the_age() -> None:
     logs = Logs().predict(("a", 0)).label(("a", 1, 1)).tick(10)
     join = Join().read(logs)

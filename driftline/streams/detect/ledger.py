@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from driftline.detectors.spec import PanelRows
 from driftline.schemas.events import Position
-from driftline.streams.detect.publish import RowContext
+from driftline.streams.detect.publish import PanelName, RowContext
 
 Int64 = npt.NDArray[np.int64]
 
@@ -57,6 +58,13 @@ class Ledger:
         self.now_ms = max(self.now_ms, min(self.reached.values()))
         return self.now_ms
 
+    def tick_all(self, tick_ms: int) -> int:
+        """Let time pass on every source partition; the time then."""
+        self.reached = {source: max(ms, tick_ms) for source, ms in self.reached.items()}
+        if self.reached:
+            self.now_ms = max(self.now_ms, tick_ms)
+        return self.now_ms
+
     def export(self) -> dict[str, Any]:
         row = self.last
         last = None if row is None else [row.position.topic, row.position.partition, row.position.offset, row.time_ms, row.record_ms]
@@ -69,6 +77,26 @@ class Ledger:
             topic, partition, offset, time_ms, record_ms = state["last"]
             last = RowContext(Position(topic, partition, offset), time_ms, record_ms)
         return cls({int(source): int(ms) for source, ms in state["reached"]}, state["now_ms"], last, state["rebuilt"])
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """Rows for one panel; `index` maps them to rows of the batch, None = they are all of them."""
+
+    name: PanelName
+    index: npt.NDArray[np.int64] | None
+    rows: PanelRows
+
+    def within(self, start: int, stop: int) -> tuple[int, int]:
+        """The part of these rows that lies in a piece of the batch."""
+        if self.index is None:
+            return start, stop
+        first, last = np.searchsorted(self.index, [start, stop]).tolist()
+        return first, last
+
+    def place(self, row: int) -> int:
+        """The row of the batch."""
+        return row if self.index is None else int(self.index[row])
 
 
 def pieces(clock_ms: Int64, limit_ms: int | None, due_ms: Callable[[], int | None]) -> Iterator[tuple[int, int]]:

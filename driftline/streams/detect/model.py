@@ -15,12 +15,12 @@ import numpy as np
 
 from driftline.detectors.baseline import Baseline
 from driftline.detectors.panel import Panel
-from driftline.detectors.spec import PanelRows, RingState, Signal
+from driftline.detectors.spec import RingState, Signal
 from driftline.schemas.events import Position
 from driftline.streams.detect.health import HealthSignal, StreamHealth
 from driftline.streams.detect.join_rate import SERIES as JOIN_RATE
 from driftline.streams.detect.join_rate import JoinRate, judged
-from driftline.streams.detect.ledger import Int64, Ledger, pieces
+from driftline.streams.detect.ledger import Feed, Int64, Ledger, pieces
 from driftline.streams.detect.plan import ModelPlan
 from driftline.streams.detect.publish import EventWriter, PanelName, RowContext, anchor_position
 from driftline.streams.detect.rows import feature_rows, outcome_rows, score_rows, take
@@ -38,26 +38,6 @@ PREDICTIONS: Final = "predictions"
 
 Placed = tuple[int, Output]
 """A row of the batch and what it caused."""
-
-
-@dataclass(frozen=True, slots=True)
-class Feed:
-    """Rows for one panel; `index` maps them to rows of the batch, None = they are all of them."""
-
-    name: PanelName
-    index: np.ndarray[Any, Any] | None
-    rows: PanelRows
-
-    def within(self, start: int, stop: int) -> tuple[int, int]:
-        """The part of these rows that lies in a piece of the batch."""
-        if self.index is None:
-            return start, stop
-        first, last = np.searchsorted(self.index, [start, stop]).tolist()
-        return first, last
-
-    def place(self, row: int) -> int:
-        """The row of the batch."""
-        return row if self.index is None else int(self.index[row])
 
 
 @dataclass(slots=True)
@@ -134,6 +114,12 @@ class WatchedModel:
         ledger = self._ledger(PREDICTIONS)
         outputs = [] if ledger.last is None else [o for s in self.health.tick(tick_ms, source) for o in self._health_output(s, ledger.last)]
         return outputs + self._expire(PREDICTIONS, ledger.tick(tick_ms, source))
+
+    def outcome_tick(self, tick_ms: int, age_ms: int | None, generation: int) -> list[Output]:
+        """Let time pass where no outcomes come."""
+        name = ledger_name(PanelName("outcomes", age_ms=age_ms))
+        self._mark(name, generation)
+        return self._expire(name, self._ledger(name).tick_all(tick_ms))
 
     def export_meta(self) -> dict[str, Any]:
         """What a restart needs beside the panels' own blobs, as JSON."""

@@ -158,7 +158,7 @@ class DetectTask:
                 return []
             return model.tick(batch.tick_ms, int(batch.source[0]), batch.generation)
         if not len(batch):
-            return []
+            return [] if batch.tick_ms is None else model.outcome_tick(batch.tick_ms, batch.age_ms, batch.generation)
         return model.predictions(batch) if batch.kind == "predictions" else model.outcomes(batch)
 
     def _check_sequence(self, batch: Observations) -> None:

@@ -52,6 +52,11 @@ class JoinSetting:
             block_rows=max(20_000, config.kafka.commit_rows),
         )
 
+    @property
+    def stated_age(self) -> int | None:
+        """What outcomes say of their age: None where it is measured."""
+        return None if self.age == "auto" else self.age
+
 
 def _partitions(topics: list[str], cluster: Cluster) -> frozenset[PartitionId]:
     return frozenset((topic, partition) for topic in topics for partition in range(cluster.partitions[topic]))

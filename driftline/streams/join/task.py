@@ -27,7 +27,8 @@ from driftline.streams.join.facts import FACT, FACT_BYTES, facts_of, model_hash,
 from driftline.streams.join.outcomes import outcomes
 from driftline.streams.join.rebuild import RebuildMarks
 from driftline.streams.join.setting import JoinSetting
-from driftline.streams.observation import IMPLICIT, LABELLED, UNLABELLED, encode
+from driftline.streams.join.silence import OutcomeTicks
+from driftline.streams.observation import IMPLICIT, LABELLED, UNLABELLED, Observations, encode
 from driftline.streams.partitioner import partition_for
 from driftline.streams.task import FINAL_MS, Idle, Output, PartitionId, Record, RestoredState, StateDelta
 
@@ -68,6 +69,7 @@ class JoinTask:
         self._waiting_clock = SourceClock(setting.prediction_sources)
         self._read_clock = SourceClock(setting.prediction_sources)
         self._marks = RebuildMarks()
+        self._ticks = OutcomeTicks(setting.models)
         self._decided = DecidedIds(setting.generation, setting.block_rows)
         self._seq: dict[str, int] = {}
         self._age_ms: int | None = None if setting.age == "auto" else setting.age
@@ -125,6 +127,7 @@ class JoinTask:
                 "seq": self._seq,
                 "age_ms": self._age_ms,
                 "generation": self._generation,
+                "ticks": self._ticks.export(),
             }
         )
         return StateDelta({_STATE: blob}, () if ring is None else (ring,))
@@ -158,6 +161,7 @@ class JoinTask:
         self._read_clock.restore(held["waiting_ticks"])
         self._marks.restore(held["marks"])
         self._generation = held.get("generation", 0)
+        self._ticks.restore(held.get("ticks", {}))
         self._seq, self._age_ms = held["seq"], held["age_ms"] if self._setting.age == "auto" else self._setting.age
         covered = self._cache.covered()
         if RING in state.rings:
@@ -271,6 +275,8 @@ class JoinTask:
             self._waiting_clock.advance(item.block.source, item.block.tick_ms)
             if n:
                 outputs += self._decide(item.block, packed[at : at + n])
+            for model, tick_ms in self._ticks.due(self._waiting_clock.minimum()):
+                outputs.append(self._publish(Observations("outcomes", model, self.name, 0, [], tick_ms, self._setting.stated_age)))
             at += n
         self._marks.drop(self._swept_before_ms())
         return outputs
@@ -335,17 +341,19 @@ class JoinTask:
         self, block: WaitingBlock, name: str, rows: npt.NDArray[np.int64], matches: Matches, cases: Counter[tuple[str, int]]
     ) -> Output:
         model = self._setting.models[name]
-        age = None if self._setting.age == "auto" else self._age_ms
-        batch = outcomes(block, (name, model), rows, matches, task=self.name, age_ms=age)
+        batch = outcomes(block, (name, model), rows, matches, task=self.name, age_ms=self._setting.stated_age)
         assert batch.label_state is not None
         assert batch.delay_ms is not None
         for case, state in (("joined", LABELLED), ("implicit", IMPLICIT), ("unlabelled", UNLABELLED)):
             cases[case, self._hashes[name]] += int(np.count_nonzero(batch.label_state == state))
         cases["early", self._hashes[name]] += int(np.count_nonzero(batch.delay_ms < 0))
-        partition = partition_for(name, self._setting.observations_partitions)
+        return self._publish(batch)
+
+    def _publish(self, batch: Observations) -> Output:
+        partition = partition_for(batch.model, self._setting.observations_partitions)
         batch.seq = self._seq[str(partition)] = self._seq.get(str(partition), 0) + 1
         batch.generation = self._generation
-        return Output(self._setting.observations, name.encode(), encode(batch), partition=partition)
+        return Output(self._setting.observations, batch.model.encode(), encode(batch), partition=partition)
 
     def _settle(self, block: WaitingBlock, packed: list[bytes | None], matches: Matches, own: npt.NDArray[np.bool_]) -> None:
         """Note what to remove once this stands. With several models a label may still be another's: it stays, counted, until swept."""
