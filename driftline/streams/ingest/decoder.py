@@ -141,9 +141,9 @@ class PredictionDecoder:
     def _decode_scanned(self, values: list[bytes | None], spans: Int64) -> list[Any]:
         """Rows without the features that were read, and whole rows of the events the scanner did not read."""
         unread = np.flatnonzero(spans[:, 0] < 0).tolist()
+        starts, ends = spans.T.tolist()
         rest = [
-            value and value[:start] + b"0" + value[end:] if end else value
-            for value, (start, end) in zip(values, spans.tolist(), strict=True)
+            value[:start] + b"0" + value[end:] if end and value else value for value, start, end in zip(values, starts, ends, strict=True)
         ]
         for row in unread:
             rest[row] = None
@@ -282,8 +282,11 @@ def _unfold_lists(group: ModelRows) -> None:
     if node is None or not node.name_values:
         return
     get = attrgetter(node.attr)
-    # Where a scanner has read the features only a few rows were decoded whole.
-    whole = [i for i, row in enumerate(group.rows) if type(row) is group.plan.type] if group.numbers is not None else range(len(group.rows))
+    whole: Sequence[int] = range(len(group.rows))
+    if group.numbers is not None:
+        # Only a few rows were decoded whole where a scanner has read the features, most often none.
+        some = group.plan.type in set(map(type, group.rows))
+        whole = [i for i, row in enumerate(group.rows) if type(row) is group.plan.type] if some else ()
     parents = [get(group.rows[i]) for i in whole]
     if list not in set(map(type, parents)):
         return

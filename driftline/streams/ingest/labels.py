@@ -75,7 +75,7 @@ class LabelDecoder:
         refused: list[Refused] = []
         decoded = decode_all(self._decode, [record.value() for record in records])
         found = _Rows(decoded, list(records))
-        if any(row is None for row in decoded):
+        if type(None) in set(map(type, decoded)):
             found = self._slow(decoded, records, refused)
         rows = self._columns(found, refused, times)
         refused.sort(key=lambda item: item.record.offset())
@@ -161,5 +161,5 @@ def _usable(value: Any) -> bool:
 
 
 def _encodable(ids: list[str | None]) -> bool:
-    return max((len(text) for text in ids if text is not None), default=0) <= 1_024
+    return max(map(len, filter(None, ids)), default=0) <= 1_024
 
