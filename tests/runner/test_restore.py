@@ -8,11 +8,14 @@ import pytest
 
 from driftline.streams.cluster import Cluster
 from driftline.streams.errors import FatalError, OffsetError, StateError
+from driftline.streams.ingest import IngestProcessor, MemoryCounters
+from driftline.streams.observation import decode
 from driftline.streams.runner.restore import OnLostState, Restorer, RunningTask
 from driftline.streams.state.checkpoints import Checkpoints, Scope
 from driftline.streams.state.manifest import encode_reference
 from driftline.streams.state.store import MemoryStore
 from driftline.streams.task import MemoryRecord, PartitionId, RestoredState
+from tests.ingest.streams import T0, cluster, config, event, record
 from tests.runner.toy import ToyProcessor, ToyTask
 
 PART: PartitionId = ("source", 0)
@@ -118,3 +121,25 @@ def test_lost_offsets_are_rebuilt_from_the_earliest_whatever_start_says(store: M
     with pytest.raises(StateError, match=r"no committed offset.*\n.*rebuild-from-earliest"):
         restore(store, {}, "fail")
     assert restore(store, {}, "rebuild-from-earliest").read_from == {PART: 0}
+
+
+def test_a_record_ingest_has_not_decided_is_read_again_after_a_restart(store: MemoryStore) -> None:
+    source: PartitionId = ("predictions", 0)
+    processor = IngestProcessor(config(labels=False), cluster(), MemoryCounters())
+    scope = Scope("k", "e", "g", Cluster("c", {"predictions": "t"}, {"predictions": 1}))
+    far = [record(event(id="b", time=None), 1, at=T0 + 86_400_000), record(event(id="c", time=None), 2, at=T0 + 86_400_000)]
+    log: Any = Log(0, 100)
+
+    def restored(offsets: dict[PartitionId, tuple[int, str]]) -> RunningTask:
+        restorer = Restorer(processor, log, store, scope, None, start="earliest", by_time=True, on_lost_state="fail", now_ms=lambda: NOW_MS)
+        return restorer.restore("ingest/predictions/0", frozenset({source}), offsets)
+
+    running = restored({})
+    first = running.task.process({source: [record(event(time=None), 0), far[0]]})
+    write, reference = running.checkpoints.prepare(running.task.checkpoint(), running.positions())
+    store.write([write])
+    again = restored({source: (running.positions()[source], encode_reference(reference))})
+    assert again.read_from == {source: 1}
+    outputs = [*first, *again.task.process({source: far})]
+    rows = [decode(output.value) for output in outputs if output.topic.endswith(".observations") and output.value]
+    assert [(batch.seq, batch.offset.tolist()) for batch in rows if len(batch)] == [(1, [0]), (2, [1, 2])]
