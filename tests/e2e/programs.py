@@ -74,24 +74,24 @@ class Reader:
     def __init__(self, bootstrap: str, topic: str) -> None:
         settings = {"group.id": "reader", "enable.auto.commit": False, "enable.partition.eof": True, "log_level": 2}
         self._consumer = Consumer({"bootstrap.servers": bootstrap, "isolation.level": "read_committed", **settings})
-        self._consumer.assign([TopicPartition(topic, 0, 0)])
+        self._topic = topic
+        self._next = 0
         self.messages: list[Message] = []
-        self._at_end = False
 
     def look(self, seconds: float = 60.0) -> list[Message]:
-        """Everything up to the end as it is now; of an end that was reached before Kafka does not tell again."""
+        """Everything up to the end as it is now."""
+        # Assigned anew: the client may have fetched ahead, and have in its queue the end as it was then.
+        self._consumer.assign([TopicPartition(self._topic, 0, self._next)])
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             message = self._consumer.poll(0.2)
             error = message.error() if message is not None else None
+            if error is not None and error.code() == KafkaError._PARTITION_EOF:
+                return self.messages
             if message is not None and error is None:
                 self.messages.append(message)
-                self._at_end = False
-            elif error is not None and error.code() == KafkaError._PARTITION_EOF:
-                self._at_end = True
-            if self._at_end:
-                return self.messages
-        raise AssertionError(f"no end within {seconds:.0f} s")
+                self._next = (message.offset() or 0) + 1
+        raise AssertionError(f"no end of {self._topic} within {seconds:.0f} s")
 
     def observations(self, kind: str) -> list[Observations]:
         """The batches of a kind up to the end as it is now."""
