@@ -187,9 +187,9 @@ def _topic_batches(config: Config, begin: str, end: str | None) -> Iterator[list
 
 def _learn(config: Config, model: str, batches: Iterator[list[Record]], source: str) -> dict[str, Baseline]:
     from driftline.detectors.spec import BaselineError
+    from driftline.streams.counters import MemoryCounters
     from driftline.streams.detect.plan import ModelPlan
     from driftline.streams.detect.reference import ReferenceLearner
-    from driftline.streams.ingest.counters import MemoryCounters
     from driftline.streams.observation import decode
     from driftline.streams.replay import Replay, file_cluster
     from driftline.streams.wiring import make_ingest, make_joins

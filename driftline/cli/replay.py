@@ -18,7 +18,7 @@ from driftline.cli.times import parse_time_ms
 
 if TYPE_CHECKING:
     from driftline.schemas.config import Config
-    from driftline.streams.ingest.counters import MemoryCounters
+    from driftline.streams.counters import MemoryCounters
     from driftline.streams.source_rows import Message
     from driftline.streams.task import MemoryRecord, Output
 
@@ -63,7 +63,7 @@ def command(
 
 
 def _replay_file(config: Config, file: str, columns: ColumnOptions, what: str, printer: EventPrinter, *, mature: bool) -> None:
-    from driftline.streams.ingest.counters import MemoryCounters
+    from driftline.streams.counters import MemoryCounters
     from driftline.streams.replay import Replay, file_cluster
     from driftline.streams.wiring import make_detect, make_ingest, make_joins
 

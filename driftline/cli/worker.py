@@ -12,14 +12,18 @@ from driftline.streams.errors import StreamError
 from driftline.streams.wiring import join_names, make_detect, make_ingest, make_join, topics_of, worker_port
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import redis
 
     from driftline.schemas.config import Config
     from driftline.streams.cluster import Cluster
     from driftline.streams.http import Health
     from driftline.streams.join import LabelCache
-    from driftline.streams.metrics import Metrics
+    from driftline.streams.metrics import Metric, Metrics
     from driftline.streams.task import Processor
+
+    Float64 = npt.NDArray[np.float64]
 
 log = logging.getLogger(__name__)
 
@@ -178,10 +182,33 @@ class Counts:
         from driftline.streams.metrics import METRICS
 
         self._metrics = metrics
-        self._known = {metric.name: metric for metric in METRICS if metric.kind == "counter"}
+        self._known = {metric.name: metric for metric in METRICS}
 
     def increment(self, name: str, labels: Mapping[str, str], n: int = 1) -> None:
         """Add to ``driftline_<name>_total``."""
-        metric = self._known.get(f"driftline_{name}_total")
-        if metric is not None and n:
-            self._metrics.add(metric, n, *(labels.get(label, "") for label in metric.labels))
+        if n and (found := self._find(f"{name}_total", labels)):
+            self._metrics.add(found[0], n, *found[1])
+
+    def set(self, name: str, labels: Mapping[str, str], value: float) -> None:
+        """Set ``driftline_<name>``."""
+        if found := self._find(name, labels):
+            self._metrics.set(found[0], value, *found[1])
+
+    def forget(self, name: str, labels: Mapping[str, str]) -> None:
+        """Take ``driftline_<name>`` off the page."""
+        if found := self._find(name, labels):
+            self._metrics.drop(found[0], *found[1])
+
+    def observe(self, name: str, labels: Mapping[str, str], seconds: Float64) -> None:
+        """Add values to ``driftline_<name>_seconds``."""
+        if found := self._find(f"{name}_seconds", labels):
+            self._metrics.observe_all(found[0], seconds, *found[1])
+
+    def since(self, name: str, labels: Mapping[str, str], time_ms: int) -> None:
+        """Add the time that has passed to ``driftline_<name>_seconds``."""
+        if found := self._find(f"{name}_seconds", labels):
+            self._metrics.observe(found[0], max(0.0, time.time() - time_ms / 1000), *found[1])
+
+    def _find(self, name: str, labels: Mapping[str, str]) -> tuple[Metric, list[str]] | None:
+        metric = self._known.get(f"driftline_{name}")
+        return None if metric is None else (metric, [labels.get(label, "") for label in metric.labels])

@@ -17,6 +17,7 @@ from driftline.detectors.baseline import Baseline
 from driftline.detectors.baseline_build import BaselineBuilder
 from driftline.detectors.changes import ChangeDetectors
 from driftline.detectors.coding import RowCoder
+from driftline.detectors.episodes import E_OPEN
 from driftline.detectors.kernels.psi import PsiBank
 from driftline.detectors.panel_levels import levels_of
 from driftline.detectors.panel_state import (
@@ -77,6 +78,13 @@ class Panel:
     def scope_rows(self, scope: int) -> int:
         """Rows of one scope since the baseline stands."""
         return 0 if self._watch is None else int(self._watch.windows.heads[scope])
+
+    def subjects(self) -> tuple[int, int]:
+        """Series that are watched, over all scopes, and those of them with an open episode."""
+        if self._watch is None:
+            return 0, 0
+        opened = self._watch.windows.episodes[:, :, E_OPEN] != 0
+        return int(np.count_nonzero(self._watch.tables.watched)), int(np.count_nonzero(opened))
 
     def _start(self, baseline: Baseline) -> None:
         self._watch = _Watch(self._spec, baseline)

@@ -164,6 +164,9 @@ class Task(Protocol):
     def committed(self) -> None:
         """The transaction that holds the last checkpoint stands: what it made superfluous may be removed."""
 
+    def close(self) -> None:
+        """The task runs here no more, or is opened anew: what it measures is no longer this worker's to tell."""
+
 
 class Processor(Protocol):
     """Opens tasks; one instance a worker."""

@@ -8,8 +8,8 @@ from typing import Final
 from driftline.schemas.config import Config
 from driftline.schemas.topics import ALERTS, CHECKPOINTS, DEAD_LETTERS, DRIFT, LABELS, OBSERVATIONS, SNAPSHOTS, TRANSITIONS, WAITING, Topic
 from driftline.streams.cluster import Cluster
+from driftline.streams.counters import Counters
 from driftline.streams.errors import SetupError
-from driftline.streams.ingest.counters import Counters
 from driftline.streams.join.age import join_ages, join_name
 from driftline.streams.join.processor import CacheFactory
 from driftline.streams.task import Processor

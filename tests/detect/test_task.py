@@ -14,7 +14,7 @@ from driftline.schemas.loading import parse_config
 from driftline.streams.cluster import Cluster
 from driftline.streams.detect.task import DetectProcessor, DetectTask
 from driftline.streams.errors import SequenceError, StateError
-from driftline.streams.ingest.counters import MemoryCounters
+from driftline.streams.counters import MemoryCounters
 from driftline.streams.observation import UNLABELLED, Observations, code, decode, encode
 from driftline.streams.task import MemoryRecord, Output, RestoredRing, RestoredState
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from prometheus_client import REGISTRY
 
@@ -46,6 +47,28 @@ def test_every_metric_can_be_written_and_read_back() -> None:
         write = {"counter": metrics.add, "gauge": metrics.set, "histogram": metrics.observe}[metric.kind]
         write(metric, 1, *labels)
         assert metrics.value(metric, *labels) == 1
+
+
+def test_many_values_are_counted_as_one_by_one() -> None:
+    values = np.concatenate([np.random.default_rng(3).lognormal(6, 4, 500), table.LABEL_DELAY.buckets, [0.0, -5.0, 1e9]])
+    one, many = Metrics(), Metrics()
+    for value in values.tolist():
+        one.observe(table.LABEL_DELAY, value, "fraud")
+    for part in np.array_split(values, 7):
+        many.observe_all(table.LABEL_DELAY, part, "fraud")
+    many.observe_all(table.LABEL_DELAY, np.empty(0), "fraud")
+    of_delay = [
+        {
+            s.labels.get("le", s.name): s.value
+            for f in m.registry.collect()
+            if f.name == table.LABEL_DELAY.name
+            for s in f.samples
+            if "created" not in s.name
+        }
+        for m in (one, many)
+    ]
+    assert of_delay[1] == pytest.approx(of_delay[0], rel=1e-12)
+    assert len(of_delay[0]) == len(table.LABEL_DELAY.buckets) + 3
 
 
 def test_series_beyond_the_cap_are_dropped_and_counted() -> None:

@@ -59,6 +59,9 @@ class ToyTask:
     def committed(self) -> None:
         pass
 
+    def close(self) -> None:
+        pass
+
     def _echo(self, what: dict[str, object]) -> Output:
         return Output(self._output, self._name.encode(), json.dumps(what).encode(), (("task", self._name.encode()),), partition=0)
 

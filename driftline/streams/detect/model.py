@@ -17,6 +17,7 @@ from driftline.detectors.baseline import Baseline
 from driftline.detectors.panel import Panel
 from driftline.detectors.spec import RingState, Signal
 from driftline.schemas.events import Position
+from driftline.streams.counters import Counters
 from driftline.streams.detect.health import HealthSignal, StreamHealth
 from driftline.streams.detect.join_rate import SERIES as JOIN_RATE
 from driftline.streams.detect.join_rate import JoinRate, judged
@@ -24,7 +25,6 @@ from driftline.streams.detect.ledger import Feed, Int64, Ledger, pieces
 from driftline.streams.detect.plan import ModelPlan
 from driftline.streams.detect.publish import EventWriter, PanelName, RowContext, anchor_position
 from driftline.streams.detect.rows import feature_rows, outcome_rows, score_rows, take
-from driftline.streams.ingest.counters import Counters
 from driftline.streams.observation import LABELLED, Observations
 from driftline.streams.task import Output
 
@@ -120,6 +120,11 @@ class WatchedModel:
         name = ledger_name(PanelName("outcomes", age_ms=age_ms))
         self._mark(name, generation)
         return self._expire(name, self._ledger(name).tick_all(tick_ms))
+
+    def subjects(self) -> tuple[int, int]:
+        """Series that are watched, and those with an open episode; a series in a segment or of a version counts by itself."""
+        found = [watched.panel.subjects() for watched in self.panels.values()]
+        return sum(n for n, _ in found), sum(n for _, n in found)
 
     def export_meta(self) -> dict[str, Any]:
         """What a restart needs beside the panels' own blobs, as JSON."""

@@ -16,6 +16,7 @@ from driftline.schemas.contracts import cloud_event_headers, encode_event
 from driftline.schemas.events import BinShare, DriftEvent, Effect, Position, SeriesLevel, Severity, Since, Snapshot
 from driftline.schemas.topics import DRIFT, SNAPSHOTS
 from driftline.streams.cluster import Cluster
+from driftline.streams.counters import Counters
 from driftline.streams.detect.health import HealthSignal
 from driftline.streams.detect.join_rate import CAUSES, JoinRateSignal
 from driftline.streams.detect.join_rate import SERIES as JOIN_RATE
@@ -54,9 +55,10 @@ class EventWriter:
     rebuilt : whether what is written comes of state that an operator had rebuilt.
     """
 
-    def __init__(self, config: Config, cluster: Cluster) -> None:
+    def __init__(self, config: Config, cluster: Cluster, counters: Counters) -> None:
         self._config = config
         self._cluster = cluster
+        self._counters = counters
         self.rebuilt = False
         self._drift = DRIFT.full_name(config.topics.prefix)
         self._snapshots = SNAPSHOTS.full_name(config.topics.prefix)
@@ -179,6 +181,7 @@ class EventWriter:
         return Output(topic=self._snapshots, key=key.encode(), value=encode_event(snapshot), partition=partition)
 
     def _drift_output(self, event: DriftEvent) -> Output:
+        self._measure(event)
         subject = "/".join([event.model, event.series, _segment_key(event.segment)])
         source = f"driftline/{event.environment}/detect"
         extensions: tuple[tuple[str, bytes], ...] = ()
@@ -192,6 +195,20 @@ class EventWriter:
             headers=cloud_event_headers(event, id=event.id, source=source, subject=subject, time_ms=event.time_ms) + extensions,
             partition=self._partition(event.model, self._drift),
         )
+
+    def _measure(self, event: DriftEvent) -> None:
+        about = {"monitor": event.monitor, "model": event.model}
+        self._counters.increment("drift_events", {**about, "kind": event.kind, "severity": event.severity})
+        if event.kind not in ("drift", "evidence", "recovery"):
+            return
+        series = {**about, "subject": event.series, "segment": _segment_key(event.segment)}
+        for name, value in (("score", event.statistic), ("threshold", event.threshold)):
+            if value is not None:
+                self._counters.set(name, series, value)
+        size = 0.0 if event.kind == "recovery" or event.effect is None else event.effect.size
+        self._counters.set("effect_size", series, size)
+        if not event.historical:
+            self._counters.since("detection_delay", {"kind": event.kind}, event.record_time_ms)
 
     def _partition(self, model: str, topic: str) -> int:
         return partition_for(model, self._cluster.partitions.get(topic, 1))

@@ -14,12 +14,12 @@ from driftline.detectors.spec import RingState
 from driftline.schemas.config import Config
 from driftline.schemas.topics import OBSERVATIONS
 from driftline.streams.cluster import Cluster
+from driftline.streams.counters import Counters, MemoryCounters
 from driftline.streams.detect.gather import gather
 from driftline.streams.detect.model import WatchedModel, model_path, panel_path
 from driftline.streams.detect.plan import ModelPlan
 from driftline.streams.detect.publish import EventWriter
 from driftline.streams.errors import SequenceError, StateError
-from driftline.streams.ingest.counters import Counters, MemoryCounters
 from driftline.streams.observation import Observations, decode
 from driftline.streams.task import FINAL_MS, Idle, Output, PartitionId, Record, RestoredState, RingWrite, StateDelta
 
@@ -35,7 +35,7 @@ class DetectProcessor:
     Parameters
     ----------
     baselines : model to panel kind to baseline, for models whose configuration names a file.
-    counters : ``versions_shared`` (model), rows of versions that have no panels of their own.
+    counters : see `driftline.streams.counters`.
     """
 
     name = "detect"
@@ -62,7 +62,7 @@ class DetectProcessor:
 
     def open(self, task: str, state: RestoredState) -> DetectTask:
         (partition,) = self.task_inputs(task)
-        writer = EventWriter(self._config, self._cluster)
+        writer = EventWriter(self._config, self._cluster, self._counters)
         strict = self._config.kafka.guarantee == "exactly_once"
         return DetectTask(partition, self._plans, writer, self._baselines, state, self._counters, strict=strict)
 
@@ -134,7 +134,16 @@ class DetectTask:
         return StateDelta(blobs, rings)
 
     def committed(self) -> None:
-        """Nothing to remove."""
+        """Say how much is watched, and how much of it has drifted."""
+        for name, model in self.models.items():
+            watched, drifted = model.subjects()
+            self._counters.set("subjects_monitored", {"model": name}, watched)
+            self._counters.set("subjects_drifted", {"model": name}, drifted)
+
+    def close(self) -> None:
+        for name in self.models:
+            self._counters.forget("subjects_monitored", {"model": name})
+            self._counters.forget("subjects_drifted", {"model": name})
 
     def _decoded(self, records: Sequence[Record]) -> Iterator[Observations]:
         for record in records:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from driftline.schemas.config import Config
 from driftline.streams.cluster import Cluster
-from driftline.streams.ingest.counters import Counters
+from driftline.streams.counters import Counters
 from driftline.streams.ingest.decoder import PredictionDecoder
 from driftline.streams.ingest.labels import LabelDecoder
 from driftline.streams.ingest.task import IngestTask, LabelTask, PredictionTask, Targets

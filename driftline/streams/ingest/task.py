@@ -22,8 +22,8 @@ from driftline.schemas.sensitive import has_sensitive
 from driftline.schemas.topics import DEAD_LETTERS, LABELS, OBSERVATIONS, WAITING
 from driftline.streams.cluster import Cluster
 from driftline.streams.columns import LabelBlock, WaitingBlock, encode_labels, encode_waiting
+from driftline.streams.counters import Counters
 from driftline.streams.ingest.blocks import MESSAGE_BYTES_MAX, label_blocks, label_messages, waiting_blocks, waiting_messages
-from driftline.streams.ingest.counters import Counters
 from driftline.streams.ingest.dead_letters import dead_letter
 from driftline.streams.ingest.decoder import DecodedBatch, PredictionDecoder, Refused
 from driftline.streams.ingest.labels import LabelDecoder
@@ -146,6 +146,9 @@ class IngestTask:
 
     def committed(self) -> None:
         """Nothing to remove."""
+
+    def close(self) -> None:
+        """Counts are the worker's own: nothing to take back."""
 
     def _advance(self, batch: Sequence[Record], *, last_stands: bool = False, ended: bool = False) -> list[Output]:
         clip_ms = None if self._wall_ms is None else self._wall_ms + _AHEAD_MS

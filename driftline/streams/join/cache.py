@@ -35,6 +35,9 @@ class LabelCache(Protocol):
         CacheLost : what was put in before `start` is not all there.
         """
 
+    def __len__(self) -> int:
+        """Ids that have labels."""
+
     def lookup(self, ids: Sequence[bytes]) -> list[bytes | None]:
         """The packed facts of each id."""
 
@@ -71,6 +74,9 @@ class MemoryLabelCache:
             raise CacheLost(f"label cache: expected labels up to offset {start}, holds {self._covered}")
         self._covered = (self._covered[0], max(self._covered[1], next_offset))
         add(self.entries, ids, facts)
+
+    def __len__(self) -> int:
+        return len(self.entries)
 
     def lookup(self, ids: Sequence[bytes]) -> list[bytes | None]:
         return list(map(self.entries.get, ids))

@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from driftline.streams.columns import ID_TYPE, WaitingBlock
 from driftline.streams.task import RestoredRing, RingWrite
 
 RING: Final = "decided"
@@ -91,3 +92,11 @@ class DecidedIds:
         self._sizes = [older, newer]
         self.head = ring.head
         return rows
+
+
+def keys_by_model(block: WaitingBlock, hashes: npt.NDArray[np.uint32]) -> list[bytes]:
+    """Ids that tell models apart: one transaction may be scored by several, and none of those is a duplicate."""
+    mixed = block.ids.view("<u4").reshape(-1, 4).copy()
+    mixed[:, 3] ^= hashes
+    keys: list[bytes] = mixed.reshape(-1).view(ID_TYPE).tolist()
+    return keys

@@ -101,6 +101,13 @@ def facts_of(block: LabelBlock, labels_offset: int, counted: npt.NDArray[np.bool
     ]
 
 
+def first_ms(packed: bytes) -> int:
+    """The time of the first label of one id."""
+    if len(packed) == FACT_BYTES:
+        return int.from_bytes(packed[:8], "little", signed=True)
+    return read_facts(packed)[0].time_ms
+
+
 def latest_ms(packed: bytes) -> int:
     """The time of the latest label of one id."""
     if len(packed) == FACT_BYTES:

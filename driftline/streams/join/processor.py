@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from driftline.schemas.config import Config
 from driftline.streams.cluster import Cluster
-from driftline.streams.ingest.counters import Counters
+from driftline.streams.counters import Counters
 from driftline.streams.join.age import join_name
 from driftline.streams.join.cache import LabelCache
 from driftline.streams.join.setting import JoinSetting

@@ -86,6 +86,9 @@ class RedisLabelCache:
             self._append([pack(ADDED, ids[first:last], facts[first:last])], start, next_offset if last >= len(ids) else start)
         self._memory.insert(ids, facts, start=start, next_offset=next_offset)
 
+    def __len__(self) -> int:
+        return len(self._memory)
+
     def lookup(self, ids: Sequence[bytes]) -> list[bytes | None]:
         return self._memory.lookup(ids)
 

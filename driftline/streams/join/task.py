@@ -16,14 +16,14 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from driftline.streams.columns import ID_TYPE, LabelBlock, WaitingBlock, decode_labels, decode_waiting
-from driftline.streams.ingest.counters import Counters
+from driftline.streams.columns import LabelBlock, WaitingBlock, decode_labels, decode_waiting
+from driftline.streams.counters import Counters
 from driftline.streams.join.age import NO_LABEL, AgeMeasure
 from driftline.streams.join.cache import LabelCache
 from driftline.streams.join.clock import NEVER_MS, SourceClock
 from driftline.streams.join.decide import Matches, Window, match
-from driftline.streams.join.decided import RING, DecidedIds
-from driftline.streams.join.facts import FACT, FACT_BYTES, facts_of, model_hash, read_facts
+from driftline.streams.join.decided import RING, DecidedIds, keys_by_model
+from driftline.streams.join.facts import facts_of, first_ms, model_hash, read_facts
 from driftline.streams.join.outcomes import outcomes
 from driftline.streams.join.rebuild import RebuildMarks
 from driftline.streams.join.setting import JoinSetting
@@ -60,6 +60,7 @@ class JoinTask:
         self._setting = setting
         self._cache = cache
         self._counters = counters
+        self._gauge = {"stream": name.rsplit("/", 1)[0], "partition": str(waiting[1])}
         self._pending: deque[_Pending] = deque()
         self._pending_rows = 0
         self._waiting_next: int | None = None
@@ -135,6 +136,7 @@ class JoinTask:
     def committed(self) -> None:
         """Remove the labels that found their predictions, and a part of those that never will."""
         self._remove_settled()
+        self._counters.set("waiting_labels", self._gauge, len(self._cache))
         self._settle_head = self._decided.head
         before_ms = self._swept_before_ms()
         if before_ms <= NEVER_MS:
@@ -148,6 +150,9 @@ class JoinTask:
         self._swept_ms = before_ms
         if orphans:
             self._counters.increment("label_join", {"model": "", "case": "orphan"}, orphans)
+
+    def close(self) -> None:
+        self._counters.forget("waiting_labels", self._gauge)
 
     def _open(self, state: RestoredState) -> None:
         blob = state.blobs.get(_STATE)
@@ -288,7 +293,7 @@ class JoinTask:
         own = [np.flatnonzero(self._own(item.block)) for item in rows]
         seen = np.concatenate([item.block.seen_ms[mine] for item, mine in zip(rows, own, strict=True)])
         keys = [key for item, mine in zip(rows, own, strict=True) for key in item.block.ids[mine].tolist()]
-        first = [NO_LABEL if value is None else _first_ms(value) for value in self._cache.lookup(keys)]
+        first = [NO_LABEL if value is None else first_ms(value) for value in self._cache.lookup(keys)]
         ticks = {"waiting_tick": self._read_clock.minimum(), "label_tick": self._label_clock.minimum()}
         if self.paused():
             # Nothing more is read until there is an age: what is here is the cohort.
@@ -311,7 +316,7 @@ class JoinTask:
             # Taken by an earlier prediction of this commit: gone, as it would be had the commit come between.
             packed = [self._settled.get(key, value) or None for key, value in zip(keys, packed, strict=True)]
         if not self._alone:
-            keys = _keys_by_model(block, hashes)
+            keys = keys_by_model(block, hashes)
         cases: Counter[tuple[str, int]] = Counter()
         if not own.all():
             rows = np.flatnonzero(own)
@@ -346,6 +351,7 @@ class JoinTask:
         assert batch.delay_ms is not None
         for case, state in (("joined", LABELLED), ("implicit", IMPLICIT), ("unlabelled", UNLABELLED)):
             cases[case, self._hashes[name]] += int(np.count_nonzero(batch.label_state == state))
+        self._counters.observe("label_delay", {"model": name}, batch.delay_ms[batch.label_state == LABELLED] / 1000)
         cases["early", self._hashes[name]] += int(np.count_nonzero(batch.delay_ms < 0))
         return self._publish(batch)
 
@@ -382,17 +388,3 @@ class JoinTask:
             return NEVER_MS
         reached = self._waiting_clock.minimum()
         return NEVER_MS if reached <= NEVER_MS else reached - max(self._age_ms, EARLY_MS)
-
-
-def _keys_by_model(block: WaitingBlock, hashes: npt.NDArray[np.uint32]) -> list[bytes]:
-    """Ids that tell models apart: one transaction may be scored by several, and none of those is a duplicate."""
-    mixed = block.ids.view("<u4").reshape(-1, 4).copy()
-    mixed[:, 3] ^= hashes
-    keys: list[bytes] = mixed.reshape(-1).view(ID_TYPE).tolist()
-    return keys
-
-
-def _first_ms(packed: bytes) -> int:
-    if len(packed) == FACT_BYTES:
-        return int(np.frombuffer(packed, FACT)["time_ms"][0])
-    return read_facts(packed)[0].time_ms

@@ -23,7 +23,7 @@ from confluent_kafka import TopicPartition
 from driftline.schemas.config import Kafka
 from driftline.streams.errors import AssignmentChanged, FatalError
 from driftline.streams.http import Health
-from driftline.streams.metrics import COMMIT_SECONDS, LAST_COMMIT, REDIS_SECONDS, Metrics
+from driftline.streams.metrics import CHECKPOINT_BYTES, COMMIT_SECONDS, LAST_COMMIT, REDIS_SECONDS, Metrics
 from driftline.streams.runner.failpoint import Failpoints
 from driftline.streams.runner.membership import Membership
 from driftline.streams.runner.publisher import Publisher
@@ -182,6 +182,7 @@ class Committer:
         began = time.monotonic()
         self._store.write(writes)
         self._metrics.observe(REDIS_SECONDS, time.monotonic() - began, "checkpoint")
+        self._metrics.add(CHECKPOINT_BYTES, sum(write.size for write in writes), self._stage)
         for task in tasks:
             task.checkpoints.written()
         for task in based:

@@ -19,12 +19,13 @@ from driftline.streams.cluster import Cluster
 from driftline.streams.errors import AwayError, FatalError, RecoverableError, WriteRefused
 from driftline.streams.http import Health
 from driftline.streams.kafka import MOCK_CLUSTER_PREFIX, START_SECONDS, from_kafka, make_consumer
-from driftline.streams.metrics import ABORTS, BATCH_RECORDS, DROPPED, LAG, PROCESS_SECONDS, REBALANCES, RECOVERIES, TASKS, Metrics
+from driftline.streams.metrics import ABORTS, BATCH_RECORDS, PROCESS_SECONDS, REBALANCES, RECOVERIES, Metrics
 from driftline.streams.runner.commit import Committer
 from driftline.streams.runner.instance import Instance
 from driftline.streams.runner.membership import Batches, Membership
 from driftline.streams.runner.pace import Pace
 from driftline.streams.runner.publisher import make_publisher
+from driftline.streams.runner.report import Reporter
 from driftline.streams.runner.restore import OnLostState, Restorer, RunningTask, read_committed
 from driftline.streams.runner.signals import handled
 from driftline.streams.runner.tasks import TaskTable
@@ -115,11 +116,12 @@ class Runner:
             kafka=config.kafka, base=base, stage=self._stage, metrics=self._metrics, health=self._health,
         )  # fmt: skip
         self._tasks = TaskTable(processor)
+        self._reporter = Reporter(self._stage, self._membership, self._metrics, self._health)
         self._stopping = threading.Event()
         self._draining = threading.Event()
         self._waiting = Waiting(self._membership, store, self._health, self._stopping)
         self._finished = self._reload = False
-        self._recoveries = self._commits_seen = self._dropped_seen = self._exhausted_rounds = 0
+        self._recoveries = self._commits_seen = self._exhausted_rounds = 0
         self._pending_since = self._last_record = clocks.monotonic()
         self._last_tick = self._last_told = 0.0
         self._pace = Pace(_POLL_RECORDS_MAX)
@@ -207,6 +209,7 @@ class Runner:
             self._pace.took(rows, seconds)
             self._metrics.observe(PROCESS_SECONDS, seconds, self._stage)
             self._metrics.observe(BATCH_RECORDS, rows, self._stage)
+            self._reporter.took(inputs)
             self._after(task, outputs, rows)
 
     def _after(self, task: RunningTask, outputs: Sequence[Output], rows: int) -> None:
@@ -277,17 +280,9 @@ class Runner:
                 self._after(task, task.task.tick(Idle(self._wall_ms(), ends)), 0)
 
     def _report(self) -> None:
-        behind = self._membership.lag()
-        for (topic, partition), records in behind.items():
-            self._metrics.set(LAG, records, topic, partition)
-        self._metrics.set(TASKS, len(self._tasks), self._stage)
-        self._metrics.add(DROPPED, self._membership.dropped - self._dropped_seen, self._stage)
-        self._dropped_seen = self._membership.dropped
-        if self._committer.commits != self._commits_seen or not self._committer.open:
-            self._health.committed(lag_records=sum(behind.values()))
-        else:
-            self._health.lagging(sum(behind.values()))
-        if self._committer.commits != self._commits_seen:
+        moved = self._committer.commits != self._commits_seen
+        self._reporter.report(len(self._tasks), now_ms=round(self._clock() * 1000), moved=moved or not self._committer.open)
+        if moved:
             self._commits_seen = self._committer.commits
             self._recoveries = 0
 
@@ -366,8 +361,7 @@ class Runner:
         """Nothing more may be committed. What other tasks have open goes too: they share the transaction."""
         self._metrics.add(REBALANCES, 1, self._stage)
         self._health.assigned(None)
-        for topic, partition in partitions:
-            self._metrics.drop(LAG, topic, partition)
+        self._reporter.lost(partitions)
         if self._committer.open:
             self._committer.abort()
             self._tasks.clear()

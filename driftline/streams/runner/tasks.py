@@ -44,11 +44,14 @@ class TaskTable:
         """Forget the tasks that read any of these partitions."""
         gone = {id(task): task for key in partitions if (task := self._by_partition.get(key)) is not None}
         for task in gone.values():
+            task.task.close()
             del self._tasks[task.name]
             for key in task.inputs:
                 self._by_partition.pop(key, None)
 
     def clear(self) -> None:
+        for task in self._tasks.values():
+            task.task.close()
         self._tasks.clear()
         self._by_partition.clear()
 

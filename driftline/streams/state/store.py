@@ -50,6 +50,11 @@ class Write:
     values: list[tuple[str, bytes]] = field(default_factory=list)
     deletes: list[str] = field(default_factory=list)
 
+    @property
+    def size(self) -> int:
+        """Bytes of state in it."""
+        return sum(len(part) for _, _, part in self.ranges) + sum(len(value) for _, value in self.values)
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
