@@ -31,7 +31,7 @@ from driftline.detectors.episodes import (
     note_alarm,
 )
 from driftline.detectors.kernels.bank import Alarms
-from driftline.detectors.kernels.jit import kernel, part
+from driftline.detectors.kernels.jit import inlined, kernel
 from driftline.detectors.kernels.psi import REFRESH_ROWS, PsiArrays, psi_push, psi_refresh, psi_value
 from driftline.detectors.spec import MISSING, Float64, Int32, Int64, UInt8
 from driftline.detectors.tables import UP, Tables
@@ -123,10 +123,10 @@ def _run(
             if w + room > out.shape[0]:
                 return w, i, k, next_change
             s = 0 + int(scopes[i, k])  # a 64-bit integer: one type everywhere, every other one compiles all of it anew
-            _count_runs(t, st, s, codes[i], values[i], runs)
+            reached = _count_runs(t, st, s, codes[i], values[i], runs)
             crossed = _slide(t, st, psi, s, codes[i], runs, above)
             _remember(st, s, codes[i], runs, at[i])
-            found = _own_alarms(t, st, psi, s, runs, above, crossed, own)
+            found = _own_alarms(t, st, psi, s, runs, above, crossed, reached, own) if crossed or reached else 0
             alarms = 0
             while next_change + alarms < changes.shape[0] and _is_here(changes[next_change + alarms], i, s):
                 alarms += 1
@@ -142,14 +142,18 @@ def _run(
     return w, codes.shape[0], 0, next_change
 
 
-@part
+@inlined
 def _is_here(change: Any, row: int, scope: int) -> bool:
     return bool(change["row"] == row and change["scope"] == scope)
 
 
-@part
-def _count_runs(t: Tables, st: Windows, s: int, codes: UInt8, values: Float64, runs: UInt8) -> None:
-    """Lengthen or restart the run of every column; `runs[c]` = this row lies in a run that is an alarm."""
+@inlined
+def _count_runs(t: Tables, st: Windows, s: int, codes: UInt8, values: Float64, runs: UInt8) -> bool:
+    """Lengthen or restart the run of every column; `runs[c]` = this row lies in a run that is an alarm.
+
+    Returns whether one became so on this row.
+    """
+    reached = False
     for c in range(codes.shape[0]):
         runs[c] = 0
         limit = t.run_limit[s, c]
@@ -164,9 +168,11 @@ def _count_runs(t: Tables, st: Windows, s: int, codes: UInt8, values: Float64, r
             st.last[s, c] = x
             st.run[s, c] = 1
         runs[c] = st.run[s, c] >= limit
+        reached |= st.run[s, c] == limit
+    return reached
 
 
-@part
+@inlined
 def _slide(t: Tables, st: Windows, psi: PsiArrays, s: int, codes: UInt8, runs: UInt8, above: UInt8) -> bool:
     """Move every lane's window by one row; `above[lane]` = its PSI is an alarm that its episode has not heard."""
     length = st.ring.shape[1]
@@ -201,7 +207,7 @@ def _slide(t: Tables, st: Windows, psi: PsiArrays, s: int, codes: UInt8, runs: U
     return crossed
 
 
-@part
+@inlined
 def _remember(st: Windows, s: int, codes: UInt8, runs: UInt8, at: Int64) -> None:
     """Write the row to the scope's ring, and every 32nd row to its anchors."""
     head = st.heads[s]
@@ -215,7 +221,7 @@ def _remember(st: Windows, s: int, codes: UInt8, runs: UInt8, at: Int64) -> None
     st.heads[s] = head + 1
 
 
-@part
+@inlined
 def _write_anchor(anchor: Int64, row: int, at: Int64) -> None:
     anchor[A_ROW] = row
     anchor[A_SOURCE] = at[0]
@@ -223,8 +229,8 @@ def _write_anchor(anchor: Int64, row: int, at: Int64) -> None:
     anchor[A_TIME] = at[2]
 
 
-@part
-def _own_alarms(t: Tables, st: Windows, psi: PsiArrays, s: int, runs: UInt8, above: UInt8, crossed: bool, own: Any) -> int:
+@inlined
+def _own_alarms(t: Tables, st: Windows, psi: PsiArrays, s: int, runs: UInt8, above: UInt8, crossed: bool, reached: bool, own: Any) -> int:
     """Write the alarms that the pass itself raises on this row, PSI and runs of equal values, to `own`; how many."""
     found = 0
     if crossed:
@@ -240,7 +246,7 @@ def _own_alarms(t: Tables, st: Windows, psi: PsiArrays, s: int, runs: UInt8, abo
                 alarm["back"] = 0
                 alarm["dated"] = 1
                 found += 1
-    for q in range(t.is_run.shape[0]):
+    for q in range(t.is_run.shape[0] if reached else 0):
         c = t.series_column[q]
         if t.is_run[q] and runs[c] and st.run[s, c] == t.run_limit[s, c]:
             alarm = own[found]

@@ -28,7 +28,7 @@ from driftline.detectors.kernels.bank import (
     per_series,
     unpack,
 )
-from driftline.detectors.kernels.jit import kernel, part, portable_log
+from driftline.detectors.kernels.jit import inlined, kernel, portable_log
 
 TOTAL, VARIANCE, WIDTH = 0, 1, 2
 """Columns of `moments`: sum, sum of squared deviations, number of values of the window."""
@@ -58,7 +58,7 @@ def _clear(q: int, moments: Float64Array, sizes: UInt8Array, depth: Int32Array, 
     fired[q] = 0
 
 
-@part
+@inlined
 def _insert(
     q: int, x: float, moments: Float64Array, sizes: UInt8Array, depth: Int32Array,
     totals: Float64Array, variances: Float64Array, max_buckets: int,
@@ -104,7 +104,7 @@ def _insert(
         scale *= 0.5
 
 
-@part
+@inlined
 def _drop_oldest(
     q: int, moments: Float64Array, sizes: UInt8Array, depth: Int32Array, totals: Float64Array, variances: Float64Array
 ) -> None:
@@ -123,7 +123,7 @@ def _drop_oldest(
         depth[q] = row
 
 
-@part
+@inlined
 def _first_cut(
     q: int, moments: Float64Array, sizes: UInt8Array, depth: Int32Array, totals: Float64Array, delta: float, shortest: float
 ) -> tuple[float, float]:
@@ -171,7 +171,7 @@ def _first_cut(
     return 0.0, -1.0
 
 
-@part
+@inlined
 def adwin_push(
     q: int, x: float, moments: Float64Array, sizes: UInt8Array, depth: Int32Array, ticks: Int32Array, fired: UInt8Array,
     totals: Float64Array, variances: Float64Array, delta: float, clock: int, max_buckets: int, shortest: float, grace: float,

@@ -51,9 +51,10 @@ def part(function: Function) -> Function:
 
 
 def inlined(function: Function) -> Function:
-    """As `part`, and always put where it is called: for steps of a few instructions, whose call would cost more.
+    """As `part`, and always put where it is called: for what runs at every value, whose call would cost as much.
 
-    An array travels as seven arguments. A scanner of bytes made of such steps takes 0.7 of the time.
+    An array travels as seven arguments, a tuple of forty as three hundred. ADWIN takes half of the time inlined (48 -> 24
+    ns an update), the pass over a panel's windows 0.6 of it, a scanner of bytes 0.7.
     """
     return _compile(function, **_OPTIONS, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 

@@ -23,7 +23,7 @@ from driftline.detectors.kernels.bank import (
     per_series,
     unpack,
 )
-from driftline.detectors.kernels.jit import kernel, part
+from driftline.detectors.kernels.jit import inlined, kernel
 
 COUNT, MEAN, RISING, FALLING, LOWEST, HIGHEST, LOWEST_AT, HIGHEST_AT, FIRED = range(9)
 """Columns of `sums`: values seen, their mean, both sums, their extremes, the counts at those, and the alarm flag."""
@@ -41,7 +41,7 @@ _COUNT_MOST = 2.0**53
 """Where a count of doubles stops counting."""
 
 
-@part
+@inlined
 def _clear(q: int, sums: Float64Array) -> None:
     for k in range(_FIELDS):
         sums[q, k] = 0.0
@@ -49,7 +49,7 @@ def _clear(q: int, sums: Float64Array) -> None:
     sums[q, HIGHEST] = -1.0
 
 
-@part
+@inlined
 def page_hinkley_push(q: int, x: float, sums: Float64Array, delta: float, threshold: float, alpha: float, mode: int, first: float) -> float:
     """One value of one series; the statistic with the sign of the change at an alarm, else 0."""
     if sums[q, FIRED] != 0.0:

@@ -30,7 +30,7 @@ from driftline.detectors.kernels.bank import (
     per_series,
     unpack,
 )
-from driftline.detectors.kernels.jit import kernel, part, portable_log
+from driftline.detectors.kernels.jit import inlined, kernel, portable_log
 
 N_CODES = 67
 NO_GROUP = 255
@@ -67,7 +67,7 @@ class PsiArrays(NamedTuple):
     armed: UInt8Array  # (s, c)
 
 
-@part
+@inlined
 def psi_push(a: PsiArrays, s: int, c: int, entering: int, leaving: int) -> None:
     """One row more, one row less (`leaving` = -1 while the window fills) in one series."""
     a.counts[s, c, entering] += 1
@@ -111,19 +111,19 @@ def psi_refresh(a: PsiArrays, s: int, c: int) -> None:
     a.sums[s, c, 1] = second
 
 
-@part
+@inlined
 def psi_value(a: PsiArrays, s: int, c: int) -> float:
     """The PSI of the window as it is."""
     return float(a.sums[s, c, 0] / (a.grouped[s, c] + 0.5 * a.n_groups[s, c]) - a.sums[s, c, 1])
 
 
-@part
+@inlined
 def psi_limit(a: PsiArrays, s: int, c: int) -> float:
     """The threshold for the rows that count: under no drift PSI grows as 1/n, so fewer rows raise it."""
     return float(a.threshold[s, c] * (a.window[c] / a.grouped[s, c]))
 
 
-@part
+@inlined
 def psi_test(a: PsiArrays, s: int, c: int) -> float:
     """The PSI if it crossed its limit from below on this row, else -1; call it only while the window is full."""
     if a.grouped[s, c] == 0:

@@ -29,7 +29,7 @@ from driftline.detectors.kernels.bank import (
     per_series,
     unpack,
 )
-from driftline.detectors.kernels.jit import kernel, part
+from driftline.detectors.kernels.jit import inlined, kernel
 
 N_CODES = 67
 
@@ -70,7 +70,7 @@ def rate_bound(hits: int, rows: int, direction: int, errors: float = 2.0) -> flo
     return min(max(bound, _SMALLEST), 1 - _SMALLEST)
 
 
-@part
+@inlined
 def rate_push(
     factors: Float64Array, stakes: Float64Array, peaks: Float64Array, starts: Int64Array, s: int, k: int, side: int, hit: int, seen: int
 ) -> float:
@@ -93,7 +93,7 @@ def rate_push(
     return total / BETS
 
 
-@part
+@inlined
 def _restart(stakes: Float64Array, peaks: Float64Array, s: int, k: int) -> None:
     for side in range(2):
         for bet in range(BETS):
@@ -101,7 +101,7 @@ def _restart(stakes: Float64Array, peaks: Float64Array, s: int, k: int) -> None:
             peaks[s, k, side, bet] = 1.0
 
 
-@part
+@inlined
 def _largest(peaks: Float64Array, s: int, k: int, side: int) -> int:
     best = 0
     for bet in range(1, BETS):
