@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, TypeVar
@@ -21,6 +22,7 @@ _T = TypeVar("_T")
 _FENCED_MAX: Final = 5
 _FENCED_WINDOW_SECONDS: Final = 120.0
 _INIT_CALL_SECONDS: Final = 5.0
+_HANG_GRACE_SECONDS: Final = 2.0
 _REFUSED_CODES: Final = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError._INVALID_ARG, KafkaError.INVALID_MSG)
 
 
@@ -167,12 +169,36 @@ class Transactions:
         deadline = time.monotonic() + self._budget
         while True:
             try:
-                call(max(0.1, deadline - time.monotonic()))
+                self._bounded(what, call, max(0.1, deadline - time.monotonic()))
                 return
             except KafkaException as error:
                 cause = error.args[0]
                 if not cause.retriable() or time.monotonic() >= deadline:
                     self._fail(what, cause)
+
+    def _bounded(self, what: str, call: Callable[[float], object], seconds: float) -> None:
+        """The call, given up when it outstays its own time limit.
+
+        librdkafka (2.16) may never return from it after its group coordinator was away (its issues 5456 and 5511). The
+        thread and its producer are then left behind; the next producer has the same id and fences that one.
+        """
+        outcome: list[Exception | None] = []
+
+        def run() -> None:
+            try:
+                call(seconds)
+                outcome.append(None)
+            except Exception as error:  # noqa: BLE001 - raised again by whoever waits
+                outcome.append(error)
+
+        thread = threading.Thread(target=run, name=f"transaction-{what}", daemon=True)
+        thread.start()
+        thread.join(seconds + _HANG_GRACE_SECONDS)
+        if not outcome:
+            self._producer, self._ready, self._begun_at = None, False, None
+            raise UncertainError(f"kafka: {what}: the client did not return within {seconds + _HANG_GRACE_SECONDS:.0f} s")
+        if outcome[0] is not None:
+            raise outcome[0]
 
     def _fail(self, what: str, cause: KafkaError) -> None:
         """Turn an error into what to do: rights and sizes stop, an abortable one aborts, everything else is uncertain."""
