@@ -124,8 +124,8 @@ class PredictionDecoder:
         out = DecodedBatch()
         values = [record.value() for record in records]
         if self._scanner is not None:
-            numbers, spans = self._scanner.read([value or b"" for value in values])
-            rows = self._decode_scanned(values, spans)
+            numbers, rest = self._scanner.read([value or b"" for value in values])
+            rows = self._decode_scanned(values, rest)
             self._group_by_type(records, rows, out, numbers)
         elif self._tag_field is not None:
             rows = decode_all(self._decode, values)
@@ -138,18 +138,12 @@ class PredictionDecoder:
             _fill_numbers(group)
         return out
 
-    def _decode_scanned(self, values: list[bytes | None], spans: Int64) -> list[Any]:
+    def _decode_scanned(self, values: list[bytes | None], rest: list[bytes]) -> list[Any]:
         """Rows without the features that were read, and whole rows of the events the scanner did not read."""
-        unread = np.flatnonzero(spans[:, 0] < 0).tolist()
-        starts, ends = spans.T.tolist()
-        rest = [
-            value[:start] + b"0" + value[end:] if end and value else value for value, start, end in zip(values, starts, ends, strict=True)
-        ]
-        for row in unread:
-            rest[row] = None
         rows = decode_all(self._decode_light, rest)
-        for row in unread:
-            (rows[row],) = decode_all(self._decode, [values[row]])
+        if b"" in rest:
+            for row in [row for row, text in enumerate(rest) if not text]:
+                (rows[row],) = decode_all(self._decode, [values[row]])
         return rows
 
     def _group_by_type(self, records: Sequence[Record], rows: list[Any], out: DecodedBatch, numbers: Float64 | None = None) -> None:

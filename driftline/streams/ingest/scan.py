@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -59,23 +60,26 @@ class FeatureScanner:
         self._path, self._names = Keys.of(path), Keys.of(names)
         self._width = len(names)
 
-    def read(self, values: Sequence[bytes]) -> tuple[Float64, Int64]:
-        """The numbers of each event, and where their object stands in it.
+    def read(self, values: Sequence[bytes]) -> tuple[Float64, list[bytes]]:
+        """The numbers of each event, and the event without their object.
 
         Returns
         -------
         numbers : shape (n, names); NaN where a number is null or not there.
-        spans : shape (n, 2), from and to; both -1 where the event was not read, both 0 where it has no such object.
+        rest : of each event, with a 0 in the object's place; empty where the event was not read.
         """
         n = len(values)
         ends = np.cumsum(np.fromiter(map(len, values), np.int64, n))
         numbers = np.full((n, self._width), np.nan)
-        spans = np.zeros((n, 2), np.int64)
+        rest, rest_ends = np.empty(int(ends[-1]) if n else 0, np.uint8), np.zeros(n, np.int64)
         seen = np.full(self._width, -1, np.int64)
         buffer = np.frombuffer(b"".join((*values, _PADDING)), np.uint8)
         path, names = self._path, self._names
-        _scan(buffer, ends, path.text, path.at, names.text, names.at, seen, np.zeros(_DEPTH_MAX, np.uint8), numbers, spans)
-        return numbers, spans
+        kinds, span = np.zeros(_DEPTH_MAX, np.uint8), np.zeros(2, np.int64)
+        _scan(buffer, ends, path.text, path.at, names.text, names.at, seen, kinds, numbers, span, rest, rest_ends)
+        bounds = rest_ends.tolist()
+        text = rest[: bounds[-1] if n else 0].tobytes()
+        return numbers, [text[start:end] for start, end in pairwise([0, *bounds])]
 
 
 def scannable(name: str) -> bool:
@@ -86,23 +90,30 @@ def scannable(name: str) -> bool:
 @kernel
 def _scan(
     b: UInt8, ends: Int64, path: UInt8, path_at: Int64, names: UInt8, names_at: Int64, seen: Int64, kinds: UInt8,
-    out: Float64, spans: Int64,
+    out: Float64, span: Int64, rest: UInt8, rest_ends: Int64,
 ) -> None:  # fmt: skip
-    start = 0
+    start = kept = 0
     for row in range(ends.shape[0]):
         end = ends[row]
-        if _walk(b, start, end, path, path_at, names, names_at, seen, kinds, out, spans, row) != end:
-            spans[row, 0] = spans[row, 1] = _FAIL
-        elif spans[row, 1]:
-            spans[row, 0] -= start
-            spans[row, 1] -= start
+        span[0] = span[1] = end  # where the object stands; at the end while there is none
+        if _walk(b, start, end, path, path_at, names, names_at, seen, kinds, out, span, row) == end:
+            for at in range(start, span[0]):
+                rest[kept + at - start] = b[at]
+            kept += span[0] - start
+            if span[0] < end:
+                rest[kept] = _ZERO
+                kept += 1
+            for at in range(span[1], end):
+                rest[kept + at - span[1]] = b[at]
+            kept += end - span[1]
+        rest_ends[row] = kept
         start = end
 
 
 @inlined
 def _walk(
     b: UInt8, at: int, end: int, path: UInt8, path_at: Int64, names: UInt8, names_at: Int64, seen: Int64, kinds: UInt8,
-    out: Float64, spans: Int64, row: int,
+    out: Float64, span: Int64, row: int,
 ) -> int:  # fmt: skip
     """Read one event; where it ended, `_FAIL` when it was not read."""
     levels = path_at.shape[0] - 1
@@ -131,9 +142,9 @@ def _walk(
                 continue
         else:
             entered = levels
-            spans[row, 0] = at
+            span[0] = at
             at = _features(b, at, end, names, names_at, seen, kinds, out, row)
-            spans[row, 1] = at
+            span[1] = at
         if at < 0:
             return _FAIL
         at = _blank(b, at)
