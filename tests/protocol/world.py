@@ -1,0 +1,316 @@
+"""Workers that run the real runner in one process, one at a time, on a Kafka and a Redis in memory, and what must hold.
+
+A worker is a thread that runs `Runner.run` and gives way at every poll. At every call across a port, and at the runner's
+failpoints, it can be killed or put to sleep with everything it knows; a sleeper that wakes is a zombie.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+from unittest import mock
+
+from driftline.schemas.config import Config
+from driftline.streams.cluster import Cluster
+from driftline.streams.errors import StreamError
+from driftline.streams.kafka import consumer_properties, producer_properties
+from driftline.streams.runner.runner import Runner
+from driftline.streams.task import PartitionId, RestoredState
+from tests.protocol import toy
+from tests.protocol.broker import Broker
+from tests.protocol.clients import FakeConsumer, FakeProducer, FakeReader
+from tests.protocol.store import FaultyStore
+
+PARTITIONS = 2
+CHECKPOINTS = "driftline.checkpoints"
+SOURCES: list[PartitionId] = [(topic, n) for topic in toy.TOPICS for n in range(PARTITIONS)]
+FAILPOINTS = ("restored", "produced", "checkpointed", "offsets_sent", "committed")
+PORTS = ("committed", "claim", "store_read", "store_write", "begin", "send_offsets", "commit", "abort", "init")
+
+_BASE_SECONDS = 0.5
+_ROUNDS_MAX = 400
+_PATIENCE_SECONDS = 60
+
+
+class Violation(AssertionError):
+    """Exactly once was broken, or a worker stopped although nothing was lost that it needs."""
+
+
+class Killed(BaseException):
+    """The process is gone: nothing of it may run any more."""
+
+
+class FakeTime:
+    """The modules' `time`: it passes where the world says so."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return 1_760_000_000.0 + self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class Worker:
+    """One process. `trap` is (point, passes left, ``kill`` or ``pause``)."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.name = name
+        self.trap: tuple[str, int, str] | None = None
+        self.paused = self.killed = self.ended = False
+        self.error: BaseException | None = None
+        self.runner: Runner | None = None
+        self.consumer: FakeConsumer | None = None
+        self._world = world
+        self._go, self._back = threading.Semaphore(0), threading.Semaphore(0)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    @property
+    def live(self) -> bool:
+        return not (self.paused or self.ended)
+
+    def resume(self) -> None:
+        """Run to the next poll, or to where it is stopped."""
+        if self.ended:
+            return
+        self._world.current = self
+        self._go.release()
+        assert self._back.acquire(timeout=_PATIENCE_SECONDS), f"worker {self.name} does not give way"
+
+    def kill(self) -> None:
+        self.killed = True
+        self.resume()
+
+    def give_way(self) -> None:
+        self._back.release()
+        self._go.acquire()
+        self.check()
+
+    def check(self) -> None:
+        if self.killed:
+            raise Killed
+
+    def _run(self) -> None:
+        self._go.acquire()
+        try:
+            self.check()
+            self.runner = self._world.make_runner(self.name)
+            self.runner.run()
+        except Killed:
+            pass
+        except BaseException as error:   # noqa: BLE001 - handed to the test
+            self.error = error
+        finally:
+            self.ended = True
+            self._back.release()
+
+
+class World:
+    """Attributes.
+
+    ----------
+    strict : a stop is a violation, because nothing happens that a worker could not recover from.
+    excused : words of messages with which a worker may stop all the same.
+    stops : what workers stopped with.
+    """
+
+    def __init__(self, *, incremental: bool = False, base: bool = True, strict: bool = True) -> None:
+        self.clock = FakeTime()
+        topics = {**dict.fromkeys((*toy.TOPICS, toy.OUT), PARTITIONS), **({CHECKPOINTS: 1} if base else {})}
+        self.broker = Broker(topics, SOURCES, self.clock.monotonic, incremental=incremental)
+        self.store = FaultyStore(self)
+        self.strict = strict
+        self.excused = ["same instance name", "fenced"]
+        self.workers: dict[str, Worker] = {}
+        self.current: Worker | None = None
+        self.stops: list[StreamError] = []
+        self.kafka_fault = ""
+        self._late: list[Callable[[], None]] = []
+        self._config = make_config("consumer" if incremental else "classic")
+        self._cluster = Cluster("c", dict.fromkeys(topics, "id"), topics)
+        self._patches = self._patch()
+
+    # -- what happens
+
+    def produce(self, topic: str, partition: int, *values: int, aborted: bool = False) -> None:
+        self.broker.append((topic, partition), [b"%d" % value for value in values], aborted=aborted)
+
+    def start(self, name: str) -> Worker:
+        """A worker of that instance; a former one keeps running if it is asleep."""
+        former = self.workers.get(name)
+        if former is not None and not former.ended:
+            self.workers[f"{name}, former {len(self.workers)}"] = former
+        self.workers[name] = worker = Worker(self, name)
+        return worker
+
+    def run(self, name: str, rounds: int = 1) -> None:
+        for _ in range(rounds):
+            worker = self.workers[name]
+            if worker.live:
+                worker.resume()
+                self.judge(worker)
+
+    def run_until(self, name: str, point: str, how: str, *, passes: int = 1) -> None:
+        """Run a worker until it was killed or put to sleep at that point."""
+        worker = self.workers[name]
+        worker.trap = (point, passes, how)
+        for _ in range(_ROUNDS_MAX):
+            if worker.trap is None:
+                return
+            self.run(name)
+        raise AssertionError(f"worker {name} never came to {point}")
+
+    def wake(self, worker: Worker, *, told: bool) -> None:
+        """`told`: its client hears that it was thrown out before the program goes on."""
+        if worker.paused and not worker.ended:
+            worker.paused = False
+            if told and worker.consumer is not None:
+                worker.consumer.heartbeat()
+
+    def deliver_late(self) -> None:
+        """What was under way arrives."""
+        late, self._late = self._late, []
+        for arrive in late:
+            try:
+                arrive()
+            except Exception:   # noqa: BLE001 - refused, and nobody waits for the answer
+                continue
+
+    def quiesce(self) -> None:
+        """No more faults: everything must be published, once, unless a worker had a reason to stop."""
+        self.store.fault = self.kafka_fault = ""
+        self.deliver_late()
+        for worker in self.workers.values():
+            worker.trap = None
+            self.wake(worker, told=True)
+        for _ in range(_ROUNDS_MAX):
+            running = [worker for worker in self.workers.values() if worker.live]
+            if not running:
+                running = [self.start("a")]
+            for worker in running:
+                worker.resume()
+                self.judge(worker)
+            if self.stops and not self.strict:
+                return
+            if self._complete():
+                return
+        raise Violation(f"stuck: {self._missing()}")
+
+    def close(self) -> None:
+        for worker in self.workers.values():
+            if not worker.ended:
+                worker.kill()
+        self._patches.close()
+
+    # -- what must hold
+
+    def expected(self, topic: str, partition: int) -> list[bytes]:
+        """The outputs of a task that nothing ever interrupted."""
+        one = toy._Input(topic, RestoredState())
+        return [one.take(int(entry.value or b"0")) for _, entry in self.broker.records((topic, partition))]
+
+    def outputs(self, topic: str, partition: int) -> list[bytes]:
+        """What a read-committed reader sees of it."""
+        return [e.value or b"" for _, e in self.broker.records((toy.OUT, partition)) if e.key == topic.encode()]
+
+    def judge(self, worker: Worker | None = None) -> None:
+        """Nothing lost before something published, nothing doubled, nothing changed; no fault that is not a `StreamError`."""
+        for topic, partition in SOURCES:
+            expected, outputs = self.expected(topic, partition), self.outputs(topic, partition)
+            if outputs != expected[: len(outputs)]:
+                place = next((i for i, (x, y) in enumerate(zip(outputs, expected, strict=False)) if x != y), len(expected))
+                raise Violation(f"{topic}/{partition}: output {place} is {outputs[place]!r}, expected {expected[place : place + 1]!r}")
+        if worker is None or worker.error is None:
+            return
+        error, worker.error = worker.error, None
+        if not isinstance(error, StreamError):
+            raise Violation(f"worker {worker.name} failed: {error!r}") from error
+        self.stops.append(error)
+        if self.strict and not any(words in str(error) for words in self.excused):
+            raise Violation(f"worker {worker.name} stopped: {error}") from error
+
+    def _missing(self) -> dict[PartitionId, tuple[int, int]]:
+        counts = {(t, p): (len(self.outputs(t, p)), len(self.expected(t, p))) for t, p in SOURCES}
+        return {key: count for key, count in counts.items() if count[0] != count[1]}
+
+    def _complete(self) -> bool:
+        return not self._missing() and not any(t.began is not None for t in self.broker.transactions.values())
+
+    # -- the host of clients and store
+
+    def step(self, point: str) -> None:
+        worker = self.current
+        assert worker is not None
+        worker.check()
+        if worker.trap is not None and worker.trap[0] == point:
+            _, left, how = worker.trap
+            worker.trap = (point, left - 1, how) if left > 1 else None
+            if worker.trap is None and how == "kill":
+                worker.killed = True
+                raise Killed
+            if worker.trap is None:
+                worker.paused = True
+                worker.give_way()
+        if point == "poll":
+            worker.give_way()
+
+    def commit_fault(self) -> str:
+        fault, self.kafka_fault = self.kafka_fault, ""
+        return fault
+
+    def later(self, arrive: Callable[[], None]) -> None:
+        self._late.append(arrive)
+
+    def advance(self, seconds: float) -> None:
+        self.clock.now += seconds
+
+    # -- the real runner on it
+
+    def make_runner(self, name: str) -> Runner:
+        return Runner(toy.ToyProcessor(), self._config, self._cluster, self.store, time="data", instance=name)
+
+    def _consumer(self, kafka: Any, group: str, *, instance: str | None) -> FakeConsumer:
+        consumer = FakeConsumer(self, consumer_properties(kafka, group, instance=instance))
+        assert self.current is not None
+        self.current.consumer = consumer
+        return consumer
+
+    def _producer(self, kafka: Any, *, transactional_id: str) -> FakeProducer:
+        return FakeProducer(self, producer_properties(kafka, transactional_id=transactional_id))
+
+    def _patch(self) -> ExitStack:
+        """The ports and the clock of the runner's modules; nothing of its logic."""
+        streams = "driftline.streams"
+        failpoints = mock.Mock(side_effect=lambda: mock.Mock(reach=self.step))
+        new: dict[str, Any] = {
+            f"{streams}.runner.runner.make_consumer": self._consumer,
+            f"{streams}.runner.publisher.make_producer": self._producer,
+            f"{streams}.state.base.Consumer": lambda _: FakeReader(self),
+            f"{streams}.state.base.BASE_SECONDS": _BASE_SECONDS,
+            f"{streams}.runner.commit.Failpoints": failpoints,
+            f"{streams}.runner.runner.clocks": self.clock,
+        }
+        for module in ("runner.commit", "runner.publisher", "runner.waiting", "state.base"):
+            new[f"{streams}.{module}.time"] = self.clock
+        stack = ExitStack()
+        for target, value in new.items():
+            stack.enter_context(mock.patch(target, value))
+        log = logging.getLogger("driftline")
+        stack.callback(log.setLevel, log.level)
+        log.setLevel(logging.CRITICAL)
+        return stack
+
+
+def make_config(protocol: str) -> Config:
+    """Commits after 10 ms, which is three polls here, or six records."""
+    kafka = {"commit_interval": 10, "commit_rows": 6, "transaction_timeout": 15_000, "group_protocol": protocol}
+    return Config.model_validate({"kafka": kafka, "predictions": [{"topic": "unused"}], "models": {"m": {}}, "start": "earliest"})
