@@ -6,9 +6,9 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.protocol.machine import ProtocolMachine
+from tests.protocol.machine import IncrementalMachine, ProtocolMachine
 
 
-@pytest.mark.parametrize("machine", [ProtocolMachine])
-def test_nothing_is_lost_doubled_or_changed_whatever_happens(machine: type[ProtocolMachine]) -> None:
+@pytest.mark.parametrize("machine", [ProtocolMachine, IncrementalMachine])
+def test_nothing_is_lost_doubled_or_changed_whatever_happens(machine: type[ProtocolMachine, IncrementalMachine]) -> None:
     run_state_machine_as_test(machine, settings=settings(max_examples=60, stateful_step_count=30, deadline=None))

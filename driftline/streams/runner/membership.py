@@ -155,11 +155,15 @@ class Membership:
         _log.warning("kafka_consumer_error place=%s code=%s error=%r", place, error.name(), error.str())
 
     def read(self, offsets: Mapping[PartitionId, int]) -> None:
-        """Start to read partitions at these offsets, beside those being read."""
+        """Read partitions from these offsets on, beside those being read."""
+        moved = [key for key in offsets if key in self.next]
         self.next.update(offsets)
         for key in offsets:
             self._ends.pop(key, None)
         if self._incremental:
+            if moved:
+                # librdkafka refuses to add a partition that it reads already.
+                self._consumer.incremental_unassign(_positions(dict.fromkeys(moved, 0)))
             self._consumer.incremental_assign(_positions(offsets))
         else:
             self._consumer.assign(_positions(self.next))

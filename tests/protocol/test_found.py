@@ -1,0 +1,26 @@
+"""The shortest scenarios of what the machine has found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.protocol.world import World
+
+
+@pytest.fixture(params=["classic", "consumer"])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    world = World(incremental=request.param == "consumer")
+    yield world
+    world.close()
+
+
+def test_a_replay_that_has_fetched_too_far_reads_on_from_its_target(world: World) -> None:
+    world.produce("a", 0, *range(20))
+    world.start("a")
+    world.quiesce()
+    world.produce("a", 0, *range(20, 30))
+    world.store.wipe()
+    world.workers["a"].kill()
+    world.quiesce()
