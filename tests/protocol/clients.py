@@ -22,6 +22,10 @@ _MAGIC = b"CGMDv2:"
 _GROUP = b"g"
 
 
+class NeverReturns(BaseException):
+    """The call hangs: what comes after it never happens."""
+
+
 class Host(Protocol):
     """What the clients ask of the world."""
 
@@ -31,7 +35,7 @@ class Host(Protocol):
         """A call across the port: here a worker may be killed, paused, or let another one run."""
 
     def commit_fault(self) -> str:
-        """What shall happen to the commit about to be sent: empty, ``lost``, ``done`` or ``late``."""
+        """What shall happen to the commit about to be sent: empty, ``lost``, ``done``, ``late`` or ``hangs``."""
 
     def later(self, arrive: Callable[[], None]) -> None:
         """A request on its way that arrives when the network likes."""
@@ -257,12 +261,14 @@ class FakeProducer:
     def commit_transaction(self, timeout: float) -> None:
         self._host.step("commit")
         fault, id_, epoch = self._host.commit_fault(), self._id, self._epoch
-        if fault == "late":
+        if fault in ("late", "hangs"):
             self._host.later(lambda: self._broker.finish(id_, epoch, commit=True))
         elif fault != "lost":
             self._broker.finish(id_, epoch, commit=True)
         if fault:
             self._host.advance(timeout)
+            if fault == "hangs":
+                raise NeverReturns
             raise failed(KafkaError._TIMED_OUT, retriable=True)
 
     def abort_transaction(self, timeout: float) -> None:

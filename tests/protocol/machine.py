@@ -131,7 +131,7 @@ class ProtocolMachine(RuleBasedStateMachine):
 
     # -- Kafka and Redis
 
-    @rule(fault=st.sampled_from(["lost", "done", "late"]), name=st.sampled_from(NAMES))
+    @rule(fault=st.sampled_from(["lost", "done", "late", "hangs"]), name=st.sampled_from(NAMES))
     def uncertain_commit(self, fault: str, name: str) -> None:
         self.world.kafka_fault = fault
         self.work(name)

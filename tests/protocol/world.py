@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -21,7 +22,7 @@ from driftline.streams.runner.runner import Runner
 from driftline.streams.task import PartitionId, RestoredState
 from tests.protocol import toy
 from tests.protocol.broker import Broker
-from tests.protocol.clients import FakeConsumer, FakeProducer, FakeReader
+from tests.protocol.clients import FakeConsumer, FakeProducer, FakeReader, NeverReturns
 from tests.protocol.store import FaultyStore
 
 PARTITIONS = 2
@@ -41,6 +42,20 @@ class Violation(AssertionError):
 
 class Killed(BaseException):
     """The process is gone: nothing of it may run any more."""
+
+
+class InlineThread:
+    """A call given to a thread of its own happens here and now; one that never returns is left."""
+
+    def __init__(self, *, target: Callable[[], None], name: str, daemon: bool) -> None:
+        self._target = target
+
+    def start(self) -> None:
+        with suppress(NeverReturns):
+            self._target()
+
+    def join(self, seconds: float) -> None:
+        pass
 
 
 class FakeTime:
@@ -297,6 +312,7 @@ class World:
             f"{streams}.state.base.Consumer": lambda _: FakeReader(self),
             f"{streams}.state.base.BASE_SECONDS": _BASE_SECONDS,
             f"{streams}.runner.commit.Failpoints": failpoints,
+            f"{streams}.runner.publisher.threading": SimpleNamespace(Thread=InlineThread),
             f"{streams}.runner.runner.clocks": self.clock,
         }
         for module in ("runner.commit", "runner.publisher", "runner.waiting", "state.base"):
