@@ -72,7 +72,7 @@ class AssignmentChanged(RecoverableError):
 
 
 class WriteRefused(RecoverableError):
-    """The state store wrote nothing; `reason` is ``owner``, ``head`` or ``length``."""
+    """The state store wrote nothing; `reason` is ``owner``, ``lost``, ``head`` or ``length``."""
 
     def __init__(self, task: str, reason: str, detail: str) -> None:
         super().__init__(f'task "{task}": state store refused to write: {detail}')

@@ -24,3 +24,14 @@ def test_a_replay_that_has_fetched_too_far_reads_on_from_its_target(world: World
     world.store.wipe()
     world.workers["a"].kill()
     world.quiesce()
+
+
+@pytest.mark.parametrize("writes", [1, 3, 40])
+def test_a_store_that_lost_the_claim_is_claimed_again(world: World, writes: int) -> None:
+    world.produce("a", 0, 1, 2)
+    world.start("a")
+    world.quiesce()
+    world.store.roll_back(writes)
+    world.produce("a", 0, 3)
+    world.quiesce()
+    assert world.clock.now < 1_010

@@ -82,6 +82,18 @@ def test_loser_of_the_token_writes_nothing(store: Store, scope: Scope, checkpoin
     assert winner.load(reference).state.blobs == {"a": b"1"}
 
 
+def test_a_lost_claim_is_told_from_a_takeover(store: Store, scope: Scope, checkpoints: Checkpoints) -> None:
+    checkpoints.claim()
+    former = store.read([checkpoints._keys.owner])[0]
+    current = again(store, scope)
+    current.claim()
+    for owner in (former, None):
+        _set(store, current._keys.owner, owner)
+        with pytest.raises(WriteRefused) as refused:
+            commit(current, StateDelta({"a": b"1"}), 1)
+        assert refused.value.reason == "lost"
+
+
 def test_unexpected_head_refuses(store: Store, scope: Scope, checkpoints: Checkpoints) -> None:
     checkpoints.claim()
     commit(checkpoints, StateDelta({"a": b"1"}), 1)

@@ -194,7 +194,7 @@ class Checkpoints:
         current = self._current
         sequence = (self._sequence if current is None else current.sequence) + 1
         id_ = f"{sequence}-{self.epoch}-{self.token}"
-        write = Write(self.task, self._keys.owner, self.token, self._keys.head, self._head, id_)
+        write = Write(self.task, self._keys.owner, self.token, self._keys.head, self._head, id_, epoch=self.epoch)
         replaced: list[str] = []
         blobs = dict(current.blobs) if current is not None else {}
         rings = dict(current.rings) if current is not None else {}

@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 
 from driftline.streams.errors import WriteRefused
 
-Refusal = Literal["owner", "head", "length"]
+Refusal = Literal["owner", "lost", "head", "length"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ class Write:
     expected_head, new_head : id of the newest checkpoint before and after; empty = none yet.
     lengths : (key, bytes) that must be so; Redis that lost its last second would zero-fill otherwise.
     ranges : (key, byte offset, bytes) to write into a value, which grows as needed.
+    epoch : of the claim that `token` comes from.
     """
 
     task: str
@@ -49,6 +50,7 @@ class Write:
     ranges: list[tuple[str, int, bytes]] = field(default_factory=list)
     values: list[tuple[str, bytes]] = field(default_factory=list)
     deletes: list[str] = field(default_factory=list)
+    epoch: int = 0
 
     @property
     def size(self) -> int:
@@ -87,9 +89,18 @@ class Store(Protocol):
 
 
 def refusal(write: Write, reason: str, found: str) -> WriteRefused:
-    """The error of a refused write."""
+    """The error of a refused write.
+
+    Parameters
+    ----------
+    found : what the condition was compared with; of ``owner`` the owner's epoch. Every takeover raises the epoch, so with
+        a lower one, or none, nobody has taken the task over: the store has lost our claim, which is ``lost``.
+    """
+    if reason == "owner" and int(found or 0) < write.epoch:
+        reason = "lost"
     expected = {
         "owner": "another worker took this task over",
+        "lost": f"it has lost the claim {write.epoch} of this worker (found {found or 'none'})",
         "head": f'expected newest checkpoint "{write.expected_head or "none"}", found "{found or "none"}"',
         "length": f"a window has another length than this worker wrote ({found}); the store lost writes",
     }
@@ -123,8 +134,9 @@ class MemoryStore:
             raise refused[0]
 
     def _write(self, write: Write) -> WriteRefused | None:
-        if self.data.get(write.owner_key, b"").partition(b" ")[0].decode() != write.token:
-            return refusal(write, "owner", "")
+        token, _, epoch = self.data.get(write.owner_key, b"").decode().partition(" ")
+        if token != write.token:
+            return refusal(write, "owner", epoch)
         if (head := self.head(write.head_key)) != write.expected_head:
             return refusal(write, "head", head)
         for key, expected in write.lengths:

@@ -12,7 +12,7 @@ if ARGV[1] == 'claim' then
 end
 
 if token ~= ARGV[2] then
-  return { 'owner', '', '' }
+  return { 'owner', epoch or '', '' }
 end
 if head ~= ARGV[3] then
   return { 'head', head, '' }
