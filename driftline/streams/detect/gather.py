@@ -1,20 +1,30 @@
-"""Neighbouring observation batches as one: a call of the detectors costs the same for 10 rows and for 1,000.
+"""Observation batches of one ledger as one: a call of the detectors costs the same for 10 rows and for 1,000.
 
-At low rates and with many join partitions batches are small; read together they are worked on together. Detectors do
-not see cuts, so this changes no output (a test holds it to that).
+At low rates, with many models and with many join partitions batches are small; read together they are worked on
+together. Detectors do not see cuts, so this changes no output (a test holds it to that).
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final
 
 import numpy as np
 
 from driftline.streams.observation import Coded, Observations
+from driftline.streams.task import Output
 
-ROWS_MAX: Final = 8_192
-"""Beyond this nothing is saved, and memory would follow the backlog."""
+ROWS_MAX: Final = 32_768
+"""Of all ledgers together: beyond this little is saved, and memory would follow the backlog."""
+
+Ledger = tuple[str, str, int | None]
+"""Model, kind, age."""
+
+Placed = tuple[int, Output]
+"""A row of the batch, or a batch, and what it caused."""
 
 _ARRAYS: Final = (
     "offset", "source", "time_ms", "record_ms", "score", "confidence", "entropy", "latency_ms", "error", "weight",
@@ -23,21 +33,51 @@ _ARRAYS: Final = (
 _TEXTS: Final = ("version", "class_", "label_class")
 
 
-def gather(batches: Iterable[Observations]) -> Iterator[Observations]:
-    """The same rows in the same order in fewer batches; ticks and empty batches keep their place.
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """Batches of one ledger as one.
 
-    Only batches of one model and kind with equal columns are joined; `source` must already index one table.
+    Attributes
+    ----------
+    starts : the first row of each batch in it.
+    places : where each of them stood among all batches; what it causes is published in that order.
     """
-    held: list[Observations] = []
+
+    batch: Observations
+    starts: list[int]
+    places: list[int]
+
+    def place(self, row: int) -> int:
+        """Where the batch stood that a row came in."""
+        return self.places[bisect_right(self.starts, row) - 1]
+
+
+def gather(batches: Iterable[Observations]) -> Iterator[Gathered]:
+    """The same rows in fewer batches, in their order within each ledger: a model's predictions, or its outcomes at one age.
+
+    Ledgers know nothing of each other, so that predictions and outcomes that alternate, and models that share a
+    partition, are worked on in large pieces too. Only batches with equal columns are joined; what has no rows (a tick)
+    keeps its place in its ledger. `source` must already index one table.
+    """
+    held: dict[Ledger, list[tuple[int, Observations]]] = {}
     rows = 0
-    for batch in batches:
-        if held and (rows + len(batch) > ROWS_MAX or _shape(batch) != _shape(held[0])):
-            yield _joined(held)
-            held, rows = [], 0
-        held.append(batch)
+    for place, batch in enumerate(batches):
+        ledger = (batch.model, "predictions" if batch.kind == "tick" else batch.kind, batch.age_ms)
+        own = held.get(ledger)
+        if own and (not len(batch) or _shape(batch) != _shape(own[0][1])):
+            yield _joined(held.pop(ledger))
+            own = None
+        if not len(batch):
+            yield Gathered(batch, [0], [place])
+            continue
+        if own is None:
+            own = held[ledger] = []
+        own.append((place, batch))
         rows += len(batch)
-    if held:
-        yield _joined(held)
+        if rows >= ROWS_MAX:
+            yield from map(_joined, held.values())
+            held, rows = {}, 0
+    yield from map(_joined, held.values())
 
 
 def _shape(batch: Observations) -> tuple[object, ...]:
@@ -49,10 +89,14 @@ def _shape(batch: Observations) -> tuple[object, ...]:
     return (*about, columns, tuple(batch.numeric_names), tuple(batch.categorical), tuple(batch.segments))
 
 
-def _joined(held: Sequence[Observations]) -> Observations:
+def _joined(placed: Sequence[tuple[int, Observations]]) -> Gathered:
+    held = [batch for _, batch in placed]
+    starts = list(accumulate(map(len, held), initial=0))[:-1]
+    return Gathered(held[0] if len(held) == 1 else _concatenated(held), starts, [place for place, _ in placed])
+
+
+def _concatenated(held: Sequence[Observations]) -> Observations:
     first = held[0]
-    if len(held) == 1:
-        return first
     out = Observations(first.kind, first.model, first.task, held[-1].seq, first.sources, first.tick_ms, first.age_ms)
     out.numeric_names, out.generation = first.numeric_names, first.generation
     for name in _ARRAYS:
@@ -89,3 +133,13 @@ def _invalid(held: Sequence[Observations]) -> np.ndarray[tuple[int, ...], np.dty
             parts.append(batch.invalid + np.array([start, 0], np.int32))
         start += len(batch)
     return np.concatenate(parts) if parts else None
+
+
+def in_order(placed: Iterable[Placed]) -> list[Output]:
+    """What rows, or batches, caused, in their order."""
+    return [output for _, output in sorted(placed, key=placing)]
+
+
+def placing(item: Placed) -> int:
+    """The key of an order by place."""
+    return item[0]

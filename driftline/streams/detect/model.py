@@ -6,7 +6,7 @@ stream into batches.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import astuple, dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import quote
@@ -18,6 +18,7 @@ from driftline.detectors.panel import Panel
 from driftline.detectors.spec import RingState, Signal
 from driftline.schemas.events import Position
 from driftline.streams.counters import Counters
+from driftline.streams.detect.gather import Placed, in_order, placing
 from driftline.streams.detect.health import HealthSignal, StreamHealth
 from driftline.streams.detect.join_rate import SERIES as JOIN_RATE
 from driftline.streams.detect.join_rate import JoinRate, judged
@@ -36,8 +37,6 @@ VERSIONS_MAX: Final = 50
 OTHER_VERSIONS: Final = "(other versions)"
 PREDICTIONS: Final = "predictions"
 
-Placed = tuple[int, Output]
-"""A row of the batch and what it caused."""
 
 
 @dataclass(slots=True)
@@ -87,7 +86,7 @@ class WatchedModel:
     def __post_init__(self) -> None:
         self.health = StreamHealth(self.plan.model.freshness)
 
-    def predictions(self, batch: Observations) -> list[Output]:
+    def predictions(self, batch: Observations) -> list[Placed]:
         """Update the feature and score panels with a batch of predictions."""
         self._mark(PREDICTIONS, batch.generation)
         segments = list(self.plan.model.segments)
@@ -96,9 +95,9 @@ class WatchedModel:
             part = batch if rows is None else take(batch, rows)
             feeds.append(Feed(name, rows, score_rows(part, self.plan.model, segments)))
         # The stream's series compare with the row before the batch, which the feeds move on.
-        return _in_row_order([*self._stream(batch), *self._work(batch, feeds)])
+        return sorted([*self._stream(batch), *self._work(batch, feeds)], key=placing)
 
-    def outcomes(self, batch: Observations) -> list[Output]:
+    def outcomes(self, batch: Observations) -> list[Placed]:
         """Update the outcome panels with a batch of joined predictions."""
         self._mark(ledger_name(PanelName("outcomes", age_ms=batch.age_ms)), batch.generation)
         segments = list(self.plan.model.segments)
@@ -106,7 +105,7 @@ class WatchedModel:
         for name, rows in self._by_version(PanelName("outcomes", age_ms=batch.age_ms), batch):
             part = batch if rows is None else take(batch, rows)
             feeds.append(Feed(name, rows, outcome_rows(part, self.plan.model, segments)))
-        return _in_row_order(self._work(batch, feeds))
+        return sorted(self._work(batch, feeds), key=placing)
 
     def tick(self, tick_ms: int, source: int, generation: int = 0) -> list[Output]:
         """Let time pass on a source partition without rows."""
@@ -198,7 +197,7 @@ class WatchedModel:
                 row = RowContext(last.position, due, due)
                 opened = self.joins_opened.get(name, last.position)
                 found.append((due, self.writer.join_rate(self.plan, name, join.expire(), row, opened)))
-        return _in_row_order(found)
+        return in_order(found)
 
     def _feed(self, feed: Feed, batch: Observations, clock: Int64, start: int, stop: int) -> list[Placed]:
         """Hand some rows to one panel, stopping at every snapshot boundary."""
@@ -372,10 +371,6 @@ def panel_path(name: PanelName) -> str:
 
 def model_path(model: str) -> str:
     return quote(model, safe="")
-
-
-def _in_row_order(placed: Iterable[Placed]) -> list[Output]:
-    return [output for _, output in sorted(placed, key=lambda item: item[0])]
 
 
 def _segment(panel: Panel, scope: int) -> dict[str, str] | None:

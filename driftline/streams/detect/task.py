@@ -15,7 +15,7 @@ from driftline.schemas.config import Config
 from driftline.schemas.topics import OBSERVATIONS
 from driftline.streams.cluster import Cluster
 from driftline.streams.counters import Counters, MemoryCounters
-from driftline.streams.detect.gather import gather
+from driftline.streams.detect.gather import Placed, gather, in_order
 from driftline.streams.detect.model import WatchedModel, model_path, panel_path
 from driftline.streams.detect.plan import ModelPlan
 from driftline.streams.detect.publish import EventWriter
@@ -97,7 +97,10 @@ class DetectTask:
             self._restore(state)
 
     def process(self, records: Mapping[PartitionId, Sequence[Record]]) -> list[Output]:
-        return [output for batch in gather(self._decoded(records.get(self._partition, ()))) for output in self._batch(batch)]
+        found: list[Placed] = []
+        for gathered in gather(self._decoded(records.get(self._partition, ()))):
+            found += [(gathered.place(row), output) for row, output in self._batch(gathered.batch)]
+        return in_order(found)
 
     def tick(self, _idle: Idle) -> list[Output]:
         """Nothing: time reaches detect as rows of the observations topic."""
@@ -158,16 +161,17 @@ class DetectTask:
             batch.source = table[batch.source] if len(batch) else table
             yield batch
 
-    def _batch(self, batch: Observations) -> list[Output]:
+    def _batch(self, batch: Observations) -> list[Placed]:
         model = self._model(batch.model)
         if model is None:
             return []
         if batch.kind == "tick":
             if batch.tick_ms is None or batch.tick_ms >= FINAL_MS:
                 return []
-            return model.tick(batch.tick_ms, int(batch.source[0]), batch.generation)
+            return [(0, output) for output in model.tick(batch.tick_ms, int(batch.source[0]), batch.generation)]
         if not len(batch):
-            return [] if batch.tick_ms is None else model.outcome_tick(batch.tick_ms, batch.age_ms, batch.generation)
+            told = [] if batch.tick_ms is None else model.outcome_tick(batch.tick_ms, batch.age_ms, batch.generation)
+            return [(0, output) for output in told]
         return model.predictions(batch) if batch.kind == "predictions" else model.outcomes(batch)
 
     def _check_sequence(self, batch: Observations) -> None:
