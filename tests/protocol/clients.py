@@ -57,7 +57,7 @@ class FakeConsumer:
 
     def __init__(self, host: Host, properties: dict[str, Any]) -> None:
         self._host, self._broker = host, host.broker
-        self._instance = str(properties["group.instance.id"])
+        self._instance = str(properties["group.instance.id"]).rpartition(".")[2]
         self._committed_only = properties.get("isolation.level", "read_committed") == "read_committed"
         self._queue: deque[Message | Event] = deque()
         self._positions: dict[PartitionId, int] = {}
@@ -165,7 +165,7 @@ class FakeConsumer:
         return _MAGIC + generation + b"\0".join([_GROUP, identity.member.encode(), identity.instance.encode(), b""])
 
     def committed(self, partitions: list[TopicPartition], timeout: float) -> list[TopicPartition]:
-        self._host.step("committed")
+        self._host.step("read_committed")
         keys = [(p.topic, p.partition) for p in partitions]
         try:
             found = self._broker.read_committed_offsets(keys, stable=self._committed_only)
@@ -266,7 +266,7 @@ class FakeProducer:
         elif fault != "lost":
             self._broker.finish(id_, epoch, commit=True)
         if fault:
-            self._host.advance(timeout)
+            self._host.advance(timeout + 0.001)
             if fault == "hangs":
                 raise NeverReturns
             raise failed(KafkaError._TIMED_OUT, retriable=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from driftline.streams.errors import AwayError, WriteRefused
 from driftline.streams.state.store import Claim, MemoryStore, Write
@@ -16,6 +17,8 @@ class FaultyStore:
 
     Attributes
     ----------
+    owners : by owner key, the token of the last claim that the server still knows of.
+    trespass : what a former owner wrote after another worker's claim.
     fault : of the next write: ``lost`` never arrives, ``done`` arrives and the answer does not, ``late`` arrives when the
         network likes, ``twice`` arrives now and once more then.
     """
@@ -24,6 +27,8 @@ class FaultyStore:
         self._host = host
         self.inner = MemoryStore()
         self.fault = ""
+        self.owners: dict[str, str] = {}
+        self.trespass = ""
         self._history: list[dict[str, bytes]] = []
 
     def check(self) -> None:
@@ -32,6 +37,7 @@ class FaultyStore:
     def claim(self, owner_key: str, head_key: str, token: str, epoch_floor: int) -> Claim:
         self._host.step("claim")
         self._remember()
+        self.owners[owner_key] = token
         return self.inner.claim(owner_key, head_key, token, epoch_floor)
 
     def head(self, head_key: str) -> str:
@@ -47,21 +53,28 @@ class FaultyStore:
         if fault in ("late", "twice"):
             self._host.later(self._again(writes))
         if fault in ("", "done", "twice"):
-            self._remember()
-            self.inner.write(writes)
+            self._apply(writes)
         if fault:
             self._host.advance(5.0)
             raise AwayError("redis: timed out")
 
     def _again(self, writes: Sequence[Write]) -> Callable[[], None]:
         def arrive() -> None:
-            self._remember()
-            try:
-                self.inner.write(writes)
-            except WriteRefused:
-                return
+            with suppress(WriteRefused):
+                self._apply(writes)
 
         return arrive
+
+    def _apply(self, writes: Sequence[Write]) -> None:
+        self._remember()
+        before = {write.head_key: self.inner.head(write.head_key) for write in writes}
+        try:
+            self.inner.write(writes)
+        finally:
+            for write in writes:
+                moved = self.inner.head(write.head_key) != before[write.head_key]
+                if moved and self.owners.get(write.owner_key, write.token) != write.token:
+                    self.trespass = f"{write.task}: {write.new_head} was written by a former owner"
 
     def close(self) -> None:
         pass
@@ -76,9 +89,11 @@ class FaultyStore:
         for _ in range(writes):
             if self._history:
                 self.inner.data = self._history.pop()
+        self.owners.clear()
 
     def wipe(self) -> None:
         self.inner.data = {}
+        self.owners.clear()
 
     def newest(self, task: str, kind: str) -> list[str]:
         """Keys of the newest checkpoint of a task: ``m`` its manifest, ``b`` blobs written with it, ``r`` its rings."""

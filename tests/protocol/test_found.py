@@ -35,3 +35,14 @@ def test_a_store_that_lost_the_claim_is_claimed_again(world: World, writes: int)
     world.produce("a", 0, 3)
     world.quiesce()
     assert world.clock.now < 1_010
+
+
+def test_what_a_task_had_paused_is_read_again_after_an_abort(world: World) -> None:
+    world.produce("a", 0, 1)
+    world.start("a")
+    world.quiesce()
+    world.kafka_fault = "lost"
+    world.produce("b", 0, *range(4))
+    world.run("a", 20)
+    assert not world.kafka_fault
+    world.quiesce()

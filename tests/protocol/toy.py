@@ -18,11 +18,15 @@ _SEGMENTS = 3
 
 
 class _Input:
-    """The state of one input: rows so far, their sum, the last rows, and how often each segment came."""
+    """The state of one input: rows so far, their sum, the last rows and their sum, and how often each segment came.
+
+    The window's sum is kept by adding the row that comes and taking off the one that goes, as detectors keep counts: one
+    wrong row in a restored window is seen for ever.
+    """
 
     def __init__(self, topic: str, state: RestoredState) -> None:
         self.topic = topic
-        self.n, self.sum = json.loads(state.blobs.get(f"counts.{topic}", b"[0, 0]"))
+        self.n, self.sum, self.within = json.loads(state.blobs.get(f"counts.{topic}", b"[0, 0, 0]"))
         ring = state.rings.get(f"window.{topic}")
         self.window = bytearray(b"" if ring is None else ring.rows)
         self.segments = [int(state.blobs.get(f"segment.{topic}.{i}", b"0")) for i in range(_SEGMENTS)]
@@ -33,18 +37,19 @@ class _Input:
         row = 1 + value % 255
         self.n += 1
         self.sum += value
+        self.within += row - (self.window[0] if len(self.window) == WINDOW else 0)
         self.window.append(row)
         self._new.append(row)
         del self.window[:-WINDOW]
         segment = value % _SEGMENTS
         self.segments[segment] += 1
         self._changed.add(segment)
-        return json.dumps([self.n, value, self.sum, self.window.hex(), self.segments[segment]]).encode()
+        return json.dumps([self.n, value, self.sum, self.window.hex(), self.within, self.segments[segment]]).encode()
 
     def delta(self) -> tuple[dict[str, bytes | None], list[RingWrite]]:
         if not self._new:
             return {}, []
-        blobs: dict[str, bytes | None] = {f"counts.{self.topic}": json.dumps([self.n, self.sum]).encode()}
+        blobs: dict[str, bytes | None] = {f"counts.{self.topic}": json.dumps([self.n, self.sum, self.within]).encode()}
         blobs |= {f"segment.{self.topic}.{i}": b"%d" % self.segments[i] for i in sorted(self._changed)}
         ring = RingWrite(f"window.{self.topic}", 1, WINDOW, self.n, bytes(self._new))
         self._new.clear()
@@ -59,6 +64,7 @@ class ToyTask:
         self._number = number
         self._inputs = {topic: _Input(topic, state) for topic in TOPICS}
         self._positions: dict[PartitionId, int] = {}
+        self._full: set[PartitionId] = set()
 
     def process(self, records: Mapping[PartitionId, Sequence[Record]]) -> list[Output]:
         outputs = []
@@ -67,6 +73,9 @@ class ToyTask:
                 value = self._inputs[topic].take(int(record.value() or b"0"))
                 outputs.append(Output(OUT, topic.encode(), value, partition=self._number))
             self._positions[(topic, partition)] = rows[-1].offset() + 1
+            if topic == "a":
+                self._full.clear()
+        self._full |= {key for key, rows in records.items() if key[0] == "b" and len(rows) > 2}
         return outputs
 
     def tick(self, idle: Idle) -> list[Output]:
@@ -76,7 +85,8 @@ class ToyTask:
         return self._positions
 
     def paused(self) -> frozenset[PartitionId]:
-        return frozenset()
+        """After three records of `b` at once no more of it before some of `a` come, as a join waits for labels."""
+        return frozenset(self._full)
 
     def checkpoint(self) -> StateDelta:
         blobs: dict[str, bytes | None] = {}

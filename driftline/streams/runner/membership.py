@@ -176,6 +176,8 @@ class Membership:
         gone = [key for key in partitions if self.next.pop(key, None) is not None]
         if not gone:
             return
+        # Who reads them next has paused nothing.
+        self._paused -= set(gone)
         if self._incremental:
             self._consumer.incremental_unassign(_positions(dict.fromkeys(gone, 0)))
         else:
