@@ -46,3 +46,19 @@ def test_what_a_task_had_paused_is_read_again_after_an_abort(world: World) -> No
     world.run("a", 20)
     assert not world.kafka_fault
     world.quiesce()
+
+
+def test_an_input_that_stays_is_not_read_without_its_task(world: World) -> None:
+    world.start("a")
+    world.start("b")
+    world.quiesce()
+    group = world.broker.group
+    group.pins = {("a", 0): "a", ("b", 0): "b"}
+    group.rebalance()
+    for _ in range(20):
+        world.produce("a", 0, 1)
+        world.run("a")
+        world.run("b")
+    group.pins = {}
+    group.rebalance()
+    world.quiesce()

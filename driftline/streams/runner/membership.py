@@ -183,6 +183,15 @@ class Membership:
         else:
             self._consumer.assign(_positions(self.next))
 
+    def narrow(self, partitions: frozenset[PartitionId], batches: Batches) -> Batches:
+        """Read nothing but these partitions any more; what the last poll brought of them.
+
+        One input of a task may be revoked before the others, which nobody reads then until the task is whole again. Not in
+        the callback: librdkafka takes the first unassignment there for the answer to the revocation.
+        """
+        self.forget(self.next.keys() - partitions)
+        return {key: records for key, records in batches.items() if key in partitions}
+
     def pause(self, partitions: frozenset[PartitionId]) -> None:
         """Read exactly all but these of the partitions being read."""
         if partitions == self._paused:

@@ -168,12 +168,15 @@ class Runner:
                 raise AwayError("kafka: the producer is not ready")
             self._restore_pending()
             self._committer.begin()
+            changes = self._membership.changes
             patience = 0.01 if self._tasks.pending(self._membership.owned) else _IDLE_POLL_SECONDS
             batches = self._membership.poll(self._committer.seconds_left(patience), min(self._committer.room(), self._pace.records))
             if self._reload:
                 # A rebalance aborted tasks that stay here too: load them again from what was committed.
                 self._reload, batches = False, {}
                 self._membership.forget(list(self._membership.next))
+            elif self._membership.changes != changes:
+                batches = self._membership.narrow(self._tasks.inputs(), batches)
             self._feed(batches)
             self._tick()
             if self._committer.due() or self._stopping.is_set():

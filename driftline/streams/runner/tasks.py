@@ -36,6 +36,10 @@ class TaskTable:
                 wanted[name] = inputs
         return wanted
 
+    def inputs(self) -> frozenset[PartitionId]:
+        """What the running tasks read."""
+        return frozenset(self._by_partition)
+
     def add(self, task: RunningTask) -> None:
         self._tasks[task.name] = task
         self._by_partition |= dict.fromkeys(task.inputs, task)
