@@ -33,7 +33,6 @@ SOURCES: list[PartitionId] = [(topic, n) for topic in toy.TOPICS for n in range(
 FAILPOINTS = ("restored", "produced", "checkpointed", "offsets_sent", "committed")
 PORTS = ("read_committed", "claim", "store_read", "store_write", "begin", "send_offsets", "commit", "abort", "init")
 
-_BASE_SECONDS = 0.5
 _ROUNDS_MAX = 400
 _PATIENCE_SECONDS = 60
 # A task that waits for records of `a` gets some.
@@ -142,7 +141,7 @@ class World:
     stops : what workers stopped with.
     """
 
-    def __init__(self, *, incremental: bool = False, base: bool = True, strict: bool = True) -> None:
+    def __init__(self, *, incremental: bool = False, base: bool = True, strict: bool = True, base_seconds: float = 0.5) -> None:
         self.clock = FakeTime()
         topics = {**dict.fromkeys((*toy.TOPICS, toy.OUT), PARTITIONS), **({CHECKPOINTS: 1} if base else {})}
         self.broker = Broker(topics, SOURCES, self.clock.monotonic, incremental=incremental)
@@ -158,7 +157,7 @@ class World:
         self._recreated = False
         self._config = make_config("consumer" if incremental else "classic")
         self._cluster = Cluster("c", dict.fromkeys(topics, "id"), topics)
-        self._patches = self._patch()
+        self._patches = self._patch(base_seconds)
 
     # -- what happens
 
@@ -323,7 +322,7 @@ class World:
     def _producer(self, kafka: Any, *, transactional_id: str) -> FakeProducer:
         return FakeProducer(self, producer_properties(kafka, transactional_id=transactional_id))
 
-    def _patch(self) -> ExitStack:
+    def _patch(self, base_seconds: float) -> ExitStack:
         """The ports and the clock of the runner's modules; nothing of its logic."""
         streams = "driftline.streams"
         failpoints = mock.Mock(side_effect=lambda: mock.Mock(reach=self.step))
@@ -331,7 +330,7 @@ class World:
             f"{streams}.runner.runner.make_consumer": self._consumer,
             f"{streams}.runner.publisher.make_producer": self._producer,
             f"{streams}.state.base.Consumer": lambda _: FakeReader(self),
-            f"{streams}.state.base.BASE_SECONDS": _BASE_SECONDS,
+            f"{streams}.state.base.BASE_SECONDS": base_seconds,
             f"{streams}.runner.commit.Failpoints": failpoints,
             f"{streams}.runner.publisher.threading": SimpleNamespace(Thread=InlineThread),
             f"{streams}.runner.runner.clocks": self.clock,
