@@ -101,6 +101,13 @@ def facts_of(block: LabelBlock, labels_offset: int, counted: npt.NDArray[np.bool
     ]
 
 
+def as_counted(packed: bytes) -> bytes:
+    """The facts of one id, all of them counted."""
+    if len(packed) == FACT_BYTES:
+        return packed[:COUNTED_AT] + b"\x01"
+    return b"".join(fact.encode(counted=True) for fact in reversed(read_facts(packed)))
+
+
 def first_ms(packed: bytes) -> int:
     """The time of the first label of one id."""
     if len(packed) == FACT_BYTES:

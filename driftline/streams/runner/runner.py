@@ -43,6 +43,8 @@ _TICK_SECONDS: Final = 1.0
 _IDLE_POLL_SECONDS: Final = 0.2
 # Decoded records of one call stay in the processor's cache; ten times as many cost a tenth more each.
 _POLL_RECORDS_MAX: Final = 5_000
+# Models that share a partition each make a batch of what was polled: with 50, so many records leave 200 rows a batch.
+_POLL_RECORDS_A_MODEL: Final = 400
 # Above any transaction timeout we allow together with its abort, below max.poll.interval.
 _COMMITTED_SECONDS_MAX: Final = 120.0
 # A fault that comes back this often without one commit between is no passing trouble.
@@ -101,7 +103,7 @@ class Runner:
         self._consumer: Consumer = make_consumer(config.kafka, group, instance=member if exactly_once else None)
         self._publisher = make_publisher(config.kafka, self._consumer, exactly_once=exactly_once, transactional_id=member)
         base = open_base_log(config, cluster, group)
-        scope = Scope(config.redis.key_prefix, config.environment, group, cluster, state_version)
+        scope = Scope(config.redis.key_prefix, config.environment, group, cluster, state_version, config.digest)
         self._restorer = Restorer(
             processor, self._consumer, store, scope, base,
             start=start or config.start, by_time=not cluster.cluster_id.startswith(MOCK_CLUSTER_PREFIX),
@@ -124,7 +126,7 @@ class Runner:
         self._recoveries = self._commits_seen = self._exhausted_rounds = 0
         self._pending_since = self._last_record = clocks.monotonic()
         self._last_tick = self._last_told = 0.0
-        self._pace = Pace(_POLL_RECORDS_MAX)
+        self._pace = Pace(_POLL_RECORDS_MAX + _POLL_RECORDS_A_MODEL * (len(config.models) - 1))
 
     def stop(self) -> None:
         """Commit what is processed and leave; safe in a signal handler."""
