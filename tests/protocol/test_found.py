@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from driftline.streams.state.manifest import decode_reference
+from tests.protocol.scenarios import A0, feed, restart, settle_on
 from tests.protocol.world import World
 
 
@@ -62,3 +64,45 @@ def test_an_input_that_stays_is_not_read_without_its_task(world: World) -> None:
     group.pins = {}
     group.rebalance()
     world.quiesce()
+
+
+@pytest.fixture
+def slow() -> Iterator[World]:
+    """Base checkpoints as rare as in production."""
+    world = World(base_seconds=60)
+    yield world
+    world.close()
+
+
+def test_an_aborted_base_checkpoint_is_due_still(slow: World) -> None:
+    slow.start("a")
+    slow.run("a", 10)
+    slow.kafka_fault = "lost"
+    slow.produce(*A0, 1, 2)
+    slow.run("a", 30)
+    assert slow.broker.aborts == 1
+    slow.workers["a"].kill()
+    slow.store.wipe()
+    settle_on(slow)
+
+
+def test_a_worker_that_is_restarted_every_half_minute_writes_base_checkpoints(slow: World) -> None:
+    slow.start("a")
+    feed(slow, "a", 2)
+    first = decode_reference(slow.broker.committed[A0][1], "toy/0").base
+    for _ in range(3):
+        slow.advance(30)
+        feed(slow, "a", 2)
+        restart(slow, "a")
+        feed(slow, "a", 2)
+    last = decode_reference(slow.broker.committed[A0][1], "toy/0").base
+    assert first != last
+
+
+def test_an_abort_brings_no_base_checkpoint_forward(slow: World) -> None:
+    slow.start("a")
+    feed(slow, "a", 2, 2)
+    first = decode_reference(slow.broker.committed[A0][1], "toy/0").base
+    slow.kafka_fault = "lost"
+    feed(slow, "a", 2, 2)
+    assert decode_reference(slow.broker.committed[A0][1], "toy/0").base == first

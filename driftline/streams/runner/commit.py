@@ -143,6 +143,8 @@ class Committer:
         self._publisher.commit()
         self._failpoints.reach("committed")
         # 5. It stands.
+        if self._base is not None:
+            self._base.committed()
         for task in tasks:
             task.checkpoints.confirm()
             task.task.committed()
@@ -156,6 +158,8 @@ class Committer:
     def abort(self) -> None:
         """Undo the open transaction; the producer is opened again before the next one."""
         self._publisher.abort()
+        if self._base is not None:
+            self._base.aborted()
         self._ready = False
         self._end()
 

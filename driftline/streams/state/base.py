@@ -31,6 +31,9 @@ _log = logging.getLogger(__name__)
 
 BASE_SECONDS: Final = 60.0
 BASE_ROWS: Final = 1_000_000
+# After a start that found a base of unknown age: not in the first commit, which all tasks make at once, and before a worker
+# that restarts again and again dies the next time.
+_SOON_SECONDS: Final = 5.0
 # Well below the topic's largest message, so that compression and headers never decide.
 _CHUNK_BYTES: Final = 512 << 10
 _READ_SECONDS_MAX: Final = 300.0
@@ -75,15 +78,28 @@ class BaseLog:
         self._make_consumer = make_consumer
         self._last: dict[str, tuple[float, int]] = {}
         self._names: dict[str, set[str]] = {}
+        self._sent: dict[str, tuple[int, set[str]]] = {}
 
     def due(self, task: str, rows: int) -> bool:
         """Whether this commit shall carry the full state."""
         at, then = self._last.get(task, (-BASE_SECONDS, rows))
-        return time.monotonic() - at >= BASE_SECONDS or rows - then >= BASE_ROWS
+        # A task that was opened anew counts its rows from 0.
+        return time.monotonic() - at >= BASE_SECONDS or rows - (then if then <= rows else 0) >= BASE_ROWS
 
     def known(self, task: str, rows: int) -> None:
-        """A base of the task exists as of `rows`; the next one is due an interval later."""
-        self._last[task] = (time.monotonic(), rows)
+        """The task goes on from a state of which a base exists, made by nobody knows whom and when."""
+        self._last.setdefault(task, (time.monotonic() - BASE_SECONDS + min(_SOON_SECONDS, BASE_SECONDS), rows))
+
+    def committed(self) -> None:
+        """The transaction with the last `records` stands: the next base is due an interval later."""
+        for task, (rows, names) in self._sent.items():
+            self._last[task] = (time.monotonic(), rows)
+            self._names[task] = names
+        self._sent.clear()
+
+    def aborted(self) -> None:
+        """What was sent does not stand, so that it is due still."""
+        self._sent.clear()
 
     def records(self, checkpoints: Checkpoints, rows: int) -> list[Output]:
         """The records of the checkpoint just written, manifest last."""
@@ -105,8 +121,7 @@ class BaseLog:
         outputs += [self._output(task, gone, None) for gone in sorted(self._names.get(task, set()) - names)]
         base = _Base(msgspec.Raw(encode_manifest(manifest)), parts, rows)
         outputs.append(self._output(task, _MANIFEST, msgspec.json.encode(base)))
-        self._names[task] = names
-        self.known(task, rows)
+        self._sent[task] = (rows, names)
         _log.info("base_checkpoint task=%s id=%s bytes=%d", task, manifest.id, sum(len(value) for _, _, value in values))
         return outputs
 
