@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import numpy as np
+
 from driftline.detectors.baseline import ColumnReference
 from driftline.detectors.episodes import EVIDENCE, NO_DETECTOR, OPENED, RECOVERED, RUN_DETECTOR, Notes
 from driftline.detectors.levels import MEAN_EFFECT, PSI_EFFECT
@@ -103,17 +105,13 @@ def _bins(counts: Any, layout: Layout, tables: Tables, scope: int, q: int) -> tu
     expected, observed = layout.counts[scope, c], counts.astype("i8")
     if series.flag is not None:
         if series.flag == "constant":
-            return _largest(_by_group(expected, observed, tables, reference, scope, c))
+            return _largest_groups(expected, observed, tables, reference, scope, c)
         counted = tables.flags[q] != SKIP
         hit = tables.flags[q] == 1
         before = float(expected[hit].sum()) / max(int(expected[counted].sum()), 1)
         now = float(observed[hit].sum()) / max(int(observed[counted].sum()), 1)
         return (BinEvidence(bin=_flag_name(series.flag), expected=before, observed=now, contribution=now - before),)
-    return _largest(_by_group(expected, observed, tables, reference, scope, c))
-
-
-def _largest(bins: list[BinEvidence]) -> tuple[BinEvidence, ...]:
-    return tuple(sorted(bins, key=lambda item: -item.contribution)[:BINS_SHOWN])
+    return _largest_groups(expected, observed, tables, reference, scope, c)
 
 
 def _flag_name(flag: str) -> str:
@@ -123,30 +121,32 @@ def _flag_name(flag: str) -> str:
     return value if kind == "value" else {"one": "1", "out_of_range": "out of range"}.get(flag, flag)
 
 
-def _by_group(expected: Int64, observed: Int64, tables: Tables, reference: ColumnReference, scope: int, c: int) -> list[BinEvidence]:
-    groups: dict[int, list[int]] = {}
-    for code in _order(reference):
-        groups.setdefault(int(tables.group[scope, c, code]), []).append(code)
-    m, n = int(expected[:NOT_APPLICABLE].sum()), int(observed[:NOT_APPLICABLE].sum())
+def _largest_groups(
+    expected: Int64, observed: Int64, tables: Tables, reference: ColumnReference, scope: int, c: int
+) -> tuple[BinEvidence, ...]:
+    """The groups of bins that contribute most to PSI; only those are named."""
+    order = np.array(_order(reference))
+    group = tables.group[scope, c, order].astype(np.int64)
     used = int(tables.groups[scope, c])
-    out = []
-    for group, codes in groups.items():
-        had, has = int(expected[codes].sum()), int(observed[codes].sum())
-        if not had and not has:
-            continue
-        share = (has + 0.5) / (n + 0.5 * used)
-        gap = float(tables.log_half[has]) - float(tables.log_half[n]) - float(tables.log_share[scope, c, group])
-        # ln((n + .5) / (n + .5 B)): here the terms stand alone, so the true denominator matters.
-        gap -= (0.5 * used - 0.5) / (n + 0.5 * used)
-        out.append(
-            BinEvidence(
-                bin=_group_name(reference, codes),
-                expected=had / max(m, 1),
-                observed=has / max(n, 1),
-                contribution=(share - float(tables.share[scope, c, group])) * gap,
-            )
+    counted = group < used
+    # Sums of whole numbers: exact in any order.
+    had = np.bincount(group[counted], expected[order[counted]], used).astype(np.int64)
+    has = np.bincount(group[counted], observed[order[counted]], used).astype(np.int64)
+    m, n = int(expected[:NOT_APPLICABLE].sum()), int(observed[:NOT_APPLICABLE].sum())
+    gap = tables.log_half[has] - tables.log_half[n] - tables.log_share[scope, c, :used]
+    # ln((n + .5) / (n + .5 B)): here the terms stand alone, so the true denominator matters.
+    gap -= (0.5 * used - 0.5) / (n + 0.5 * used)
+    contribution = ((has + 0.5) / (n + 0.5 * used) - tables.share[scope, c, :used]) * gap
+    found = [g for g in np.argsort(-contribution, kind="stable").tolist() if had[g] or has[g]]
+    return tuple(
+        BinEvidence(
+            bin=_group_name(reference, order[group == g].tolist()),
+            expected=int(had[g]) / max(m, 1),
+            observed=int(has[g]) / max(n, 1),
+            contribution=float(contribution[g]),
         )
-    return out
+        for g in found[:BINS_SHOWN]
+    )
 
 
 def _order(reference: ColumnReference) -> list[int]:
