@@ -60,6 +60,8 @@ class Logs:
     labels: list[MemoryRecord] = field(default_factory=list)
     sent: dict[str, int] = field(default_factory=lambda: {"waiting": 0, "labels": 0})
     reached: dict[PartitionId, int] = field(default_factory=dict)
+    written_ms: int = T0
+    """The broker's time of the records to come."""
 
     def predict(
         self, *rows: tuple[str, float], tick: float | None = None, models: Sequence[str] = (), score: float = 0.5, partition: int = 0
@@ -78,7 +80,7 @@ class Logs:
             block.model = code(list(models) or ["fraud"] * n)
             block.score = np.full(n, score)
         self._tell(block.source, block.tick_ms)
-        self.waiting.append(_record(WAITING, len(self.waiting), encode_waiting(block)))
+        self.waiting.append(_record(WAITING, len(self.waiting), encode_waiting(block), self.written_ms))
         return self
 
     def label(self, *rows: tuple[str, float, object], tick: float | None = None, source: str = "labels", model: str | None = None) -> Logs:
@@ -99,7 +101,7 @@ class Logs:
             if model is not None:
                 block.model = code([model] * n)
         self._tell(block.source, block.tick_ms)
-        self.labels.append(_record(LABELS, len(self.labels), encode_labels(block)))
+        self.labels.append(_record(LABELS, len(self.labels), encode_labels(block), self.written_ms))
         return self
 
     def tick(self, time: float | None, source: str = "labels") -> Logs:
@@ -122,8 +124,8 @@ def _ms(time: float) -> int:
     return FINAL_MS if time == float("inf") else T0 + round(time * 1_000)
 
 
-def _record(partition: PartitionId, offset: int, value: bytes) -> MemoryRecord:
-    return MemoryRecord(partition[0], partition[1], offset, None, value, T0)
+def _record(partition: PartitionId, offset: int, value: bytes, written_ms: int) -> MemoryRecord:
+    return MemoryRecord(partition[0], partition[1], offset, None, value, written_ms)
 
 
 class Join:

@@ -225,7 +225,7 @@ def test_the_probability_of_the_true_class_is_kept() -> None:
     block.probabilities["fraud"] = ClassProbabilities(["cat", "dog"], np.array([1]), np.array([[0.25, 0.75]]))
     from tests.join.logs import _record
 
-    logs.waiting[0] = _record(WAITING, 0, encode_waiting(block))
+    logs.waiting[0] = _record(WAITING, 0, encode_waiting(block), logs.written_ms)
     conf = config(models={"fraud": {"features": {}, "task": "multiclass"}})
     (batch,) = run(logs.label(("a", 1, "dog"), ("b", 1, "dog")), Join(conf)).batches()
     assert batch.label_probability is not None
@@ -235,6 +235,7 @@ def test_the_probability_of_the_true_class_is_kept() -> None:
 def test_after_the_end_of_one_run_the_next_goes_on() -> None:
     logs = Logs().predict(("a", 0)).label(("a", 1, 1)).end()
     join = Join().read(logs).commit()
+    logs.written_ms += 60_000
     logs.predict(("b", 100)).label(("b", 101, 1))
     join.read(logs)
     assert join.labels() == {0: 1.0}
@@ -258,3 +259,28 @@ def test_sequence_numbers_count_on_after_a_restart() -> None:
     join.open()
     run(logs.predict(("b", 20)), join)
     assert [batch.seq for batch in join.batches()] == [1, 2]
+
+
+def test_the_end_of_a_run_decides_nothing_of_the_next() -> None:
+    """Rows of a later run are read before their labels: what ended the first must not make them unlabelled."""
+    logs = Logs().predict(("a", 0)).label(("a", 1, 1)).end()
+    join = Join().read(logs).commit()
+    assert join.labels() == {0: 1.0}
+    logs.written_ms += 60_000
+    logs.predict(("b", 100), ("c", 101))
+    join.open()
+    join.read(logs, labels=0)
+    join.read(logs).commit()
+    assert len(join.rows()) == 1, "waits for the second run's labels, or for its end"
+    logs.label(("b", 102, 0)).end()
+    join.open()
+    join.read(logs)
+    assert join.labels() == {0: 1.0, 1: 0.0, 2: None}
+
+
+def test_what_a_run_writes_with_its_last_commit_is_of_that_run() -> None:
+    logs = Logs().predict(("a", 0)).label(("a", 1, 1)).tick(None)
+    logs.written_ms += 300
+    logs.predict(("b", 2)).predict(tick=float("inf"))
+    join = Join().read(logs)
+    assert join.labels() == {0: 1.0, 1: None}

@@ -7,25 +7,31 @@ from collections.abc import Iterable
 from driftline.streams.task import FINAL_MS, PartitionId
 
 NEVER_MS = -1
+NO_END_MS = -(1 << 62)
+# What an end is told of may be written a moment after it: both in the last commit of a run, to two topics.
+_END_GRACE_MS = 1_000
 
 
 class SourceClock:
     """The last tick of each source partition.
 
     The end of an input (`FINAL_MS`) counts as the latest time there is until more of it comes; it is no time itself, so
-    labels that are published after a finished run are not late for ever.
+    labels that are published after a finished run are not late for ever. Nor does it say anything about predictions of
+    a later run, whose labels are still to come: `minimum_for` takes an end only for what was written before it.
     """
 
     def __init__(self, sources: Iterable[PartitionId]) -> None:
         self._sources = frozenset(sources)
         self._ticks: dict[PartitionId, int] = {}
         self._ended: set[PartitionId] = set()
+        self._ends: dict[PartitionId, int] = {}
         self._minimum: int | None = None
 
-    def advance(self, source: PartitionId, tick_ms: int) -> None:
-        """Take a tick."""
+    def advance(self, source: PartitionId, tick_ms: int, written_ms: int = NEVER_MS) -> None:
+        """Take a tick; `written_ms` is the broker's time of the record it came in."""
         if tick_ms >= FINAL_MS:
             self._ended.add(source)
+            self._ends[source] = max(self._ends.get(source, NEVER_MS), written_ms)
         else:
             self._ended.discard(source)
             self._ticks[source] = max(self._ticks.get(source, NEVER_MS), tick_ms)
@@ -37,21 +43,35 @@ class SourceClock:
             self._minimum = min((FINAL_MS if s in self._ended else self._ticks.get(s, NEVER_MS) for s in self._sources), default=FINAL_MS)
         return self._minimum
 
+    def minimum_for(self, written_ms: int) -> int:
+        """The time that every source partition has reached as far as a record is concerned that was written then."""
+        if not self._ends:
+            return self.minimum()
+        return min((self._reached(source, written_ms) for source in self._sources), default=FINAL_MS)
+
+    def _reached(self, source: PartitionId, written_ms: int) -> int:
+        if written_ms <= self._ends.get(source, NO_END_MS) + _END_GRACE_MS:
+            return FINAL_MS
+        return self._ticks.get(source, NEVER_MS)
+
     def maximum(self) -> int:
         """The latest tick of any source, ends aside: no label that has come is later."""
         return max(self._ticks.values(), default=NEVER_MS)
 
     def export(self) -> list[list[str | int]]:
-        """[topic, partition, tick, ended] rows for a checkpoint."""
-        known = sorted({*self._ticks, *self._ended})
-        return [[topic, p, self._ticks.get((topic, p), NEVER_MS), int((topic, p) in self._ended)] for topic, p in known]
+        """[topic, partition, tick, whether it has ended, when it last did] rows for a checkpoint."""
+        known = sorted({*self._ticks, *self._ends})
+        return [[*s, self._ticks.get(s, NEVER_MS), int(s in self._ended), self._ends.get(s, NO_END_MS)] for s in known]
 
     def restore(self, rows: Iterable[Iterable[str | int]]) -> None:
         self._ticks.clear()
         self._ended.clear()
-        for topic, partition, tick, ended in rows:
+        self._ends.clear()
+        for topic, partition, tick, ended, end_ms in rows:
             source = (str(topic), int(partition))
             self._ticks[source] = int(tick)
             if ended:
                 self._ended.add(source)
+            if int(end_ms) != NO_END_MS:
+                self._ends[source] = int(end_ms)
         self._minimum = None

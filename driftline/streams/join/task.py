@@ -23,7 +23,7 @@ from driftline.streams.join.cache import LabelCache
 from driftline.streams.join.clock import NEVER_MS, SourceClock
 from driftline.streams.join.decide import Matches, Window, match
 from driftline.streams.join.decided import RING, DecidedIds, keys_by_model
-from driftline.streams.join.facts import facts_of, first_ms, model_hash, read_facts
+from driftline.streams.join.facts import as_counted, facts_of, first_ms, model_hash, read_facts
 from driftline.streams.join.outcomes import outcomes
 from driftline.streams.join.rebuild import RebuildMarks
 from driftline.streams.join.setting import JoinSetting
@@ -46,6 +46,7 @@ class _Pending:
     offset: int
     block: WaitingBlock
     last_ms: int
+    written_ms: int
 
 
 class JoinTask:
@@ -213,7 +214,7 @@ class JoinTask:
         block = decode_waiting(value)
         self._read_clock.advance(block.source, block.tick_ms)
         last = int(block.record_ms.max()) if len(block) else NEVER_MS
-        self._pending.append(_Pending(record.offset(), block, last))
+        self._pending.append(_Pending(record.offset(), block, last, record.timestamp()[1]))
         self._pending_rows += len(block)
 
     def _read_labels(self, records: Sequence[Record]) -> None:
@@ -224,7 +225,7 @@ class JoinTask:
             rebuilding = self._rebuild_until is not None and record.offset() < self._rebuild_until
             value = record.value()
             if value is not None:
-                self._read_label_block(decode_labels(value), record.offset(), rebuilding, ids, facts)
+                self._read_label_block(decode_labels(value), record, rebuilding, ids, facts)
             if self._rebuild_until is None or rebuilding:
                 self._labels_next = record.offset() + 1
             if self._rebuild_until is not None and record.offset() + 1 >= self._rebuild_until:
@@ -236,10 +237,11 @@ class JoinTask:
             self._inserted += len(ids)
             self._cache.insert(ids, facts, start=start, next_offset=self._cached_next)
 
-    def _read_label_block(self, block: LabelBlock, offset: int, rebuilding: bool, ids: list[bytes], facts: list[bytes]) -> None:
+    def _read_label_block(self, block: LabelBlock, record: Record, rebuilding: bool, ids: list[bytes], facts: list[bytes]) -> None:
+        offset = record.offset()
         if not rebuilding:
             self._marks.add(offset, self._label_clock)
-            self._label_clock.advance(block.source, block.tick_ms)
+            self._label_clock.advance(block.source, block.tick_ms, record.timestamp()[1])
         if not len(block):
             return
         keys: list[bytes] = block.ids.tolist()
@@ -264,9 +266,8 @@ class JoinTask:
             if self._age_ms is None:
                 return []
             self._dirty = True
-        passed = self._label_clock.minimum()
         due: list[_Pending] = []
-        while self._pending and (not len(self._pending[0].block) or self._pending[0].last_ms + self._age_ms < passed):
+        while self._pending and self._is_of_age(self._pending[0], self._age_ms):
             due.append(self._pending.popleft())
         if not due:
             return []
@@ -285,6 +286,9 @@ class JoinTask:
             at += n
         self._marks.drop(self._swept_before_ms())
         return outputs
+
+    def _is_of_age(self, item: _Pending, age_ms: int) -> bool:
+        return not len(item.block) or item.last_ms + age_ms < self._label_clock.minimum_for(item.written_ms)
 
     def _measured_age(self) -> int | None:
         rows = [item for item in self._pending if len(item.block)]
@@ -372,9 +376,7 @@ class JoinTask:
                 self._settled.update((key, b"") for key, value, mine in rows if mine and value is not None)
             self._settled.update((ids[row], value) for row, value in matches.remains.items() if own[row])
             return
-        for row in np.flatnonzero(own & matches.found).tolist():
-            facts = read_facts(packed[row] or b"")
-            self._settled[ids[row]] = b"".join(f.encode(counted=True) for f in reversed(facts))
+        self._settled.update((ids[row], as_counted(packed[row] or b"")) for row in np.flatnonzero(own & matches.found).tolist())
 
     def _count(self, cases: Counter[tuple[str, int]]) -> None:
         names = {code: name for name, code in self._hashes.items()}
