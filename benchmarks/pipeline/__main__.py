@@ -64,7 +64,7 @@ def contenders(services: Services, rows: int, quix_python: str | None) -> dict[s
 
 def quix_environment(directory: Path) -> str:
     """The Python of an environment with Quix Streams, made once: it pins another confluent-kafka than ours."""
-    python = directory / "bin" / "python"
+    python = directory.absolute() / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(directory)], check=True)
         subprocess.run([str(python), "-m", "pip", "install", "-q", "quixstreams==3.28.1", "river", "orjson"], check=True)

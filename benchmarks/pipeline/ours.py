@@ -23,10 +23,9 @@ from driftline.streams.join.journal import replay
 
 STAGES = ("ingest", "join", "detect")
 WARM_ROWS = 25_000
-COMMIT_ROWS = 20_000
 STALL_SECONDS = 240.0
-SNAPSHOT_ROWS = 5_000
-"""The default for one model; many models share it, so that snapshots of all of them still tell how far detect is."""
+SETTLED_SECONDS = 1.5
+MARKERS = 2
 QUIET_SECONDS = 10.0
 SETTLE_SECONDS = 8.0
 CLOSING_ROWS = 3_500
@@ -62,7 +61,7 @@ def config_text(setup: Setup, bootstrap: str, redis_url: str, prefix: str, basel
     ]
     for model in setup.models:
         lines += [f"  {model}:", f"    window: {setup.window}", f"    labels: {{ages: [{setup.age_ms}ms]}}"]
-        lines += [f"    snapshot_every: {SNAPSHOT_ROWS // len(setup.models)}", "    features:"]
+        lines += ["    features:"]
         lines += [f"      {name}: numeric" for name in FEATURES]
         if setup.segments:
             lines += ["    segments: {segment: {path: segment, max: 10}}"]
@@ -128,31 +127,55 @@ def running(config: Path, *options: str) -> Iterator[Workers]:
 
 
 class Progress:
-    """How far detect is, from the snapshots topic."""
+    """How far the workers are, from what their groups have committed."""
 
     def __init__(self, bootstrap: str, prefix: str, setup: Setup) -> None:
-        self._consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": f"{prefix}-progress", "enable.auto.commit": False})
-        self._consumer.assign([TopicPartition(f"{prefix}.out.snapshots", p, 0) for p in range(setup.partitions)])
-        self.rows: dict[tuple[str, str], int] = {}
+        ours = [(f"{prefix}.out.{name}", setup.partitions) for name in ("waiting", "labels", "observations")]
+        inputs = {
+            f"{prefix}.ingest": [(f"{prefix}.predictions", 1), (f"{prefix}.labels", 1)],
+            f"{prefix}.join-{setup.age_ms}ms": ours[:2],
+            f"{prefix}.detect": ours[2:],
+        }
+        self._waiting = ours[0][0]
+        self._groups = [
+            (
+                Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False}),
+                [TopicPartition(topic, p) for topic, n in topics for p in range(n)],
+            )
+            for group, topics in inputs.items()
+        ]
 
-    def total(self, panel: str) -> int:
-        return sum(rows for (_, kind), rows in self.rows.items() if kind == panel)
+    def _look(self) -> tuple[list[int], int]:
+        """Committed offsets, and records that are still to be read; waiting rows that are not of age are none."""
+        offsets: list[int] = []
+        behind = 0
+        for consumer, partitions in self._groups:
+            for place in consumer.committed(partitions, 10):
+                offsets.append(place.offset)
+                _, end = consumer.get_watermark_offsets(TopicPartition(place.topic, place.partition), 10)
+                # The end of a transaction stands in the log too, behind what is committed.
+                if place.topic != self._waiting and end - max(place.offset, 0) > MARKERS:
+                    behind += end - max(place.offset, 0)
+        return offsets, behind
 
-    def wait(self, workers: Workers, *, features: int, outcomes: int) -> None:
-        """Block until detect has seen so many rows of each panel."""
+    def wait(self, workers: Workers) -> None:
+        """Block until everything is read and nothing has moved for a while."""
         moved = time.monotonic()
-        while self.total("features") < features or self.total("outcomes") < outcomes:
-            for message in self._consumer.consume(500, 0.2):
-                if message.error() is None:
-                    moved = time.monotonic()
-                    record = orjson.loads(message.value() or b"")
-                    if record["segment"] is None:
-                        self.rows[record["model"], record["panel"]] = record["rows"]
-            if not workers.alive() or time.monotonic() - moved > STALL_SECONDS:
-                raise SystemExit(f"driftline run stopped or stalls at {self.rows}, wanted {features} and {outcomes}:\n{workers.log_tail()}")
+        before: list[int] = []
+        while True:
+            offsets, behind = self._look()
+            if offsets != before:
+                before, moved = offsets, time.monotonic()
+            idle = time.monotonic() - moved
+            if not behind and idle > SETTLED_SECONDS:
+                return
+            if not workers.alive() or idle > STALL_SECONDS:
+                raise SystemExit(f"driftline run stopped or stalls with {behind} records to read:\n{workers.log_tail()}")
+            time.sleep(0.25)
 
     def close(self) -> None:
-        self._consumer.close()
+        for consumer, _ in self._groups:
+            consumer.close()
 
 
 class Feed:
@@ -162,7 +185,6 @@ class Feed:
         self._topics = (bootstrap, f"{prefix}.predictions", f"{prefix}.labels")
         self._setup, self._waiting = setup, waiting
         self._start_ms = int(time.time() * 1000) - 3 * 86_400_000
-        self._slack = SNAPSHOT_ROWS
         self._ready: list[Pair] | None = None
         self.progress = progress
         self.sent = 0
@@ -180,9 +202,7 @@ class Feed:
             ready, self._ready = self._ready, None
             publish(*self._topics, self._shape(count), ready=ready)
             self.sent += count
-            old = self.sent - CLOSING_ROWS - self._slack
-            outcomes = 0 if count == rows else old - self._waiting - (COMMIT_ROWS if self._waiting else 0)
-            self.progress.wait(workers, features=self.sent - self._slack, outcomes=outcomes)
+        self.progress.wait(workers)
 
 
 def redis_memory(store: redis.Redis, prefix: str) -> dict[str, int]:
@@ -222,8 +242,7 @@ def cpu_per_pair(setup: Setup, services: Any, directory: Path, *, rows: int, wai
         time.sleep(1.0)
         sent, before, redis_before, began = feed.sent, workers.cpu_seconds(), redis_cpu(store), time.monotonic()
         feed.send(workers, rows)
-        seconds = time.monotonic() - began
-        time.sleep(1.0)  # the rows after the last snapshot
+        seconds = time.monotonic() - began - SETTLED_SECONDS
         after, redis_after, rss = workers.cpu_seconds(), redis_cpu(store), workers.rss_mib()
         rows = feed.sent - sent
         memory = redis_memory(store, prefix)
@@ -261,11 +280,14 @@ def latency(services: Any, directory: Path, *, rate: float, seconds: float, base
     reader = Consumer({"bootstrap.servers": services.kafka.bootstrap, "group.id": prefix, "isolation.level": "read_committed",
                        "enable.auto.commit": False, "fetch.wait.max.ms": 10})  # fmt: skip
     reader.assign([TopicPartition(f"{prefix}.out.drift", 0, 0)])
+    # Its rows are made before the first is sent, so that making them takes nothing from the workers; one shift a second.
+    shape = (
+        f"Shape(rows={int(rate * seconds)}, wall=True, start_ms=int(time.time() * 1000), "
+        f"step_ms={1000 / rate}, shift_every={int(rate)})"
+    )
     code = (
-        "import sys; from benchmarks.pipeline.stream import Shape, publish; "
-        f"publish('{services.kafka.bootstrap}', '{prefix}.predictions', '{prefix}.labels', "
-        f"Shape(rows={int(rate * seconds)}, wall=True, start_ms={int(time.time() * 1000)}, step_ms={1000 / rate}, shift_every=1000), "
-        f"rate={rate})"
+        f"import time; from benchmarks.pipeline.stream import Shape, pairs, publish; shape = {shape}; ready = list(pairs(shape)); "
+        f"publish('{services.kafka.bootstrap}', '{prefix}.predictions', '{prefix}.labels', shape, rate={rate}, ready=ready)"
     )
     delays: list[float] = []
     with running(config, "--start", "earliest") as workers:
