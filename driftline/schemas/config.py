@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -318,6 +319,12 @@ class Config(Section):
     labels: list[LabelSource] = Field(default_factory=list, description="topics of labels; none = no outcome series")
     models: dict[str, Model] = Field(min_length=1, description="by the name that stands in the events")
     http: Http = Field(default_factory=Http, description="health and metrics")
+
+    @property
+    def digest(self) -> str:
+        """12 hex digits of what decides outcomes and events; how services are reached, and secrets, are not in it."""
+        chosen = self.model_dump_json(include={"environment", "unknown_models", "predictions", "labels", "models"})
+        return hashlib.sha256(chosen.encode()).hexdigest()[:12]
 
     @property
     def greatest_age_ms(self) -> int:

@@ -16,7 +16,7 @@ from driftline.streams.errors import LostStateError, OffsetError, StateError
 from driftline.streams.runner.start import start_offsets
 from driftline.streams.state.base import BaseLog
 from driftline.streams.state.checkpoints import Checkpoints, Loaded, Scope
-from driftline.streams.state.manifest import CommitReference, decode_reference
+from driftline.streams.state.manifest import CommitReference, Manifest, decode_reference
 from driftline.streams.state.store import Store
 from driftline.streams.task import PartitionId, Processor, RestoredState, Task
 
@@ -110,7 +110,7 @@ class Restorer:
         StateError : state and offsets do not belong together, or state is lost and nothing older replaces it.
         OffsetError : records between the state and now are gone.
         """
-        checkpoints = Checkpoints(self._store, self._scope, name, inputs)
+        checkpoints = Checkpoints(self._store, self._scope, name, inputs, now_ms=self._now_ms)
         checkpoints.claim()
         try:
             return self._continued(name, inputs, checkpoints, committed)
@@ -136,7 +136,10 @@ class Restorer:
             checkpoints.claim(reference.epoch)
         loaded, source, rows = self._load(name, checkpoints, reference, offsets)
         task = self._open(name, inputs, checkpoints, loaded, offsets)
-        if source == "redis" and self._base is not None and reference.base:
+        if not self._same(loaded.manifest):
+            _log.info("configuration_changed task=%s was=%s now=%s", name, loaded.manifest.config, self._scope.config)
+        elif source == "redis" and self._base is not None and reference.base:
+            # After a change the first commit carries a base: no replay then begins before the change.
             self._base.known(name, 0)
         task.source, task.rows = source, rows
         return task
@@ -188,6 +191,9 @@ class Restorer:
             checkpoints.adopt(inline)
             return inline, "metadata", 0
         for manifest in checkpoints.load_older():
+            if reference.base and not self._same(manifest):
+                _log.warning("checkpoint_unusable task=%s id=%s reason=%r", name, manifest.id, "of another configuration")
+                continue
             try:
                 loaded = checkpoints.load_manifest(manifest)
             except LostStateError as error:
@@ -219,8 +225,14 @@ class Restorer:
         begin = {**loaded.offsets, **{key: at for key, at in task.positions().items() if key in inputs}}
         self._check_kept(name, begin)
         replay_to = None if loaded.offsets == offsets else offsets
+        if replay_to is not None and not self._same(loaded.manifest):
+            _log.warning("replay_under_another_configuration task=%s note=%r", name, "what it restores may differ from what was lost")
         _log.info("task_started task=%s state=%s offsets=%s replay=%s", name, loaded.manifest.id, _listed(begin), replay_to is not None)
         return RunningTask(name, task, checkpoints, inputs, dict(loaded.offsets), begin, replay_to=replay_to)
+
+    def _same(self, manifest: Manifest) -> bool:
+        """Whether a checkpoint was made under the configuration that is active now."""
+        return manifest.config == self._scope.config
 
     def _check_kept(self, name: str, offsets: Mapping[PartitionId, int]) -> None:
         for key, offset in offsets.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,6 +41,7 @@ class Scope:
     ----------
     key_prefix, environment, group : from the configuration; staging and production may share a Redis.
     state_version : version of the processor's blobs; another one is refused by name.
+    config : digest of the configuration that the tasks run with.
     """
 
     key_prefix: str
@@ -48,6 +49,12 @@ class Scope:
     group: str
     cluster: Cluster
     state_version: str = "1"
+    config: str = ""
+
+    def keys(self, task: str) -> TaskKeys:
+        """The keys of a task: all under one hash tag."""
+        place = f"{self.key_prefix}:{self.environment}:{self.cluster.cluster_id or 'unknown'}"
+        return TaskKeys(f"{{{place}:{self.group}:{task}}}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +81,21 @@ class Checkpoints:
 
     One life: `claim`, then `load` (or `begin` for a task without any), then `prepare` and `confirm` a commit. After
     any abort the object is thrown away and a new one claims: only what the store holds is trusted.
+
+    Parameters
+    ----------
+    now_ms : wall time, for the operator who asks how old a checkpoint is.
     """
 
-    def __init__(self, store: Store, scope: Scope, task: str, inputs: frozenset[PartitionId]) -> None:
-        cluster_id = scope.cluster.cluster_id or "unknown"
+    def __init__(
+        self, store: Store, scope: Scope, task: str, inputs: frozenset[PartitionId], *, now_ms: Callable[[], int] = lambda: 0
+    ) -> None:
         self._store = store
+        self._now_ms = now_ms
         self._scope = scope
         self._inputs = inputs
         self.task = task
-        self._keys = TaskKeys(f"{{{scope.key_prefix}:{scope.environment}:{cluster_id}:{scope.group}:{task}}}")
+        self._keys = scope.keys(task)
         self.token = secrets.token_hex(8)
         self.epoch = 0
         self._head = ""
@@ -168,9 +181,13 @@ class Checkpoints:
     def adopt(self, loaded: Loaded, base: str = "") -> None:
         """Go on from a state that came from elsewhere than this store; the next write holds all of it."""
         self._check_world(loaded.manifest)
+        self.seed(loaded.state, loaded.manifest.sequence, base)
+
+    def seed(self, state: RestoredState, sequence: int, base: str = "") -> None:
+        """As `adopt`, of a state whose world the caller has compared with this one."""
         self._current, self._written_to = None, {}
-        self._seed, self._sequence, self._base = loaded.state, loaded.manifest.sequence, base
-        self._small = dict(loaded.state.blobs) if not loaded.state.rings else None
+        self._seed, self._sequence, self._base = state, sequence, base
+        self._small = dict(state.blobs) if not state.rings else None
         self._sweep([])
 
     def based_on(self, base: str) -> None:
@@ -256,6 +273,8 @@ class Checkpoints:
             offsets=[(topic, partition, offset) for (topic, partition), offset in sorted(offsets.items())],
             blobs=blobs,
             rings=rings,
+            written_ms=self._now_ms(),
+            config=self._scope.config,
         )
 
     def _put_blobs(self, write: Write, delta: StateDelta, blobs: dict[str, BlobEntry], replaced: list[str], id_: str) -> None:

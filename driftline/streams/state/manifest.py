@@ -57,7 +57,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kept : ids of the committed checkpoints before this one, newest first; they stay until three newer ones are committed.
     offsets : (topic, partition, next offset) of every input of the task.
     topic_ids, partitions : of the task's input topics, to notice a recreated or a widened topic.
-    rows : records since the start of the task, for the base checkpoints.
+    written_ms : wall time of the writer, for people; nothing is decided by it. 0 = not said.
+    config : digest of the configuration that was active; a replay from here is exact under the same one only (PROTOCOL 20).
     """
 
     v: int
@@ -73,6 +74,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     offsets: list[tuple[str, int, int]]
     blobs: dict[str, BlobEntry]
     rings: dict[str, RingEntry]
+    written_ms: int = 0
+    config: str = ""
 
 
 _encoder = msgspec.json.Encoder()
