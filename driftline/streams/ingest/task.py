@@ -33,6 +33,7 @@ from driftline.streams.ingest.silence import SilentModels
 from driftline.streams.ingest.times import RecordTimes, judge
 from driftline.streams.observation import Coded, Observations, encode
 from driftline.streams.partitioner import partition_for
+from driftline.streams.state.blob import read_state
 from driftline.streams.task import FINAL_MS, Idle, Output, PartitionId, Record, RestoredState, StateDelta
 
 STATE_VERSION: Final = 1
@@ -95,7 +96,7 @@ class IngestTask:
         self._skew_ms = _LABEL_SKEW_MS
         self._withhold = has_sensitive(config)
         if (blob := state.blobs.get(_STATE)) is not None:
-            held: dict[str, Any] = orjson.loads(blob)
+            held = read_state(blob, STATE_VERSION)
             self._time_ms, self._seq, self._generation = held["time_ms"], held["seq"], held.get("generation", 0)
             self._learned = {model: LearnedNames(names) for model, names in held.get("learned", {}).items()}
             self._classes = {model: self._class_names(model, names) for model, names in held.get("classes", {}).items()}

@@ -30,6 +30,7 @@ from driftline.streams.join.setting import JoinSetting
 from driftline.streams.join.silence import OutcomeTicks
 from driftline.streams.observation import IMPLICIT, LABELLED, UNLABELLED, Observations, encode
 from driftline.streams.partitioner import partition_for
+from driftline.streams.state.blob import read_state
 from driftline.streams.task import FINAL_MS, Idle, Output, PartitionId, Record, RestoredState, StateDelta
 
 STATE_VERSION: Final = 1
@@ -160,7 +161,7 @@ class JoinTask:
         if blob is None:
             self._cache.reset(0)
             return
-        held: dict[str, Any] = orjson.loads(blob)
+        held = read_state(blob, STATE_VERSION)
         self._waiting_next, self._labels_next, self._cached_next = held["waiting_next"], held["labels_next"], held["cached_next"]
         self._label_clock.restore(held["label_ticks"])
         self._waiting_clock.restore(held["waiting_ticks"])
