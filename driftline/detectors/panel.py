@@ -24,6 +24,7 @@ from driftline.detectors.panel_state import (
     BASELINE_BLOB,
     SPEC_BLOB,
     ScopeState,
+    check_learning,
     check_spec,
     learn_blob,
     pack_learned,
@@ -181,13 +182,16 @@ class Panel:
             return panel
         panel._fresh = False
         if BASELINE_BLOB not in blobs:
-            check_spec(blobs.get(SPEC_BLOB), spec, None)
+            # An edited specification is written anew with the next export.
+            panel._fresh = check_learning(blobs.get(SPEC_BLOB), spec)
             while (name := learn_blob(panel._chunks_exported)) in blobs:
                 for chunk in unpack_learned(blobs[name]):
                     panel._builder.add(chunk)
                     panel.learned += chunk.n
                 panel._chunks_exported += 1
             panel._builder.take_new_chunks()
+            if panel.learned >= spec.learn_rows:
+                raise StateError(f"checkpoint: {panel.learned} rows are learned already, the configuration asks for {spec.learn_rows}")
             return panel
         try:
             panel._start(Baseline.from_json(blobs[BASELINE_BLOB], place="checkpoint"))

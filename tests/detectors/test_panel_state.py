@@ -189,3 +189,30 @@ def test_a_panel_from_a_file_restores_with_its_baseline() -> None:
     assert learned.baseline is not None
     assert again.baseline.id == learned.baseline.id
     assert placed(run(again, STREAM.slice(600, 2_000))) == placed(run(panel, STREAM.slice(600, 2_000)))
+
+
+def test_while_a_panel_learns_its_series_detectors_and_windows_may_be_edited_as_if_they_always_had_been() -> None:
+    assert SPEC.columns is not None
+    fewer = tuple(replace(column, series=tuple(replace(s, window=60) for s in column.series[:1])) for column in SPEC.columns)
+    edited = replace(SPEC, columns=fewer, window=400, learn_rows=500)
+    store, panel = Store(), Panel(SPEC)
+    run(panel, STREAM.slice(0, 450))
+    store.take(panel)
+    again = store.load(edited)
+    store.take(again)  # the new specification stands in the checkpoint before any row has come
+    always = Panel(edited)
+    run(always, STREAM.slice(0, 450))
+    expected = run(always, STREAM.slice(450, STREAM.n))
+    assert run(store.load(edited), STREAM.slice(450, STREAM.n)) == expected
+    assert expected
+
+
+def test_rows_of_a_longer_learning_are_not_cut() -> None:
+    with pytest.raises(StateError, match=r"\d+ rows are learned already, the configuration asks for 100"):
+        Panel.restore(replace(SPEC, learn_rows=100), *LEARNING)
+
+
+def test_rows_of_other_columns_are_not_learned_from() -> None:
+    assert SPEC.columns is not None
+    with pytest.raises(StateError, match=r'column "\w+" is gone'):
+        Panel.restore(replace(SPEC, columns=SPEC.columns[1:]), *LEARNING)
