@@ -6,6 +6,7 @@ stream into batches.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import astuple, dataclass, field, replace
 from typing import Any, Final
@@ -28,6 +29,8 @@ from driftline.streams.detect.publish import EventWriter, PanelName, RowContext,
 from driftline.streams.detect.rows import feature_rows, outcome_rows, score_rows, take
 from driftline.streams.observation import LABELLED, Observations
 from driftline.streams.task import Output
+
+_log = logging.getLogger(__name__)
 
 NO_VERSION: Final = ""
 """Events without a version share the panels of this one."""
@@ -142,6 +145,7 @@ class WatchedModel:
             name = PanelName(kind, version, age_ms)
             blobs, rings = blobs_of(path)
             panel = Panel.restore(self.plan.panel(kind), blobs, rings)
+            self._warn_of_unused(name, panel)
             self.panels[name] = WatchedPanel(name, panel, seen, first_ms, learned_here, shown)
         self.health = StreamHealth.restore(self.plan.model.freshness, meta["health"])
         self.ledgers = {name: Ledger.restore(ledger) for name, ledger in meta["ledgers"].items()}
@@ -151,6 +155,13 @@ class WatchedModel:
                 self.joins[PanelName(kind, version, age_ms)] = JoinRate.restore(*limits, held)
         for kind, version, age_ms, position in meta.get("joins_opened", ()):
             self.joins_opened[PanelName(kind, version, age_ms)] = Position(*position)
+
+    def _warn_of_unused(self, name: PanelName, panel: Panel) -> None:
+        """A panel keeps the baseline it began with: its windows and detectors are of that one."""
+        wanted = self.baselines.get(name.kind) if not self._seen_version(name) else None
+        if wanted is not None and (panel.baseline is None or panel.baseline.id != wanted.id):
+            held = "one that is being learned" if panel.baseline is None else panel.baseline.id
+            _log.warning("baseline_unused model=%s panel=%s file=%s in_use=%s", self.plan.name, panel_path(name), wanted.id, held)
 
     def _mark(self, name: str, generation: int) -> None:
         """Events say whether their state was rebuilt: this task's, or that of one which wrote to their ledger."""

@@ -92,6 +92,7 @@ class DetectTask:
         self._generations: dict[str, int] = {}
         self._rebuilt = state.generation > 0
         self.models: dict[str, WatchedModel] = {}
+        self._parked: dict[str, Any] = {}
         self._dirty = self._rebuilt
         if state.blobs:
             self._restore(state)
@@ -131,7 +132,7 @@ class DetectTask:
                 "sequence": self._sequence,
                 "generations": self._generations,
                 "rebuilt": self._rebuilt,
-                "models": {name: model.export_meta() for name, model in self.models.items()},
+                "models": self._parked | {name: model.export_meta() for name, model in self.models.items()},
             }
         )
         return StateDelta(blobs, rings)
@@ -225,7 +226,11 @@ class DetectTask:
             self._rebuilt = meta.get("rebuilt", False)
             for name, model_meta in meta["models"].items():
                 model = self._model(name)
-                if model is not None:
+                if model is None:
+                    # Its blobs and windows stand in the checkpoint: forgotten, they would mix with those it makes when it comes back.
+                    self._parked[name] = model_meta
+                    _log.info("model_parked model=%s note=%r", name, "not configured; its state is kept for when it is again")
+                else:
                     place = f'model "{name}"'
                     model.restore(model_meta, lambda path, name=name: _under(state, f"{model_path(name)}/{path}/"))  # type: ignore[misc]
         except (KeyError, TypeError, ValueError, orjson.JSONDecodeError) as error:
