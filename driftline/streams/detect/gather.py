@@ -17,8 +17,10 @@ import numpy as np
 from driftline.streams.observation import Coded, Observations
 from driftline.streams.task import Output
 
-ROWS_MAX: Final = 32_768
-"""Of all ledgers together: beyond this little is saved, and memory would follow the backlog."""
+CELLS_MAX: Final = 1 << 20
+"""Rows times columns of all ledgers together: beyond this little is saved, and memory would follow the backlog."""
+_OTHER_COLUMNS: Final = 12
+"""Beside a batch's features: position, times, score, version and the like."""
 
 Ledger = tuple[str, str, int | None]
 """Model, kind, age."""
@@ -60,7 +62,7 @@ def gather(batches: Iterable[Observations]) -> Iterator[Gathered]:
     keeps its place in its ledger. `source` must already index one table.
     """
     held: dict[Ledger, list[tuple[int, Observations]]] = {}
-    rows = 0
+    cells = 0
     for place, batch in enumerate(batches):
         ledger = (batch.model, "predictions" if batch.kind == "tick" else batch.kind, batch.age_ms)
         own = held.get(ledger)
@@ -73,10 +75,10 @@ def gather(batches: Iterable[Observations]) -> Iterator[Gathered]:
         if own is None:
             own = held[ledger] = []
         own.append((place, batch))
-        rows += len(batch)
-        if rows >= ROWS_MAX:
+        cells += len(batch) * (len(batch.numeric_names) + len(batch.categorical) + len(batch.segments) + _OTHER_COLUMNS)
+        if cells >= CELLS_MAX:
             yield from map(_joined, held.values())
-            held, rows = {}, 0
+            held, cells = {}, 0
     yield from map(_joined, held.values())
 
 
