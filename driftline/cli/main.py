@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("driftline.cli.run", "Run the processors: ingest, join, detect, alert."),
     "replay": ("driftline.cli.replay", "Run the same processors over a file or over the observations topic."),
     "status": ("driftline.cli.status", "Lag, learning progress and open alerts."),
+    "state": ("driftline.cli.state", "Look at the checkpoints of tasks, save them to a file, bring them back."),
     "tail": ("driftline.cli.tail", "Print drift events or alerts as they come."),
     "picture": ("driftline.cli.picture", "Draw what the topics say as one page."),
 }

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from driftline.streams.cluster import live_since_key
 from driftline.streams.errors import StreamError
 from driftline.streams.wiring import join_names, make_detect, make_ingest, make_join, topics_of, worker_port
 
@@ -164,7 +165,7 @@ def _live_since_ms(config: Config, cluster: Cluster, url: str) -> int:
     """
     import redis
 
-    key = f"{config.redis.key_prefix}:{config.environment}:{cluster.cluster_id}:live_since_ms"
+    key = live_since_key(config.redis.key_prefix, config.environment, cluster.cluster_id)
     client: redis.Redis = redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5)
     try:
         client.set(key, int(time.time() * 1_000), nx=True)

@@ -26,3 +26,8 @@ class Cluster:
     topic_ids: Mapping[str, str]
     partitions: Mapping[str, int]
     live_since_ms: int = 0
+
+
+def live_since_key(key_prefix: str, environment: str, cluster_id: str) -> str:
+    """Where Redis keeps the wall time at which an installation went live."""
+    return f"{key_prefix}:{environment}:{cluster_id}:live_since_ms"

@@ -8,6 +8,7 @@ StreamError
     SequenceError       observation batches of a task are missing, repeated or torn between two workers
     OutputError         a record of ours that Kafka will never take
     OwnershipError      another process holds our task although Kafka says it is ours
+    SavepointError      a file that is no whole savepoint, or not one for this installation, exit code 2
   RecoverableError      the transaction is aborted and memory is loaded again
     AssignmentChanged   a rebalance came between two steps
     WriteRefused        the state store found another owner, head or ring length than expected
@@ -61,6 +62,12 @@ class OutputError(FatalError):
 
 class OwnershipError(FatalError):
     """Another process holds our task although Kafka says it is ours."""
+
+
+class SavepointError(FatalError):
+    """A file that is no whole savepoint, or not one for this installation."""
+
+    exit_code = 2
 
 
 class RecoverableError(StreamError):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from driftline.schemas.config import Config
@@ -12,7 +13,7 @@ from driftline.streams.counters import Counters
 from driftline.streams.errors import SetupError
 from driftline.streams.join.age import join_ages, join_name
 from driftline.streams.join.processor import CacheFactory
-from driftline.streams.task import Processor
+from driftline.streams.task import PartitionId, Processor
 
 PROCESSORS: Final = ("ingest", "join", "detect", "alert")
 """In the order in which events pass them; the HTTP ports follow it."""
@@ -61,6 +62,17 @@ def topics_of(name: str, config: Config) -> list[str]:
     return [*names, *dict.fromkeys(sources)]
 
 
+def task_topics(config: Config) -> list[str]:
+    """Every topic that the processors with tasks must know of."""
+    return list(dict.fromkeys(topic for name in needed(config) if name != "alert" for topic in topics_of(name, config)))
+
+
+def task_outputs(config: Config) -> list[str]:
+    """Our topics that tasks write what others go on from; a dead letter that comes twice does no harm."""
+    ours = dict.fromkeys(topic for name in ("ingest", "join", "detect") for topic in _WRITES[name] if topic is not DEAD_LETTERS)
+    return [topic.full_name(config.topics.prefix) for topic in (*ours, *((WAITING, LABELS) if config.labels else ()))]
+
+
 def join_names(config: Config) -> list[str]:
     """The names of the join processors, one an age."""
     return [join_name(age) for age in join_ages(config)] if config.labels else []
@@ -70,6 +82,41 @@ def groups_of(config: Config) -> dict[str, str]:
     """Consumer group to what it reads, in the order of an event's way."""
     names = ["ingest", *join_names(config), "detect", "alert"]
     return {f"{config.kafka.group_prefix}.{name}": name for name in names}
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPlace:
+    """A task of an installation: its name and inputs as its processor gives them, and the group that commits for it."""
+
+    processor: str
+    group: str
+    name: str
+    inputs: frozenset[PartitionId]
+
+
+def tasks_of(config: Config, cluster: Cluster) -> list[TaskPlace]:
+    """Every task that keeps checkpoints (alert keeps none), in the order of an event's way; makes no processor.
+
+    Parameters
+    ----------
+    cluster : knows the topics of `topics_of` for all of them.
+    """
+    prefix = config.topics.prefix
+    found: list[TaskPlace] = []
+
+    def add(processor: str, name: str, inputs: Iterable[PartitionId]) -> None:
+        found.append(TaskPlace(processor, f"{config.kafka.group_prefix}.{processor}", name, frozenset(inputs)))
+
+    for topic in dict.fromkeys([source.topic for source in config.predictions] + [source.topic for source in config.labels]):
+        for partition in range(cluster.partitions[topic]):
+            add("ingest", f"ingest/{topic}/{partition}", [(topic, partition)])
+    waiting, labels, observations = (topic.full_name(prefix) for topic in (WAITING, LABELS, OBSERVATIONS))
+    for join in join_names(config):
+        for partition in range(cluster.partitions[waiting]):
+            add(join, f"{join}/{partition}", [(waiting, partition), (labels, partition)])
+    for partition in range(cluster.partitions[observations]):
+        add("detect", f"detect/{partition}", [(observations, partition)])
+    return found
 
 
 def make_ingest(config: Config, cluster: Cluster, counters: Counters) -> Processor:

@@ -32,7 +32,7 @@ def test_help_imports_none_of_the_heavy_libraries() -> None:
     assert not imported("--help") & set(HEAVY)
 
 
-@pytest.mark.parametrize("command", ["publish", "replay", "run"])
+@pytest.mark.parametrize("command", ["publish", "replay", "run", "state"])
 def test_help_of_a_command_imports_none_of_the_heavy_libraries_either(command: str) -> None:
     assert not imported(command, "--help") & set(HEAVY)
 

@@ -74,6 +74,14 @@ def find_leftovers(read: Read, keys: TaskKeys, task: str, committed: Sequence[st
     return Leftovers(trash, {newer: sorted(named[older] - named[newer]) for newer, older in itertools.pairwise(kept)})
 
 
+def all_keys(read: Read, keys: TaskKeys, task: str) -> list[str]:
+    """Every key of the checkpoints that a task has, committed or not, as far as their manifests can be read."""
+    head, kept = (value or b"" for value in read([keys.head, keys.kept]))
+    ids = list(dict.fromkeys([*head.decode("utf-8", "replace").split(), *kept.decode("utf-8", "replace").split()]))
+    manifests = read([keys.manifest(id_) for id_ in ids]) if ids else []
+    return sorted(set[str]().union(*({keys.manifest(id_)} | _named(data, keys, task) for id_, data in zip(ids, manifests, strict=True))))
+
+
 def _named(data: bytes | None, keys: TaskKeys, task: str) -> set[str]:
     if data is None:
         return set()
