@@ -8,7 +8,7 @@ import pytest
 
 from driftline.streams.state.manifest import decode_reference
 from tests.protocol.scenarios import A0, feed, restart, settle_on
-from tests.protocol.world import World
+from tests.protocol.world import SOURCES, World
 
 
 @pytest.fixture(params=["classic", "consumer"])
@@ -39,7 +39,9 @@ def test_a_store_that_lost_the_claim_is_claimed_again(world: World, writes: int)
     assert world.clock.now < 1_010
 
 
-def test_what_a_task_had_paused_is_read_again_after_an_abort(world: World) -> None:
+@pytest.mark.parametrize("incremental", [False, True])
+def test_what_a_task_had_paused_is_read_again_after_an_abort(incremental: bool) -> None:
+    world = World(incremental=incremental, pausing=True)
     world.produce("a", 0, 1)
     world.start("a")
     world.quiesce()
@@ -47,7 +49,10 @@ def test_what_a_task_had_paused_is_read_again_after_an_abort(world: World) -> No
     world.produce("b", 0, *range(4))
     world.run("a", 20)
     assert not world.kafka_fault
-    world.quiesce()
+    try:
+        world.quiesce()
+    finally:
+        world.close()
 
 
 def test_an_input_that_stays_is_not_read_without_its_task(world: World) -> None:
@@ -64,6 +69,28 @@ def test_an_input_that_stays_is_not_read_without_its_task(world: World) -> None:
     group.pins = {}
     group.rebalance()
     world.quiesce()
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("point", ["checkpointed", "claim"])
+def test_a_zombie_that_claims_stops_nobody_though_nothing_is_rebalanced(world: World, point: str, told: bool) -> None:
+    world.broker.group.pins = dict.fromkeys(SOURCES, "b")
+    world.start("a")
+    feed(world, "a", 2)
+    if point == "claim":
+        restart(world, "a")
+    world.produce(*A0, 1, 2)
+    world.run_until("a", point, "pause")
+    world.advance(11)
+    world.start("b")
+    world.run("b", 12)
+    feed(world, "b", 2, 2)
+    world.wake(world.workers["a"], told=told)
+    for value in range(60):
+        world.produce(*A0, value)
+        world.run("a")
+        world.run("b", 3)
+    settle_on(world)
 
 
 @pytest.fixture

@@ -60,8 +60,8 @@ class _Input:
 class ToyTask:
     """Reads partition `i` of both topics and writes partition `i` of the output; the output's key names the input."""
 
-    def __init__(self, number: int, state: RestoredState) -> None:
-        self._number = number
+    def __init__(self, number: int, state: RestoredState, *, pausing: bool) -> None:
+        self._number, self._pausing = number, pausing
         self._inputs = {topic: _Input(topic, state) for topic in TOPICS}
         self._positions: dict[PartitionId, int] = {}
         self._full: set[PartitionId] = set()
@@ -75,7 +75,8 @@ class ToyTask:
             self._positions[(topic, partition)] = rows[-1].offset() + 1
             if topic == "a":
                 self._full.clear()
-        self._full |= {key for key, rows in records.items() if key[0] == "b" and len(rows) > 2}
+        if self._pausing:
+            self._full |= {key for key, rows in records.items() if key[0] == "b" and len(rows) > 2}
         return outputs
 
     def tick(self, idle: Idle) -> list[Output]:
@@ -105,9 +106,17 @@ class ToyTask:
 
 
 class ToyProcessor:
-    """One task for each partition number."""
+    """One task for each partition number.
+
+    Parameters
+    ----------
+    pausing : tasks pause `b`. Not for replays: what pauses here depends on the cut, and what resumes may be beyond the target.
+    """
 
     name = "toy"
+
+    def __init__(self, *, pausing: bool = False) -> None:
+        self._pausing = pausing
 
     def input_topics(self) -> Sequence[str]:
         return list(TOPICS)
@@ -119,4 +128,4 @@ class ToyProcessor:
         return frozenset((topic, int(task.rpartition("/")[2])) for topic in TOPICS)
 
     def open(self, task: str, state: RestoredState) -> ToyTask:
-        return ToyTask(int(task.rpartition("/")[2]), state)
+        return ToyTask(int(task.rpartition("/")[2]), state, pausing=self._pausing)

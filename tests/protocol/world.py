@@ -141,7 +141,9 @@ class World:
     stops : what workers stopped with.
     """
 
-    def __init__(self, *, incremental: bool = False, base: bool = True, strict: bool = True, base_seconds: float = 0.5) -> None:
+    def __init__(
+        self, *, incremental: bool = False, base: bool = True, strict: bool = True, base_seconds: float = 0.5, pausing: bool = False
+    ) -> None:
         self.clock = FakeTime()
         topics = {**dict.fromkeys((*toy.TOPICS, toy.OUT), PARTITIONS), **({CHECKPOINTS: 1} if base else {})}
         self.broker = Broker(topics, SOURCES, self.clock.monotonic, incremental=incremental)
@@ -154,6 +156,7 @@ class World:
         self.kafka_fault = ""
         self._late: list[Callable[[], None]] = []
         self._epochs: dict[PartitionId, int] = {}
+        self._processor = toy.ToyProcessor(pausing=pausing)
         self._recreated = False
         self._config = make_config("consumer" if incremental else "classic")
         self._cluster = Cluster("c", dict.fromkeys(topics, "id"), topics)
@@ -311,7 +314,7 @@ class World:
     # -- the real runner on it
 
     def make_runner(self, name: str) -> Runner:
-        return Runner(toy.ToyProcessor(), self._config, self._cluster, self.store, time="data", instance=name)
+        return Runner(self._processor, self._config, self._cluster, self.store, time="data", instance=name)
 
     def _consumer(self, kafka: Any, group: str, *, instance: str | None) -> FakeConsumer:
         consumer = FakeConsumer(self, consumer_properties(kafka, group, instance=instance))

@@ -12,6 +12,7 @@ import redis
 from driftline.streams.errors import FatalError, OwnershipError, StateError
 from driftline.streams.runner import Runner, waiting
 from driftline.streams.state.redis_store import RedisStore
+from driftline.streams.state.store import Claim
 from tests.runner.conftest import Bench
 from tests.runner.test_exactly_once import expected
 from tests.runner.worker import make_config, make_runner
@@ -112,12 +113,20 @@ def _delete_group(admin: Any, group: str) -> None:
             time.sleep(0.5)
 
 
-def test_loser_of_the_token_writes_nothing_and_stops(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loser_of_the_token_writes_nothing_and_stops_when_it_is_taken_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "SESSION_SECONDS", 1.0)
     bench.publish(100)
     worker = Background(make_runner(bench.settings, instance="a", time="data"))
     assert len(bench.outputs(count=100)) == 100
     client = redis.Redis.from_url(bench.settings["redis"])
+    claim = RedisStore.claim
+
+    def claim_in_vain(self: RedisStore, owner_key: str, head_key: str, token: str, epoch_floor: int) -> Claim:
+        found = claim(self, owner_key, head_key, token, epoch_floor)
+        client.set(owner_key, b"another %d" % (found.epoch + 1))
+        return found
+
+    monkeypatch.setattr(RedisStore, "claim", claim_in_vain)
     (owner,) = keys(bench, "toy/0}:owner")
     client.set(owner, b"another 99")
     before = sorted(keys(bench, "toy/0}"))
@@ -126,6 +135,19 @@ def test_loser_of_the_token_writes_nothing_and_stops(bench: Bench, monkeypatch: 
     assert isinstance(worker.error, OwnershipError)
     assert sorted(keys(bench, "toy/0}")) == before
     assert bench.outputs() == expected(list(range(100)), "toy/0")
+
+
+def test_a_task_taken_once_without_a_rebalance_is_taken_back(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "SESSION_SECONDS", 1.0)
+    bench.publish(100)
+    worker = Background(make_runner(bench.settings, instance="a", time="data"))
+    assert len(bench.outputs(count=100)) == 100
+    (owner,) = keys(bench, "toy/0}:owner")
+    redis.Redis.from_url(bench.settings["redis"]).set(owner, b"another 99")
+    bench.publish(50, first=100)
+    assert bench.outputs(count=150) == expected(list(range(150)), "toy/0")
+    worker.stop()
+    assert worker.error is None
 
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])

@@ -329,6 +329,8 @@ class Runner:
         if not pending:
             self._pending_since = clocks.monotonic()
             return
+        if self._membership.metadata() is None:
+            return  # thrown out of the group and not told yet: nothing is ours to claim
         committed = read_committed(self._consumer, sorted(frozenset[PartitionId]().union(*pending.values())))
         if committed is None:
             if clocks.monotonic() - self._pending_since > _COMMITTED_SECONDS_MAX:

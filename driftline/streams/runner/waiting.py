@@ -18,6 +18,8 @@ _PAUSE_SECONDS: Final = (0.1, 0.5, 1.0, 2.0, 5.0)
 _POLL_SECONDS: Final = 0.2
 # A little longer than the session timeout: by then Kafka has told a zombie that it is one.
 SESSION_SECONDS: Final = 15.0
+# A zombie takes what it had once, when it wakes; who does it again within this many sessions is at work.
+_AGAIN_SESSIONS: Final = 20
 
 
 class Waiting:
@@ -28,6 +30,7 @@ class Waiting:
         self._store = store
         self._health = health
         self._stopping = stopping
+        self._taken_back = float("-inf")
 
     def store_answers(self, seconds: float = float("inf")) -> None:
         """Return when the store answers or the worker is stopped.
@@ -52,18 +55,24 @@ class Waiting:
             self.pause(pause)
 
     def rebalance(self, refused: WriteRefused) -> None:
-        """Another worker took our task; return when Kafka says so too.
+        """Another worker took our task; return when Kafka says so too, or when it never does and the task is to be taken back.
+
+        Under the consumer protocol a zombie that woke and claimed may rejoin without anything changing for its successor.
 
         Raises
         ------
-        OwnershipError : it did not within a session, so two workers that Kafka does not know of each other claim one task.
+        OwnershipError : the second time, so two workers that Kafka does not know of each other claim one task.
         """
         before = self._membership.changes
         deadline = time.monotonic() + SESSION_SECONDS
-        while self._membership.changes == before:
-            if time.monotonic() > deadline or self._stopping.is_set():
-                hint = "does another installation use the same redis.key_prefix, environment and group?"
-                raise OwnershipError(refused.message, hint=hint)
+        while self._membership.changes == before and not self._stopping.is_set():
+            if (now := time.monotonic()) > deadline:
+                if now - self._taken_back < _AGAIN_SESSIONS * SESSION_SECONDS:
+                    hint = "does another installation use the same redis.key_prefix, environment and group?"
+                    raise OwnershipError(refused.message, hint=hint)
+                self._taken_back = now
+                _log.warning("task_taken_back reason=%r", refused.message)
+                return
             self.pause(_POLL_SECONDS)
 
     def pause(self, seconds: float) -> None:
