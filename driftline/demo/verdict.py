@@ -50,6 +50,16 @@ class Found:
             "alert_resolved": self.resolved_ms is not None,
         }
 
+    def follow(self, transition: Json) -> bool:
+        """Take note of what became of the change's alert; false for another one's."""
+        if self.event is None or self.event["episode"] != transition["episode"]:
+            return False
+        if transition["change"] == "opened":
+            self.opened_ms = transition["time_ms"]
+        if transition["change"] == "resolved":
+            self.resolved_ms = transition["time_ms"]
+        return True
+
 
 @dataclass(slots=True)
 class Verdict:
@@ -80,17 +90,16 @@ class Verdict:
         unseen = next((found for found in matching if found.event is None and event["position"]["offset"] < found.change.stop), None)
         if unseen is not None:
             unseen.event = event
+            # Its alert stands in another topic, and may have been read first.
+            for record in self.transitions:
+                unseen.follow(record)
         return unseen
 
     def transition(self, record: Json) -> Found | None:
         """An alert opened or resolved; the change it belongs to, if any."""
         self.transitions.append(record)
         for found in self.found:
-            if found.event is not None and found.event["episode"] == record["episode"]:
-                if record["change"] == "opened":
-                    found.opened_ms = record["time_ms"]
-                if record["change"] == "resolved":
-                    found.resolved_ms = record["time_ms"]
+            if found.follow(record):
                 return found
         return None
 

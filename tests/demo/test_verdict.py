@@ -46,3 +46,15 @@ def test_recoveries_and_evidence_accuse_nobody() -> None:
     out = verdict()
     out.drift(event("feature:b", 1_200, kind="recovery"))
     assert not out.accused
+
+
+def test_an_alert_that_was_read_before_its_event_is_that_events_alert() -> None:
+    found = verdict()
+    shift = event("feature:amount", 1_010, {"country": "BR"})
+    shift["episode"] = "e1"
+    for change, at in (("opened", 5), ("severity", 6)):
+        assert found.transition({"episode": "e1", "change": change, "time_ms": at}) is None
+    assert found.drift(shift) is not None
+    assert found.transition({"episode": "e1", "change": "resolved", "time_ms": 9}) is not None
+    (change,) = found.as_json()["changes"]
+    assert (change["alert_opened"], change["alert_resolved"]) == (True, True)
