@@ -14,6 +14,9 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from driftline.cli.main import cli
+from driftline.schemas.loading import load_config
+from driftline.streams.errors import StateError
+from driftline.streams.savepoint.groups import GroupOffsets
 from tests.conftest import Kafka
 from tests.savepoint.installation import RECORDS, Installation, config_text, fill, forget_groups, state_of
 
@@ -109,6 +112,15 @@ def test_a_group_with_a_live_member_is_refused(installation: Installation, savep
     with installation.member(f"{installation.prefix}.detect"):
         assert f'workers are in group "{installation.prefix}.detect" (1)' in installation.refused("import", savepoint)
     assert installation.redis_keys() == []
+
+
+def test_a_worker_that_joins_between_the_check_and_the_offsets_keeps_them_from_being_set(topics_made: Installation) -> None:
+    """The broker is the judge: it takes no stranger's offsets for a group that has members."""
+    topic, group = f"{topics_made.prefix}-ours.observations", f"{topics_made.prefix}.detect"
+    with topics_made.member(group), GroupOffsets(load_config(str(topics_made.config)).kafka, group) as offsets:
+        with pytest.raises(StateError, match=f'group "{group}": a worker joined it: its offsets were not set'):
+            offsets.commit({(topic, 0): (0, "x"), (topic, 1): (0, "x")})
+        assert offsets.committed([(topic, 0), (topic, 1)]) == {}
 
 
 def test_records_written_after_the_savepoint_are_refused(installation: Installation, savepoint: Path) -> None:
