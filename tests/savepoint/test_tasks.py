@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import pytest
+
 from driftline.schemas.loading import parse_config
 from driftline.streams.cluster import Cluster
 from driftline.streams.counters import MemoryCounters
+from driftline.streams.errors import LostStateError, StateError
+from driftline.streams.runner.restore import Committed
 from driftline.streams.savepoint.contents import World
 from driftline.streams.savepoint.restore import changes
-from driftline.streams.task import Processor
-from driftline.streams.wiring import groups_of, make_detect, make_ingest, make_joins, task_outputs, task_topics, tasks_of
+from driftline.streams.savepoint.tasks import read_task, reference_of, scope_of
+from driftline.streams.state.checkpoints import Checkpoints
+from driftline.streams.state.manifest import encode_reference
+from driftline.streams.state.store import MemoryStore
+from driftline.streams.task import Processor, RingWrite, StateDelta
+from driftline.streams.wiring import TaskPlace, groups_of, make_detect, make_ingest, make_joins, task_outputs, task_topics, tasks_of
 
 TEXT = """
 predictions: [{topic: a.predictions}, {topic: b}]
@@ -63,3 +71,50 @@ def test_every_difference_is_told() -> None:
     told = changes(world(), there)
     assert [line.split(":")[0].split(" ")[0] for line in told] == ["environment", "cluster", "topics", "groups", "keys", "topic"]
     assert told[-1].startswith('topic "a.predictions" 2 -> 9')
+
+
+def committing(store: MemoryStore, place: TaskPlace, times: int) -> list[Committed]:
+    """What a worker has committed after each of its commits."""
+    checkpoints = Checkpoints(store, scope_of(place, CONFIG, CLUSTER), place.name, place.inputs)
+    checkpoints.claim()
+    checkpoints.begin()
+    (key,) = place.inputs
+    found: list[Committed] = []
+    for number in range(times):
+        delta = StateDelta({"task": b"%d" % number * 20_000}, [RingWrite("r", 1, 50, number + 1, b"x")])
+        write, reference = checkpoints.prepare(delta, {key: number})
+        store.write([write])
+        checkpoints.written()
+        checkpoints.confirm()
+        found.append({key: (number, encode_reference(reference))})
+    return found
+
+
+def test_a_task_that_commits_while_it_is_read_is_read_again() -> None:
+    store, place = MemoryStore(), tasks_of(CONFIG, CLUSTER)[-1]
+    committed = committing(store, place, 6)
+    answers = iter([committed[0], committed[5], committed[5]])
+    found = read_task(place, CONFIG, CLUSTER, store, lambda: next(answers))
+    assert found is not None
+    assert list(found.offsets.values()) == [5]
+    assert found.loaded.state.blobs == {"task": b"5" * 20_000}
+    assert next(answers, None) is None
+
+
+def test_a_checkpoint_that_is_gone_while_the_offsets_stay_is_refused_by_name() -> None:
+    store, place = MemoryStore(), tasks_of(CONFIG, CLUSTER)[-1]
+    committed = committing(store, place, 6)
+    with pytest.raises(LostStateError, match=r'task "detect/2": checkpoint 1-1-.* is gone from Redis'):
+        read_task(place, CONFIG, CLUSTER, store, lambda: committed[0])
+
+
+def test_offsets_that_do_not_belong_together_are_refused() -> None:
+    place = next(place for place in tasks_of(CONFIG, CLUSTER) if place.name.startswith("join"))
+    waiting, labels = sorted(place.inputs)
+    with pytest.raises(StateError, match="has none"):
+        reference_of(place, {waiting: (1, "x")})
+    with pytest.raises(StateError, match="2 different checkpoints"):
+        reference_of(place, {waiting: (1, "x"), labels: (1, "y")})
+    with pytest.raises(StateError, match="not ours"):
+        reference_of(place, {waiting: (1, "x"), labels: (1, "x")})
+    assert reference_of(place, {}) is None
