@@ -212,7 +212,7 @@ def redis_memory(store: redis.Redis, prefix: str) -> dict[str, int]:
         size = store.memory_usage(key, samples=0) or 0
         if key.endswith(b":labels"):
             held: dict[bytes, bytes] = {}
-            replay(store.lrange(key, 0, -1), held)
+            replay((entry for entry in store.lrange(key, 0, -1) if isinstance(entry, bytes)), held)
             found["label_rows"] += len(held)
             found["labels"] += size
         elif b"detect" in key:

@@ -51,7 +51,8 @@ def mixed_log(seed: int, rows: int = 1_500) -> list[MemoryRecord]:
         else:
             at = np.arange(start, start + size)
             batch = Observations(
-                kind, model, task, seqs[task], [("p", 0)], offset=at, source=np.zeros(size, np.uint16),
+                kind, model, task, seqs[task], [("p", 0)], offset=at,  # type: ignore[arg-type]
+                source=np.zeros(size, np.uint16),
                 time_ms=at * 100, record_ms=at * 100,
                 score=np.clip(loss[at], 0.01, 0.99), age_ms=age, version=code([rng.choice("ab")] * size) if rng.random() < 0.7 else None,
             )  # fmt: skip

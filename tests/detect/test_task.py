@@ -12,9 +12,9 @@ import pytest
 from driftline.schemas.config import Config
 from driftline.schemas.loading import parse_config
 from driftline.streams.cluster import Cluster
+from driftline.streams.counters import MemoryCounters
 from driftline.streams.detect.task import DetectProcessor, DetectTask
 from driftline.streams.errors import SequenceError, StateError
-from driftline.streams.counters import MemoryCounters
 from driftline.streams.observation import UNLABELLED, Observations, code, decode, encode
 from driftline.streams.task import MemoryRecord, Output, RestoredRing, RestoredState
 

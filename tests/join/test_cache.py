@@ -199,7 +199,7 @@ def test_a_waiting_label_takes_at_most_120_bytes_of_redis_beyond_its_id(client: 
     assert worst <= 120
 
 
-def test_a_commit_takes_one_round_trip_for_what_came(client: redis.Redis, redis_prefix: str) -> None:
+def test_a_commit_takes_one_round_trip_for_what_came(client: redis.Redis, redis_prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = RedisLabelCache(client, f"{redis_prefix}:{{t}}")
     join = Join(_CONF, cache)
     calls: list[Any] = []
@@ -209,7 +209,7 @@ def test_a_commit_takes_one_round_trip_for_what_came(client: redis.Redis, redis_
         calls.append(version)
         run(version, *arguments)
 
-    cache._run = counted  # type: ignore[method-assign]
+    monkeypatch.setattr(cache, "_run", counted)
     for _ in range(10):
         calls.clear()
         join.read(_STREAMS[0], 10, 10)
@@ -218,35 +218,34 @@ def test_a_commit_takes_one_round_trip_for_what_came(client: redis.Redis, redis_
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_another_worker_finds_what_is_held_however_it_came_about(client: redis.Redis, redis_prefix: str, seed: int) -> None:
+def test_another_worker_finds_what_is_held_however_it_came_about(
+    client: redis.Redis, redis_prefix: str, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Random work on the cache beside a plain one; at any moment a new reader of the journal holds the same."""
     rng = random.Random(seed)
     key = f"{redis_prefix}:{{t{seed}}}"
     cache, plain = RedisLabelCache(client, key), MemoryLabelCache()
-    redis_cache._GARBAGE_BYTES_MIN, before = 2_000, redis_cache._GARBAGE_BYTES_MIN  # so that a few hundred labels are cleaned
-    try:
-        cache.reset(0)
-        plain.reset(0)
-        for step in range(120):
-            names = keys(*(f"id-{rng.randrange(300)}" for _ in range(rng.randrange(1, 40))))
-            times = [rng.randrange(step, step + 50) for _ in names]
-            named = [rng.choice(["cat", "ü" * 50]) for _ in names] if rng.random() < 0.3 else None
-            new = facts(times, 1_000 * step, named)
-            gone = sorted({name for name in names if rng.random() < 0.7})
-            remains = [rng.choice([b"", b"", new[0]]) for _ in gone]
-            for one in (cache, plain):
-                one.insert(names, new, start=step, next_offset=step + 1)
-                if gone:
-                    one.settle(gone, remains)
-            if step % 10 == 9:
-                assert cache.sweep_all(step - 20) == plain.sweep_all(step - 20)
-            if step % 7 == 0:
-                other = RedisLabelCache(client, key)
-                assert other.covered() == (0, step + 1)
-                assert other._memory.entries == plain.entries == cache._memory.entries
-                assert other._bytes == cache._bytes
-    finally:
-        redis_cache._GARBAGE_BYTES_MIN = before
+    monkeypatch.setattr(redis_cache, "_GARBAGE_BYTES_MIN", 2_000)  # so that a few hundred labels are cleaned
+    cache.reset(0)
+    plain.reset(0)
+    for step in range(120):
+        names = keys(*(f"id-{rng.randrange(300)}" for _ in range(rng.randrange(1, 40))))
+        times = [rng.randrange(step, step + 50) for _ in names]
+        named = [rng.choice(["cat", "ü" * 50]) for _ in names] if rng.random() < 0.3 else None
+        new = facts(times, 1_000 * step, named)
+        gone = sorted({name for name in names if rng.random() < 0.7})
+        remains = [rng.choice([b"", b"", new[0]]) for _ in gone]
+        for one in (cache, plain):
+            one.insert(names, new, start=step, next_offset=step + 1)
+            if gone:
+                one.settle(gone, remains)
+        if step % 10 == 9:
+            assert cache.sweep_all(step - 20) == plain.sweep_all(step - 20)
+        if step % 7 == 0:
+            other = RedisLabelCache(client, key)
+            assert other.covered() == (0, step + 1)
+            assert other._memory.entries == plain.entries == cache._memory.entries
+            assert other._bytes == cache._bytes
 
 
 def test_a_damaged_journal_is_no_cache(client: redis.Redis, redis_prefix: str) -> None:
@@ -257,7 +256,7 @@ def test_a_damaged_journal_is_no_cache(client: redis.Redis, redis_prefix: str) -
     whole = client.lindex(f"{key}:labels", 0)
     assert isinstance(whole, bytes)
     for damaged in (b"", whole[:-1], whole + b"x", b"\x09" + whole[1:], whole[:1] + b"\xff\xff\xff\xff" + whole[5:]):
-        client.lset(f"{key}:labels", 0, damaged)
+        client.lset(f"{key}:labels", 0, damaged)  # type: ignore[arg-type]
         assert RedisLabelCache(client, key).covered() is None
 
 
