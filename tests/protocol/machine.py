@@ -107,6 +107,24 @@ class ProtocolMachine(RuleBasedStateMachine):
         for worker in self.world.workers.values():
             self.world.wake(worker, told=told)
 
+    @rule(
+        name=st.sampled_from(NAMES[:2]), point=st.sampled_from(FAILPOINTS + PORTS), told=st.booleans(), batches=st.integers(0, 8),
+        count=st.integers(1, 2),
+    )  # fmt: skip
+    def be_overtaken(self, name: str, point: str, told: bool, batches: int, count: int) -> None:
+        """Sleep for longer than a session in the middle of something, while another worker goes on; then wake."""
+        worker = self.world.workers.get(name)
+        if worker is None or not worker.live:
+            return
+        worker.trap = (point, 1, "pause")
+        self.work(name, 6, 2)
+        self.world.advance(11.0)
+        self.start("c")
+        for _ in range(batches):
+            self.work("c", 5, count)
+        self.world.wake(worker, told=told)
+        self.world.run(name, 3)
+
     # -- the group and time
 
     @rule()
@@ -117,8 +135,12 @@ class ProtocolMachine(RuleBasedStateMachine):
     @rule(topic=st.sampled_from(TOPICS), partition=st.integers(0, PARTITIONS - 1), name=st.sampled_from(NAMES))
     def assign_apart(self, topic: str, partition: int, name: str) -> None:
         """One topic of a number elsewhere than the other, as while the new protocol hands partitions over."""
+        self.start(name)
         self.world.broker.group.pins = {(topic, partition): name}
         self.world.broker.group.rebalance()
+        for _ in range(3):
+            self.work(name, 1)
+            self.run_all(4)
 
     @rule()
     def assign_together(self) -> None:
@@ -148,6 +170,16 @@ class ProtocolMachine(RuleBasedStateMachine):
     @rule(writes=st.integers(1, 8))
     def redis_loses_its_last_writes(self, writes: int) -> None:
         self.world.store.roll_back(writes)
+
+    @rule(writes=st.integers(1, 3), name=st.sampled_from(NAMES[:2]), batches=st.integers(1, 8))
+    def redis_loses_writes_of_a_worker_that_then_dies(self, writes: int, name: str, batches: int) -> None:
+        for _ in range(batches):
+            self.work(name, 5)
+        self.world.store.roll_back(writes)
+        self.work(name)
+        self.kill(name)
+        self.start(name)
+        self.work(name, 12)
 
     @rule()
     def redis_is_wiped(self) -> None:

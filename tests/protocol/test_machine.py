@@ -11,4 +11,4 @@ from tests.protocol.machine import IncrementalMachine, ProtocolMachine
 
 @pytest.mark.parametrize("machine", [ProtocolMachine, IncrementalMachine])
 def test_nothing_is_lost_doubled_or_changed_whatever_happens(machine: type[ProtocolMachine]) -> None:
-    run_state_machine_as_test(machine, settings=settings(max_examples=60, stateful_step_count=30, deadline=None))
+    run_state_machine_as_test(machine, settings=settings(max_examples=50, stateful_step_count=30, deadline=None))
