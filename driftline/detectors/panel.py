@@ -17,7 +17,7 @@ from driftline.detectors.baseline import Baseline
 from driftline.detectors.baseline_build import BaselineBuilder
 from driftline.detectors.changes import ChangeDetectors
 from driftline.detectors.coding import RowCoder
-from driftline.detectors.episodes import E_OPEN
+from driftline.detectors.episodes import E_OPEN, OPEN
 from driftline.detectors.kernels.psi import PsiBank
 from driftline.detectors.panel_levels import levels_of
 from driftline.detectors.panel_state import (
@@ -84,7 +84,7 @@ class Panel:
         """Series that are watched, over all scopes, and those of them with an open episode."""
         if self._watch is None:
             return 0, 0
-        opened = self._watch.windows.episodes[:, :, E_OPEN] != 0
+        opened = self._watch.windows.episodes[:, :, E_OPEN] == OPEN
         return int(np.count_nonzero(self._watch.tables.watched)), int(np.count_nonzero(opened))
 
     def _start(self, baseline: Baseline) -> None:

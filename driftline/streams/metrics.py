@@ -87,7 +87,7 @@ VERSIONS_SHARED = Metric("driftline_versions_shared_total", "counter", "rows", (
 
 LABEL_JOIN = Metric("driftline_label_join_total", "counter", "rows", ("model", "case"),
     "What became of predictions and labels: joined, implicit, unlabelled, early, duplicate, contradiction, late, orphan, "
-    "duplicate_prediction.")
+    "duplicate_prediction, excess (an id that has 64 labels already).")
 LABEL_DELAY = Metric("driftline_label_delay_seconds", "histogram", "seconds", ("model",),
     "From a prediction to its label.", _LABEL_DELAY)
 WAITING = Metric("driftline_waiting_labels", "gauge", "labels", ("stream", "partition"),

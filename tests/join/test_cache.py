@@ -274,3 +274,48 @@ def test_a_write_on_top_of_another_one_is_refused(client: redis.Redis, redis_pre
 
 def test_a_fact_is_43_bytes() -> None:
     assert len(facts([5])[0]) == FACT_BYTES == 43
+
+
+def test_the_journal_writes_a_label_a_few_times_at_most_however_long_it_is(
+    client: redis.Redis, redis_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = RedisLabelCache(client, f"{redis_prefix}:{{t}}")
+    cache.reset(0)
+    sent: list[int] = []
+    run = cache._run
+
+    def counted(version: int | str, start: int, next_offset: int, drop: int, *added: bytes) -> None:
+        sent.append(sum(map(len, added)))
+        run(version, start, next_offset, drop, *added)
+
+    monkeypatch.setattr(cache, "_run", counted)
+    batch, waiting, came = 1_000, 10_000, 0
+    for first in range(0, 10 * waiting, batch):
+        labels = facts([5] * batch, first, ["x" * 120] * batch)
+        came += sum(map(len, labels))
+        cache.insert(keys(*(f"id-{i}" for i in range(first, first + batch))), labels, start=first, next_offset=first + batch)
+        if first >= waiting:
+            cache.settle(keys(*(f"id-{i}" for i in range(first - waiting, first - waiting + batch))), [b""] * batch)
+    assert sum(sent) < 4 * came
+    assert cache._memory.held_bytes == sum(16 + len(value) for value in cache._memory.entries.values())
+    assert cache._bytes < 2 * cache._memory.held_bytes + redis_cache._GARBAGE_BYTES_MIN
+
+
+def test_a_burst_of_labels_that_are_all_taken_leaves_no_journal_behind(client: redis.Redis, redis_prefix: str) -> None:
+    cache = RedisLabelCache(client, f"{redis_prefix}:{{t}}")
+    cache.reset(0)
+    for turn in range(6):
+        names = keys(*(f"id-{turn}-{i}" for i in range(150_000)))
+        cache.insert(names, facts([5]) * len(names), start=turn, next_offset=turn + 1)
+        cache.settle(names, [b""] * len(names))
+    assert cache._bytes < 40 << 20
+
+
+def test_an_id_that_every_label_bears_keeps_a_few(cache: LabelCache) -> None:
+    cache.reset(0)
+    many = facts(list(range(5_000)))
+    over = cache.insert(keys("unknown") * len(many), many, start=0, next_offset=1)
+    (held,) = cache.lookup(keys("unknown"))
+    assert held is not None
+    assert (len(read_facts(held)), over) == (64, 4_936)
+    assert read_facts(held)[0].time_ms == 0, "the first label is the one that holds"

@@ -284,3 +284,18 @@ def test_what_a_run_writes_with_its_last_commit_is_of_that_run() -> None:
     logs.predict(("b", 2)).predict(tick=float("inf"))
     join = Join().read(logs)
     assert join.labels() == {0: 1.0, 1: None}
+
+
+@pytest.mark.parametrize("commits_between", [True, False])
+def test_a_label_of_one_run_waits_for_a_prediction_of_the_next(commits_between: bool) -> None:
+    """What an end sweeps must not depend on whether the join committed there."""
+    logs = Logs().predict(("a", 0)).label(("a", 1, 1), ("x", 1, 1)).end()
+    join = Join()
+    if commits_between:
+        join.read(logs).commit()
+        assert join.case("orphan") == 1
+        join.open()
+    logs.written_ms += 60_000
+    logs.predict(("x", 60)).tick(80).end()
+    join.read(logs).commit()
+    assert join.labels() == {0: 1.0, 1: 1.0}

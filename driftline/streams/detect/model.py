@@ -377,7 +377,7 @@ def ledger_name(name: PanelName) -> str:
 
 def panel_path(name: PanelName) -> str:
     """The panel's part of a blob's name; reversible and free of separators."""
-    return "~".join([name.kind, quote(name.version or "", safe=""), str(name.age_ms or "")])
+    return "~".join([name.kind, quote(name.version or "", safe=""), "" if name.age_ms is None else str(name.age_ms)])
 
 
 def model_path(model: str) -> str:

@@ -176,7 +176,8 @@ class EventWriter:
             state=state, rows=rows, learn_rows=plan.model.baseline.learn, baseline=baseline, position=row.position, time_ms=row.time_ms,  # type: ignore[arg-type]
             series=[_level(level) for level in levels],
         )  # fmt: skip
-        key = "/".join([plan.name, panel.kind, panel.version or "", str(panel.age_ms or ""), _segment_key(segment)])
+        age = "" if panel.age_ms is None else str(panel.age_ms)
+        key = "/".join([plan.name, panel.kind, panel.version or "", age, _segment_key(segment)])
         partition = self._partition(plan.name, self._snapshots)
         return Output(topic=self._snapshots, key=key.encode(), value=encode_event(snapshot), partition=partition)
 

@@ -25,6 +25,7 @@ Float64 = npt.NDArray[np.float64]
 
 _DEPTH_MAX: Final = 32
 _FAIL: Final = -1
+_EXPONENT_MAX: Final = 10_000
 _QUOTE, _BACKSLASH, _COLON, _COMMA, _MINUS, _PLUS, _POINT, _ZERO, _NINE = (ord(c) for c in '"\\:,-+.09')
 # The closing brackets come two after the opening ones.
 _OPEN, _CLOSE, _OPEN_LIST = (ord(c) for c in "{}[")
@@ -330,8 +331,10 @@ def _number(b: UInt8, at: int) -> tuple[int, bool, float]:
             return _FAIL, False, 0.0
         exponent = 0
         while _is_digit(b[at]):
-            exponent = min(exponent * 10 + int(b[at]) - _ZERO, 10_000)
+            exponent = min(exponent * 10 + int(b[at]) - _ZERO, _EXPONENT_MAX)
             at += 1
+        if exponent == _EXPONENT_MAX:
+            return at, False, 0.0
         power += -exponent if down else exponent
     if digits > 19:  # more do not fit in 64 bits
         return at, False, 0.0

@@ -8,8 +8,9 @@ from driftline.streams.task import FINAL_MS, PartitionId
 
 NEVER_MS = -1
 NO_END_MS = -(1 << 62)
-# What an end is told of may be written a moment after it: both in the last commit of a run, to two topics.
-_END_GRACE_MS = 1_000
+# What an end is told of may be written a moment after it: both in the last commit of a run, to two topics, whose brokers'
+# clocks may differ a little. Another run takes longer than this to begin.
+_END_GRACE_MS = 3_000
 
 
 class SourceClock:
@@ -54,6 +55,14 @@ class SourceClock:
             return FINAL_MS
         return self._ticks.get(source, NEVER_MS)
 
+    def reached(self) -> int:
+        """The time that every source partition has reached, ends aside: an end is no time, and more may come."""
+        return min((self._ticks.get(source, NEVER_MS) for source in self._sources), default=FINAL_MS)
+
+    def ended(self) -> bool:
+        """Whether every source partition has ended, and nothing came since."""
+        return self._ended >= self._sources
+
     def maximum(self) -> int:
         """The latest tick of any source, ends aside: no label that has come is later."""
         return max(self._ticks.values(), default=NEVER_MS)
@@ -67,11 +76,11 @@ class SourceClock:
         self._ticks.clear()
         self._ended.clear()
         self._ends.clear()
-        for topic, partition, tick, ended, end_ms in rows:
+        for topic, partition, tick, ended, *last in rows:
             source = (str(topic), int(partition))
             self._ticks[source] = int(tick)
             if ended:
                 self._ended.add(source)
-            if int(end_ms) != NO_END_MS:
-                self._ends[source] = int(end_ms)
+            if last and int(last[0]) != NO_END_MS:
+                self._ends[source] = int(last[0])
         self._minimum = None

@@ -16,6 +16,7 @@ import numpy as np
 from driftline.streams.join.facts import FACT_BYTES
 
 ID_BYTES: Final = 16
+FACTS_MAX: Final = 64
 ADDED: Final = 1
 """Facts that came, one an id; an id may stand in it twice."""
 HELD: Final = 2
@@ -86,10 +87,25 @@ def replay(entries: Iterable[bytes], into: dict[bytes, bytes]) -> None:
                 into.pop(key, None)
 
 
-def add(into: dict[bytes, bytes], ids: Sequence[bytes], facts: Sequence[bytes]) -> None:
-    """Facts to those held, the newest first; a fact that is held already changes nothing."""
+def add(into: dict[bytes, bytes], ids: Sequence[bytes], facts: Sequence[bytes]) -> tuple[int, int]:
+    """Facts to those held, the newest first; a fact that is held already changes nothing.
+
+    An id keeps about `FACTS_MAX` of them: one that every label bears ("unknown") would cost more with each.
+
+    Returns
+    -------
+    Bytes that are held more than before, and facts that were passed over.
+    """
     keep = into.setdefault
+    before, more, over = len(into), 0, 0
     for key, fact in zip(ids, facts, strict=True):
         held = keep(key, fact)
-        if held is not fact and fact not in held:
+        if held is fact:
+            more += len(fact)
+        elif fact not in held:
+            if len(held) >= FACTS_MAX * FACT_BYTES:
+                over += 1
+                continue
             into[key] = fact + held
+            more += len(fact)
+    return more + (len(into) - before) * ID_BYTES, over

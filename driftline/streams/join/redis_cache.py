@@ -18,8 +18,7 @@ import redis
 
 from driftline.streams.errors import AwayError
 from driftline.streams.join.cache import CacheLost, MemoryLabelCache
-from driftline.streams.join.facts import FACT_BYTES
-from driftline.streams.join.journal import ADDED, GONE, HELD, ID_BYTES, JournalError, pack, replay, unpack
+from driftline.streams.join.journal import ADDED, GONE, HELD, JournalError, pack, replay, unpack
 
 _SCRIPT: Final = resources.files("driftline.streams.join").joinpath("label_journal.lua").read_text("utf-8")
 _SHA: Final = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
@@ -53,7 +52,7 @@ class RedisLabelCache:
         self._memory = MemoryLabelCache()
         self._version = 0
         self._sizes: deque[int] = deque()
-        self._bytes = 0
+        self._bytes = self._appended = 0
 
     def covered(self) -> tuple[int, int] | None:
         """As `LabelCache.covered`; reads the journal, so a task asks once, when it opens."""
@@ -79,12 +78,12 @@ class RedisLabelCache:
         self._run("reset", 0, start, 0)
         self._version, self._sizes, self._bytes = 0, deque(), 0
 
-    def insert(self, ids: Sequence[bytes], facts: Sequence[bytes], *, start: int, next_offset: int) -> None:
+    def insert(self, ids: Sequence[bytes], facts: Sequence[bytes], *, start: int, next_offset: int) -> int:
         for first in range(0, len(ids), _ENTRY_ROWS):
             last = first + _ENTRY_ROWS
             # The bound moves with the last part only: a crash between two leaves labels that are read, and added, again.
             self._append([pack(ADDED, ids[first:last], facts[first:last])], start, next_offset if last >= len(ids) else start)
-        self._memory.insert(ids, facts, start=start, next_offset=next_offset)
+        return self._memory.insert(ids, facts, start=start, next_offset=next_offset)
 
     def __len__(self) -> int:
         return len(self._memory)
@@ -108,6 +107,13 @@ class RedisLabelCache:
     def sweep_all(self, before_ms: int) -> int:
         return self._forget(self._memory.sweep_keys(before_ms, None))
 
+    def count_rest(self) -> int:
+        changed, uncounted = self._memory.count_keys()
+        if changed:
+            self._append([pack(HELD, changed, self._memory.lookup(changed))])  # type: ignore[arg-type]
+            self._clean()
+        return uncounted
+
     def _forget(self, swept: tuple[list[bytes], int]) -> int:
         gone, orphans = swept
         if gone:
@@ -118,9 +124,11 @@ class RedisLabelCache:
     def _clean(self) -> None:
         """Drop the oldest entries while most of the journal is of labels that are gone."""
         entries = self._memory.entries
-        surplus = self._bytes - 3 * len(entries) * (ID_BYTES + FACT_BYTES) // 2 - _GARBAGE_BYTES_MIN
+        surplus = self._bytes - 3 * self._memory.held_bytes // 2 - _GARBAGE_BYTES_MIN
+        # As fast as it grows, at least: after an outage a commit may bring hundreds of thousands of labels.
+        most, self._appended = max(_CLEANED_AT_ONCE, 2 * self._appended), 0
         count = size = 0
-        while count < len(self._sizes) and size < min(surplus, _CLEANED_AT_ONCE):
+        while count < len(self._sizes) and size < min(surplus, most):
             size += self._sizes[count]
             count += 1
         if not count:
@@ -130,7 +138,10 @@ class RedisLabelCache:
         except redis.RedisError as error:
             raise AwayError(f"redis: label cache: {error}") from error
         # A removal has nothing before it left to remove: only labels that are still held are written again.
-        held = dict.fromkeys(key for kind, ids, _ in map(unpack, old) if kind != GONE for key in ids if key in entries)
+        try:
+            held = dict.fromkeys(key for kind, ids, _ in map(unpack, old) if kind != GONE for key in ids if key in entries)
+        except JournalError as error:
+            raise CacheLost(f'label cache "{self._keys[0]}": {error}') from error
         self._append([pack(HELD, list(held), [entries[key] for key in held])] if held else [], drop=count)
 
     def _append(self, added: Sequence[bytes], start: int = 0, next_offset: int = 0, *, drop: int = 0) -> None:
@@ -139,7 +150,9 @@ class RedisLabelCache:
         for _ in range(drop):
             self._bytes -= self._sizes.popleft()
         self._sizes.extend(map(len, added))
-        self._bytes += sum(map(len, added))
+        grown = sum(map(len, added))
+        self._bytes += grown
+        self._appended += 0 if drop else grown
 
     def _run(self, version: int | str, start: int, next_offset: int, drop: int, *added: bytes) -> None:
         sent = [self._token, version, start, next_offset, drop, *added]

@@ -82,7 +82,7 @@ class JoinTask:
         self._settled: dict[bytes, bytes] = {}
         self._settle_head = 0
         self._inserted = 0
-        self._swept_ms = NEVER_MS
+        self._rest_counted = False
         self._rebuild_until: int | None = None
         self._rebuild_goal = 0
         self._generation = state.generation
@@ -141,15 +141,13 @@ class JoinTask:
         self._counters.set("waiting_labels", self._gauge, len(self._cache))
         self._settle_head = self._decided.head
         before_ms = self._swept_before_ms()
-        if before_ms <= NEVER_MS:
-            return
-        if before_ms >= FINAL_MS - EARLY_MS - (self._age_ms or 0):
-            orphans = self._cache.sweep_all(before_ms) if before_ms != self._swept_ms or self._inserted else 0
-        else:
-            # Orphans are few: looking at one entry for eight new ones finds them in time, and costs Redis next to nothing.
-            orphans = self._cache.sweep(before_ms, max(100, self._inserted // 8))
+        # Orphans are few: looking at one entry for eight new ones finds them in time, and costs next to nothing.
+        orphans = self._cache.sweep(before_ms, max(100, self._inserted // 8)) if before_ms > NEVER_MS else 0
+        if self._waiting_clock.ended() and (self._inserted or not self._rest_counted):
+            # They stay: a later run may bring their predictions.
+            orphans += self._cache.count_rest()
+            self._rest_counted = True
         self._inserted = 0
-        self._swept_ms = before_ms
         if orphans:
             self._counters.increment("label_join", {"model": "", "case": "orphan"}, orphans)
 
@@ -236,7 +234,8 @@ class JoinTask:
         if ids:
             self._cached_next = records[-1].offset() + 1
             self._inserted += len(ids)
-            self._cache.insert(ids, facts, start=start, next_offset=self._cached_next)
+            if over := self._cache.insert(ids, facts, start=start, next_offset=self._cached_next):
+                self._counters.increment("label_join", {"model": "", "case": "excess"}, over)
 
     def _read_label_block(self, block: LabelBlock, record: Record, rebuilding: bool, ids: list[bytes], facts: list[bytes]) -> None:
         offset = record.offset()
@@ -299,7 +298,7 @@ class JoinTask:
         seen = np.concatenate([item.block.seen_ms[mine] for item, mine in zip(rows, own, strict=True)])
         keys = [key for item, mine in zip(rows, own, strict=True) for key in item.block.ids[mine].tolist()]
         first = [NO_LABEL if value is None else first_ms(value) for value in self._cache.lookup(keys)]
-        ticks = {"waiting_tick": self._read_clock.minimum(), "label_tick": self._label_clock.minimum()}
+        ticks = {"waiting_tick": self._read_clock.minimum(), "label_tick": self._label_clock.minimum_for(rows[-1].written_ms)}
         if self.paused():
             # Nothing more is read until there is an age: what is here is the cohort.
             ticks["waiting_tick"] = FINAL_MS
@@ -389,5 +388,5 @@ class JoinTask:
         """Labels before this are no one's any more: every prediction source is beyond them by the age, and ten minutes."""
         if self._age_ms is None:
             return NEVER_MS
-        reached = self._waiting_clock.minimum()
+        reached = self._waiting_clock.reached()
         return NEVER_MS if reached <= NEVER_MS else reached - max(self._age_ms, EARLY_MS)

@@ -104,7 +104,11 @@ class Transactions:
         if self._producer is None:
             self._producer = self._make()
         try:
-            self._producer.init_transactions(_INIT_CALL_SECONDS)
+            producer = self._producer
+            self._bounded("init", lambda seconds: producer.init_transactions(seconds), _INIT_CALL_SECONDS)
+        except UncertainError as error:
+            _log.warning("transactions_not_ready error=%r", error.message)
+            return False
         except KafkaException as error:
             cause = error.args[0]
             if needs_a_person(cause):
@@ -143,8 +147,11 @@ class Transactions:
         if self._producer is None:
             return
         try:
-            self._producer.purge()
-            self._producer.abort_transaction(self._budget)
+            producer = self._producer
+            producer.purge()
+            self._bounded("abort", lambda seconds: producer.abort_transaction(seconds), self._budget)
+        except UncertainError as error:
+            _log.warning("abort_hangs error=%r", error.message)
         except KafkaException as error:
             # The broker's timeout or the next init_transactions ends it (librdkafka 4849).
             _log.warning("abort_failed code=%s error=%r", error.args[0].name(), error.args[0].str())
