@@ -66,7 +66,8 @@ def test_numbers_are_the_doubles_nearest_to_their_text() -> None:
         "NaN",
         "Infinity",
         "-Infinity",
-        "true",
+        "tru",
+        "falsee",
         '"1"',
         "[1]",
         "{}",
@@ -104,9 +105,13 @@ def test_what_is_no_number_is_not_read(text: str) -> None:
         (b'{"a":{"f":{\xffx":1}}}', False),
         (b'{"a":{"f":{"x":1,\xffy":1}}}', False),
         (b'{"a":null}', False),
-        (b'{"a":{"f":{"x":1}},"t":"\\u0041"}', False),
-        (b'{"a":{"f":{"x":1}},"t":"\xc3\xbc"}', False),
-        (b'{"a":{"f":{"x":1}},"t":"\x01"}', False),
+        (b'{"a":{"f":{"x":1}},"t":"\\u0041 \\" \\\\"}', True),
+        (b'{"a":{"f":{"y":false,"x":true}}}', True),
+        (b'{"a":{"f":{"x":1,"t":"\\u0041"}}}', False),
+        (b'{"a":{"f":{"x":1,"t":"\xc3\xbc"}}}', False),
+        (b'{"a":{"\\u0066":{"x":1}}}', False),
+        (b'{"t":"\xc3\xbc","a":{"f":{"x":1}}}', True),
+        (b'{"a":{"f":{"x":1,"t":"\x01"}}}', False),
         (b'{"a":{"f":{"x":1}},"t":[1,}}', False),
         (b'{"a":{"f":{"x":1}},"t":' + b"[" * 40 + b"]" * 40 + b"}", False),
         (b'[{"a":{"f":{"x":1}}}]', False),
@@ -133,7 +138,21 @@ def test_keys_that_would_need_escapes_have_no_scanner() -> None:
     assert not any(map(scannable, ["", "é", 'a"b', "a\\b", "a\n"]))
 
 
-_WORDS = [b"null", b"true", b'"text"', b"-0", b"1e400", b"{}", b"[]", b"NaN", b"12345678901234567890123", b'"\\u00fc"', b"3.0"]
+_WORDS = [
+    b"null",
+    b"true",
+    b"false",
+    b"tru",
+    b'"text"',
+    b"-0",
+    b"1e400",
+    b"{}",
+    b"[]",
+    b"NaN",
+    b"12345678901234567890123",
+    b'"\\u00fc"',
+    b"3.0",
+]
 
 
 def damaged(seed: int, n: int, *, nested: bool) -> list[bytes]:

@@ -29,6 +29,8 @@ from driftline.streams.task import Record
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
+_PAUSED_BATCHES: Final = 50
+
 # What a decoder may raise on bytes from outside: bad JSON, a wrong type, bad UTF-8, too deep.
 UNREADABLE: Final = (msgspec.MsgspecError, UnicodeError, RecursionError, ValueError, OverflowError)
 
@@ -97,6 +99,7 @@ class PredictionDecoder:
         }
         self._by_type: dict[type, RowPlan] = {plan.type: plan for plan in self.plans.values()}
         self._scanner = self._shared_scanner()
+        self._pause = 0
         if self._tag_field is not None:
             # A lone struct accepts events without its tag; in a union the tag must be there.
             nobody = msgspec.defstruct("Nobody", [], tag_field=self._tag_field, tag="\x00")
@@ -123,13 +126,12 @@ class PredictionDecoder:
         """Every record is a row, refused, or of an unknown model."""
         out = DecodedBatch()
         values = [record.value() for record in records]
-        if self._scanner is not None:
+        if self._scanner is not None and not self._pauses():
             numbers, rest = self._scanner.read([value or b"" for value in values])
             rows = self._decode_scanned(values, rest)
             self._group_by_type(records, rows, out, numbers)
         elif self._tag_field is not None:
-            rows = decode_all(self._decode, values)
-            self._group_by_type(records, rows, out)
+            self._group_by_type(records, decode_all(self._decode, values), out)
         else:
             self._group_by_name(records, values, out)
         out.models = [group for found in out.models if (group := _with_tops(found, out.refused)).rows]
@@ -142,9 +144,17 @@ class PredictionDecoder:
         """Rows without the features that were read, and whole rows of the events the scanner did not read."""
         rows = decode_all(self._decode_light, rest)
         if b"" in rest:
-            for row in [row for row, text in enumerate(rest) if not text]:
+            unread = [row for row, text in enumerate(rest) if not text]
+            for row in unread:
                 (rows[row],) = decode_all(self._decode, [values[row]])
+            if 2 * len(unread) > len(rest):
+                self._pause = _PAUSED_BATCHES
         return rows
+
+    def _pauses(self) -> bool:
+        """Whether to leave a batch to the typed decoder: most of a recent one was not plain, and cost twice."""
+        self._pause -= self._pause > 0
+        return self._pause > 0
 
     def _group_by_type(self, records: Sequence[Record], rows: list[Any], out: DecodedBatch, numbers: Float64 | None = None) -> None:
         types = set(map(type, rows))

@@ -1,4 +1,4 @@
-"""The double nearest to a decimal number, inside a compiled kernel.
+"""Numbers as JSON spells them, read inside a compiled kernel as the double nearest to them.
 
 A number of at most 19 digits is an integer w times a power of ten. Small ones are exact in one multiplication or
 division (Clinger 1990, "How to read floating point numbers accurately"); the rest take the product of w with 128 bits
@@ -11,12 +11,18 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from driftline.detectors.kernels.jit import inlined
 
 LEAST_POWER: Final = -300
 MOST_POWER: Final = 300
 
+_FAIL: Final = -1
+_EXPONENT_MAX: Final = 10_000
+_MINUS, _PLUS, _POINT, _ZERO, _NINE, _SMALL_E, _LARGE_E = (ord(c) for c in "-+.09eE")
+
+UInt8 = npt.NDArray[np.uint8]
 _U = np.uint64
 _MASK_32: Final = _U(0xFFFFFFFF)
 _ALL: Final = _U(0xFFFFFFFFFFFFFFFF)
@@ -47,6 +53,69 @@ def _fives() -> np.ndarray[tuple[int, int], np.dtype[np.uint64]]:
 
 
 _FIVES = _fives()
+
+
+@inlined
+def read_number(b: UInt8, at: int) -> tuple[int, bool, float]:
+    """(place after it, whether the double is known, the double) of a number as JSON spells it; place `_FAIL` for none."""
+    negative = b[at] == _MINUS
+    if negative:
+        at += 1
+    if not is_digit(b[at]) or (b[at] == _ZERO and is_digit(b[at + 1])):
+        return _FAIL, False, 0.0
+    first, power, whole = at, 0, True
+    at, w = _digits(b, at, np.uint64(0))
+    digits = at - first
+    if b[at] == _POINT:
+        point, whole = at + 1, False
+        at, w = _digits(b, point, w)
+        power = point - at
+        digits -= power
+        if power == 0:
+            return _FAIL, False, 0.0
+    if digits > 19:  # zeros at the front are no digits of w
+        while b[first] == _ZERO or b[first] == _POINT:
+            digits -= b[first] == _ZERO
+            first += 1
+    if b[at] == _SMALL_E or b[at] == _LARGE_E:
+        at, whole = at + 1, False
+        down = b[at] == _MINUS
+        if down or b[at] == _PLUS:
+            at += 1
+        if not is_digit(b[at]):
+            return _FAIL, False, 0.0
+        exponent = 0
+        while is_digit(b[at]):
+            exponent = min(exponent * 10 + int(b[at]) - _ZERO, _EXPONENT_MAX)
+            at += 1
+        if exponent == _EXPONENT_MAX:
+            return at, False, 0.0
+        power += -exponent if down else exponent
+    if digits > 19:  # more do not fit in 64 bits
+        return at, False, 0.0
+    # A whole -0 is the integer 0 to the typed decoder.
+    known, number = to_double(w, power, negative and not (whole and w == np.uint64(0)))
+    return at, known, number
+
+
+@inlined
+def _digits(b: UInt8, at: int, w: np.uint64) -> tuple[int, np.uint64]:
+    """Append the digits that begin at `at`; four at once, or each would wait for the one before it."""
+    while True:
+        d0, d1, d2, d3 = b[at] - _ZERO, b[at + 1] - _ZERO, b[at + 2] - _ZERO, b[at + 3] - _ZERO
+        if not (0 <= d0 <= 9 and 0 <= d1 <= 9 and 0 <= d2 <= 9 and 0 <= d3 <= 9):
+            break
+        w = w * np.uint64(10_000) + np.uint64(d0 * 1_000 + d1 * 100 + d2 * 10 + d3)
+        at += 4
+    while is_digit(b[at]):
+        w = w * np.uint64(10) + np.uint64(b[at] - _ZERO)
+        at += 1
+    return at, w
+
+
+@inlined
+def is_digit(c: int) -> bool:
+    return _ZERO <= c <= _NINE
 
 
 @inlined

@@ -1,8 +1,8 @@
 """Numeric features straight from the bytes of a batch into one matrix, past Python objects.
 
 A compiled scanner walks each event to the object of features and reads the numbers it knows. It reads plainly and takes
-nothing on trust: an event with anything in it beyond plain JSON (escapes, non-ASCII, a feature that is no number, a key
-twice, numbers of more than 19 digits) is *not read*, and the typed decoder has it whole. So it never decides what a
+nothing on trust: an event with anything among its features beyond plain JSON (escapes, non-ASCII, one that is no number,
+a key twice, more than 19 digits) is *not read*, and the typed decoder has it whole. So it never decides what a
 record means, it only is faster where that is plain.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from driftline.detectors.kernels.jit import inlined, kernel, part
-from driftline.streams.ingest.doubles import to_double
+from driftline.streams.ingest.doubles import is_digit, read_number
 
 UInt8 = npt.NDArray[np.uint8]
 Int64 = npt.NDArray[np.int64]
@@ -25,11 +25,11 @@ Float64 = npt.NDArray[np.float64]
 
 _DEPTH_MAX: Final = 32
 _FAIL: Final = -1
-_EXPONENT_MAX: Final = 10_000
-_QUOTE, _BACKSLASH, _COLON, _COMMA, _MINUS, _PLUS, _POINT, _ZERO, _NINE = (ord(c) for c in '"\\:,-+.09')
+_QUOTE, _BACKSLASH, _COLON, _COMMA, _MINUS, _ZERO = (ord(c) for c in '"\\:,-0')
 # The closing brackets come two after the opening ones.
 _OPEN, _CLOSE, _OPEN_LIST = (ord(c) for c in "{}[")
-_SPACE, _TAB, _NEWLINE, _RETURN, _SMALL_E, _LARGE_E, _N = (ord(c) for c in " \t\n\reEn")
+_SPACE, _TAB, _NEWLINE, _RETURN = (ord(c) for c in " \t\n\r")
+_SMALL_T, _SMALL_F, _SMALL_N = (ord(c) for c in "tfn")
 _PADDING: Final = bytes(32)
 """After the last event: nothing that could go on, so that most steps need no check of bounds."""
 
@@ -60,6 +60,8 @@ class FeatureScanner:
     def __init__(self, path: Sequence[str], names: Sequence[str]) -> None:
         self._path, self._names = Keys.of(path), Keys.of(names)
         self._width = len(names)
+        # The key that came after each one last time, and first of all (the last entry); a guess, never an answer.
+        self._follows = np.append((np.arange(self._width) + 1) % self._width, 0)
 
     def read(self, values: Sequence[bytes]) -> tuple[Float64, list[bytes]]:
         """The numbers of each event, and the event without their object.
@@ -77,7 +79,7 @@ class FeatureScanner:
         buffer = np.frombuffer(b"".join((*values, _PADDING)), np.uint8)
         path, names = self._path, self._names
         kinds, span = np.zeros(_DEPTH_MAX, np.uint8), np.zeros(2, np.int64)
-        _scan(buffer, ends, path.text, path.at, names.text, names.at, seen, kinds, numbers, span, rest, rest_ends)
+        _scan(buffer, ends, path.text, path.at, names.text, names.at, seen, self._follows, kinds, numbers, span, rest, rest_ends)
         bounds = rest_ends.tolist()
         text = rest[: bounds[-1] if n else 0].tobytes()
         return numbers, [text[start:end] for start, end in pairwise([0, *bounds])]
@@ -90,14 +92,14 @@ def scannable(name: str) -> bool:
 
 @kernel
 def _scan(
-    b: UInt8, ends: Int64, path: UInt8, path_at: Int64, names: UInt8, names_at: Int64, seen: Int64, kinds: UInt8,
+    b: UInt8, ends: Int64, path: UInt8, path_at: Int64, names: UInt8, names_at: Int64, seen: Int64, follows: Int64, kinds: UInt8,
     out: Float64, span: Int64, rest: UInt8, rest_ends: Int64,
 ) -> None:  # fmt: skip
     start = kept = 0
     for row in range(ends.shape[0]):
         end = ends[row]
         span[0] = span[1] = end  # where the object stands; at the end while there is none
-        if _walk(b, start, end, path, path_at, names, names_at, seen, kinds, out, span, row) == end:
+        if _walk(b, start, end, path, path_at, names, names_at, seen, follows, kinds, out, span, row) == end:
             kept = _copy(b, start, span[0], rest, kept)
             if span[0] < end:
                 rest[kept] = _ZERO
@@ -117,7 +119,7 @@ def _copy(b: UInt8, start: int, end: int, to: UInt8, at: int) -> int:
 
 @inlined
 def _walk(
-    b: UInt8, at: int, end: int, path: UInt8, path_at: Int64, names: UInt8, names_at: Int64, seen: Int64, kinds: UInt8,
+    b: UInt8, at: int, end: int, path: UInt8, path_at: Int64, names: UInt8, names_at: Int64, seen: Int64, follows: Int64, kinds: UInt8,
     out: Float64, span: Int64, row: int,
 ) -> int:  # fmt: skip
     """Read one event; where it ended, `_FAIL` when it was not read."""
@@ -136,7 +138,7 @@ def _walk(
         if at < 0:
             return _FAIL
         if not _is_key(b, key, end, path, path_at[level], path_at[level + 1]):
-            at = _skip(b, at, end, kinds)
+            at = _skip(b, at, end, kinds, False)
         elif entered > level or b[at] != _OPEN:
             return _FAIL
         elif level + 1 < levels:
@@ -148,7 +150,7 @@ def _walk(
         else:
             entered = levels
             span[0] = at
-            at = _features(b, at, end, names, names_at, seen, kinds, out, row)
+            at = _features(b, at, end, names, names_at, seen, follows, kinds, out, row)
             span[1] = at
         if at < 0:
             return _FAIL
@@ -175,18 +177,22 @@ def _end(b: UInt8, at: int, end: int) -> int:
 
 
 @inlined
-def _features(b: UInt8, at: int, end: int, names: UInt8, names_at: Int64, seen: Int64, kinds: UInt8, out: Float64, row: int) -> int:
+def _features(
+    b: UInt8, at: int, end: int, names: UInt8, names_at: Int64, seen: Int64, follows: Int64, kinds: UInt8, out: Float64, row: int
+) -> int:
     """Read the object that begins at `at`; the place after it."""
     at = _blank(b, at + 1)
     if b[at] == _CLOSE:
         return at + 1
     width = names_at.shape[0] - 1
-    next_ = 0  # producers write their keys in one order: the one after the last is most likely
+    last = width  # producers write their keys in one order: what came after this one before is most likely
     while True:
         if b[at] != _QUOTE:
             return _FAIL
         key = at + 1
-        k = next_ if next_ < width and _is_key(b, key, end, names, names_at[next_], names_at[next_ + 1]) else -1
+        k = follows[last]
+        if not _is_key(b, key, end, names, names_at[k], names_at[k + 1]):
+            k = -1
         at = _after_key(b, at, end) if k < 0 else _after_colon(b, key + names_at[k + 1] - names_at[k] + 1)
         if at < 0:
             return _FAIL
@@ -195,15 +201,19 @@ def _features(b: UInt8, at: int, end: int, names: UInt8, names_at: Int64, seen: 
                 if _is_key(b, key, end, names, names_at[other], names_at[other + 1]):
                     k = other
         if k < 0:
-            at = _skip(b, at, end, kinds)
+            at = _skip(b, at, end, kinds, True)
         else:
             if seen[k] == row:
                 return _FAIL
-            seen[k], next_ = row, k + 1
-            if b[at] == _N:
+            seen[k] = row
+            follows[last] = k
+            last = k
+            if b[at] == _SMALL_T or b[at] == _SMALL_F or b[at] == _SMALL_N:
+                if b[at] != _SMALL_N:
+                    out[row, k] = 1.0 if b[at] == _SMALL_T else 0.0
                 at = _literal(b, at)
             else:
-                at, known, number = _number(b, at)
+                at, known, number = read_number(b, at)
                 if not known:
                     return _FAIL
                 out[row, k] = number
@@ -218,8 +228,11 @@ def _features(b: UInt8, at: int, end: int, names: UInt8, names_at: Int64, seen: 
 
 
 @inlined
-def _skip(b: UInt8, at: int, end: int, kinds: UInt8) -> int:
-    """The place after the value that begins at `at`; `kinds` remembers which brackets are open."""
+def _skip(b: UInt8, at: int, end: int, kinds: UInt8, plain: bool) -> int:
+    """The place after the value that begins at `at`; `kinds` remembers which brackets are open.
+
+    `plain`: nobody else looks at it, so texts in it must be plain too.
+    """
     depth = 0
     while True:
         c = b[at]
@@ -238,9 +251,9 @@ def _skip(b: UInt8, at: int, end: int, kinds: UInt8) -> int:
                     return _FAIL
                 continue
         elif c == _QUOTE:
-            at = _text_end(b, at + 1, end)
-        elif c == _MINUS or _is_digit(c):
-            at, _, _ = _number(b, at)
+            at = _text_end(b, at + 1, end) if plain else _any_text_end(b, at + 1, end)
+        elif c == _MINUS or is_digit(c):
+            at, _, _ = read_number(b, at)
         else:
             at = _literal(b, at)
         if at < 0:
@@ -288,6 +301,17 @@ def _is_key(b: UInt8, at: int, end: int, keys: UInt8, first: int, last: int) -> 
 
 
 @inlined
+def _any_text_end(b: UInt8, at: int, end: int) -> int:
+    """The place after the quote that ends a text of any kind: what is in it is left to the typed decoder."""
+    while at < end:
+        c = b[at]
+        if c == _QUOTE:
+            return at + 1
+        at += 2 if c == _BACKSLASH else 1
+    return _FAIL
+
+
+@inlined
 def _text_end(b: UInt8, at: int, end: int) -> int:
     """The place after the quote that ends a text without escapes, control characters or non-ASCII."""
     while at < end:
@@ -301,75 +325,12 @@ def _text_end(b: UInt8, at: int, end: int) -> int:
 
 
 @inlined
-def _number(b: UInt8, at: int) -> tuple[int, bool, float]:
-    """(place after it, whether the double is known, the double) of a number as JSON spells it; place `_FAIL` for none."""
-    negative = b[at] == _MINUS
-    if negative:
-        at += 1
-    if not _is_digit(b[at]) or (b[at] == _ZERO and _is_digit(b[at + 1])):
-        return _FAIL, False, 0.0
-    first, power, whole = at, 0, True
-    at, w = _digits(b, at, np.uint64(0))
-    digits = at - first
-    if b[at] == _POINT:
-        point, whole = at + 1, False
-        at, w = _digits(b, point, w)
-        power = point - at
-        digits -= power
-        if power == 0:
-            return _FAIL, False, 0.0
-    if digits > 19:  # zeros at the front are no digits of w
-        while b[first] == _ZERO or b[first] == _POINT:
-            digits -= b[first] == _ZERO
-            first += 1
-    if b[at] == _SMALL_E or b[at] == _LARGE_E:
-        at, whole = at + 1, False
-        down = b[at] == _MINUS
-        if down or b[at] == _PLUS:
-            at += 1
-        if not _is_digit(b[at]):
-            return _FAIL, False, 0.0
-        exponent = 0
-        while _is_digit(b[at]):
-            exponent = min(exponent * 10 + int(b[at]) - _ZERO, _EXPONENT_MAX)
-            at += 1
-        if exponent == _EXPONENT_MAX:
-            return at, False, 0.0
-        power += -exponent if down else exponent
-    if digits > 19:  # more do not fit in 64 bits
-        return at, False, 0.0
-    # A whole -0 is the integer 0 to the typed decoder.
-    known, number = to_double(w, power, negative and not (whole and w == np.uint64(0)))
-    return at, known, number
-
-
-@inlined
-def _digits(b: UInt8, at: int, w: np.uint64) -> tuple[int, np.uint64]:
-    """Append the digits that begin at `at`; four at once, or each would wait for the one before it."""
-    while True:
-        d0, d1, d2, d3 = b[at] - _ZERO, b[at + 1] - _ZERO, b[at + 2] - _ZERO, b[at + 3] - _ZERO
-        if not (0 <= d0 <= 9 and 0 <= d1 <= 9 and 0 <= d2 <= 9 and 0 <= d3 <= 9):
-            break
-        w = w * np.uint64(10_000) + np.uint64(d0 * 1_000 + d1 * 100 + d2 * 10 + d3)
-        at += 4
-    while _is_digit(b[at]):
-        w = w * np.uint64(10) + np.uint64(b[at] - _ZERO)
-        at += 1
-    return at, w
-
-
-@inlined
 def _literal(b: UInt8, at: int) -> int:
     """The place after true, false or null."""
     c, d, e, f = b[at], b[at + 1], b[at + 2], b[at + 3]
     if (c == 116 and d == 114 and e == 117 and f == 101) or (c == 110 and d == 117 and e == 108 and f == 108):
         return at + 4
     return at + 5 if c == 102 and d == 97 and e == 108 and f == 115 and b[at + 4] == 101 else _FAIL
-
-
-@inlined
-def _is_digit(c: int) -> bool:
-    return _ZERO <= c <= _NINE
 
 
 @inlined
