@@ -258,3 +258,9 @@ def test_the_installed_wheel_finds_its_data_files(installed: Path, tmp_path: Pat
     )
     where = subprocess.run([installed, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip()
     assert not Path(where).is_relative_to(ROOT), "the checkout was imported instead of the wheel"
+
+
+def test_only_who_compiles_loads_the_compiler() -> None:
+    """numba is half a second and 70 MB: for detect and for ingest with a scanner, not for the join or a command."""
+    code = "import sys, driftline.cli.worker, driftline.streams.wiring, driftline.streams.join; sys.exit('numba' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

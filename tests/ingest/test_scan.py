@@ -12,7 +12,8 @@ import orjson
 import pytest
 
 from driftline.streams.ingest.decoder import PredictionDecoder
-from driftline.streams.ingest.scan import FeatureScanner, scannable
+from driftline.streams.ingest.mapping import scannable
+from driftline.streams.ingest.scan import FeatureScanner
 from tests.ingest.streams import Ingest, config, event, model, record
 
 _NAMES = ["amount", "age", "x"]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, compress
 from operator import attrgetter
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import numpy as np
@@ -22,12 +22,13 @@ from driftline.streams.ingest.hiding import hash_key
 from driftline.streams.ingest.mapping import name_values, parse_path, repair
 from driftline.streams.ingest.names import LearnedNames
 from driftline.streams.ingest.plan import RowPlan, compile_plan, from_record
-from driftline.streams.ingest.scan import FeatureScanner
 from driftline.streams.ingest.values import load_loosely, numbers, registry_schema_id, scalar_text
 from driftline.streams.task import Record
 
+if TYPE_CHECKING:
+    from driftline.streams.ingest.scan import FeatureScanner
+
 Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 
 _PAUSED_BATCHES: Final = 50
 
@@ -119,6 +120,9 @@ class PredictionDecoder:
         found = next(iter(wanted)) if len(wanted) == 1 else None
         if found is None or self._tag_field is None or self._tag_field == found[0][0]:
             return None
+        # Here and not above: the join imports this package too, and needs no compiler in its memory.
+        from driftline.streams.ingest.scan import FeatureScanner
+
         self._by_type |= {plan.light: plan for plan in self.plans.values() if plan.light is not None}
         return FeatureScanner(*found)
 

@@ -150,6 +150,11 @@ class Mapped:
         return made
 
 
+def scannable(name: str) -> bool:
+    """Whether a key can stand in an event as it is: printable ASCII without a quote or a backslash."""
+    return bool(name) and name.isascii() and name.isprintable() and '"' not in name and "\\" not in name
+
+
 def repair(node: Node, found: object, invalid: list[int]) -> Any:
     """A row (or its part) of a loosely decoded object; leaves of the wrong type are missing and their indexes in `invalid`."""
     row = node.type()

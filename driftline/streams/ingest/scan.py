@@ -62,6 +62,7 @@ class FeatureScanner:
         self._width = len(names)
         # The key that came after each one last time, and first of all (the last entry); a guess, never an answer.
         self._follows = np.append((np.arange(self._width) + 1) % self._width, 0)
+        self.read([b"{}"])  # compiled now: the first events come inside a transaction
 
     def read(self, values: Sequence[bytes]) -> tuple[Float64, list[bytes]]:
         """The numbers of each event, and the event without their object.
@@ -83,11 +84,6 @@ class FeatureScanner:
         bounds = rest_ends.tolist()
         text = rest[: bounds[-1] if n else 0].tobytes()
         return numbers, [text[start:end] for start, end in pairwise([0, *bounds])]
-
-
-def scannable(name: str) -> bool:
-    """Whether a key can stand in an event as it is: printable ASCII without a quote or a backslash."""
-    return bool(name) and name.isascii() and name.isprintable() and '"' not in name and "\\" not in name
 
 
 @kernel
