@@ -126,7 +126,9 @@ def _processor(
     age = options.age or 0
     group = f"{config.kafka.group_prefix}.{join_names(config)[age]}"
     root = f"{config.redis.key_prefix}:{config.environment}:{cluster.cluster_id or 'unknown'}:{group}"
-    return make_join(config, cluster, counts, RedisCaches(url, root, config.kafka.transaction_timeout / 3_000, token_of), age)
+    from driftline.streams.state.redis_store import deadline_seconds
+
+    return make_join(config, cluster, counts, RedisCaches(url, root, deadline_seconds(config), token_of), age)
 
 
 class RedisCaches:

@@ -112,7 +112,7 @@ def test_a_sweep_removes_what_is_old_and_counts_what_nobody_counted(cache: Label
     one, two, three = facts([5, 6, 100])
     counted = read_facts(facts([7], 9)[0])[0].encode(counted=True)
     cache.insert(keys("a", "b", "b", "c", "c"), [one, one, three, two, counted], start=0, next_offset=1)
-    assert cache.sweep_all(50) == 2
+    assert cache.sweep(50, 1_000) == 2
     assert cache.lookup(keys("a", "b", "c")) == [None, three + one, None]
 
 
@@ -240,7 +240,7 @@ def test_another_worker_finds_what_is_held_however_it_came_about(
             if gone:
                 one.settle(gone, remains)
         if step % 10 == 9:
-            assert cache.sweep_all(step - 20) == plain.sweep_all(step - 20)
+            assert cache.sweep(step - 20, 10_000) == plain.sweep(step - 20, 10_000)
         if step % 7 == 0:
             other = RedisLabelCache(client, key)
             assert other.covered() == (0, step + 1)

@@ -49,9 +49,6 @@ class LabelCache(Protocol):
     def sweep(self, before_ms: int, count: int) -> int:
         """Look at about `count` entries, remove those older than `before_ms`; the number of labels nobody had counted."""
 
-    def sweep_all(self, before_ms: int) -> int:
-        """`sweep` over every entry."""
-
     def count_rest(self) -> int:
         """The labels nobody had counted, counted from now on: the inputs have ended. They stay, for more may come."""
 
@@ -105,9 +102,6 @@ class MemoryLabelCache:
     def sweep(self, before_ms: int, count: int) -> int:
         return self.sweep_keys(before_ms, count)[1]
 
-    def sweep_all(self, before_ms: int) -> int:
-        return self.sweep_keys(before_ms, None)[1]
-
     def count_rest(self) -> int:
         return self.count_keys()[1]
 
@@ -123,11 +117,11 @@ class MemoryLabelCache:
         self.entries.update((key, as_counted(self.entries[key])) for key in changed)
         return changed, uncounted
 
-    def sweep_keys(self, before_ms: int, count: int | None) -> tuple[list[bytes], int]:
-        """As `sweep`, or over every entry (count None): the ids that were removed, and the labels among them nobody had counted."""
-        if count is None or not self._scan:
+    def sweep_keys(self, before_ms: int, count: int) -> tuple[list[bytes], int]:
+        """As `sweep`: the ids that were removed, and the labels among them nobody had counted."""
+        if not self._scan:
             self._scan = list(self.entries)
-        part = self._scan[0 if count is None else -count :]
+        part = self._scan[-count:]
         del self._scan[len(self._scan) - len(part) :]
         gone: list[bytes] = []
         orphans = 0

@@ -102,10 +102,11 @@ class RedisLabelCache:
         self._clean()
 
     def sweep(self, before_ms: int, count: int) -> int:
-        return self._forget(self._memory.sweep_keys(before_ms, count))
-
-    def sweep_all(self, before_ms: int) -> int:
-        return self._forget(self._memory.sweep_keys(before_ms, None))
+        gone, orphans = self._memory.sweep_keys(before_ms, count)
+        if gone:
+            self._append([pack(GONE, gone)])
+            self._clean()
+        return orphans
 
     def count_rest(self) -> int:
         changed, uncounted = self._memory.count_keys()
@@ -113,13 +114,6 @@ class RedisLabelCache:
             self._append([pack(HELD, changed, self._memory.lookup(changed))])  # type: ignore[arg-type]
             self._clean()
         return uncounted
-
-    def _forget(self, swept: tuple[list[bytes], int]) -> int:
-        gone, orphans = swept
-        if gone:
-            self._append([pack(GONE, gone)])
-            self._clean()
-        return orphans
 
     def _clean(self) -> None:
         """Drop the oldest entries while most of the journal is of labels that are gone."""

@@ -121,8 +121,13 @@ class RedisStore:
 
 
 def open_store(config: Config) -> RedisStore:
-    """The store that a configuration names, with a deadline that leaves time to abort the transaction (PROTOCOL 10)."""
-    return RedisStore(secret_text(config.redis.url), timeout_seconds=min(5.0, config.kafka.transaction_timeout / 3000))
+    """The store that a configuration names."""
+    return RedisStore(secret_text(config.redis.url), timeout_seconds=deadline_seconds(config))
+
+
+def deadline_seconds(config: Config) -> float:
+    """How long a worker waits for Redis: so long that the transaction can still be aborted in time (PROTOCOL 10)."""
+    return min(5.0, config.kafka.transaction_timeout / 3_000)
 
 
 class _redis_errors:  # noqa: N801 - a context manager that reads as one
