@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import subprocess
 import sys
 import time
@@ -13,6 +14,8 @@ from typing import Any, Protocol
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
+
+from driftline.streams.local.embedded import EmbeddedBroker
 
 ROOT = Path(__file__).parents[2]
 
@@ -85,3 +88,13 @@ def bench(kafka: Kafka, redis_url: str, redis_prefix: str, create_topics: Any, t
     bench = Bench(kafka.bootstrap, redis_url, redis_prefix, source, output, tmp_path)
     yield bench
     bench.close()
+
+
+@pytest.fixture
+def embedded(redis_url: str, redis_prefix: str, tmp_path: Path) -> Iterator[Bench]:
+    """A source and an output of one partition on the broker in this process's memory."""
+    with EmbeddedBroker() as broker:
+        names = [f"{kind}-{secrets.token_hex(4)}" for kind in ("source", "output")]
+        for name in names:
+            broker.create_topic(name, 1)
+        yield Bench(broker.bootstrap, redis_url, redis_prefix, names[0], names[1], tmp_path)

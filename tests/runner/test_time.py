@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import pytest
 
-from driftline.streams.local.embedded import EmbeddedBroker
 from driftline.streams.task import Idle, Output, PartitionId, Record
 from tests.runner import toy
 from tests.runner.conftest import Bench
 from tests.runner.worker import make_runner
-
-
-@pytest.fixture
-def embedded(redis_url: str, redis_prefix: str, tmp_path: Path) -> Iterator[Bench]:
-    with EmbeddedBroker() as broker:
-        names = [f"{kind}-{secrets.token_hex(4)}" for kind in ("source", "output")]
-        for name in names:
-            broker.create_topic(name, 1)
-        yield Bench(broker.bootstrap, redis_url, redis_prefix, names[0], names[1], tmp_path)
 
 
 def test_a_busy_task_hears_the_time_before_its_first_records_and_again_each_second(
