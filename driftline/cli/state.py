@@ -158,13 +158,13 @@ def _private(path: Path) -> BinaryIO:
 
 def _connect(config: Config) -> tuple[AdminClient, Cluster, RedisStore]:
     from driftline.cli.kafka import admin
-    from driftline.streams.kafka import read_cluster, secret_text
+    from driftline.streams.kafka import read_cluster
     from driftline.streams.state.redis_store import RedisStore
     from driftline.streams.wiring import task_topics
 
     client = admin(config.kafka)
     cluster = read_cluster(client, task_topics(config))
-    return client, cluster, RedisStore(secret_text(config.redis.url), timeout_seconds=_STORE_SECONDS)
+    return client, cluster, RedisStore(config.redis, timeout_seconds=_STORE_SECONDS)
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:

@@ -6,18 +6,17 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
-from driftline.streams.cluster import live_since_key
+from driftline.streams.cluster import live_since_key, read_live_since_ms
 from driftline.streams.errors import StreamError
 from driftline.streams.wiring import join_names, make_detect, make_ingest, make_join, topics_of, worker_port
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-    import redis
 
-    from driftline.schemas.config import Config
+    from driftline.schemas.config import Config, Redis
     from driftline.streams.cluster import Cluster
     from driftline.streams.http import Health
     from driftline.streams.join import LabelCache
@@ -70,20 +69,19 @@ def run_worker(name: str, config: Config, options: WorkerOptions) -> int:
 
 
 def _run_tasks(name: str, config: Config, options: WorkerOptions, metrics: Metrics, health: Health) -> int:
-    from driftline.streams.kafka import make_admin, read_cluster, secret_text
+    from driftline.streams.kafka import make_admin, read_cluster
     from driftline.streams.retention import check_retention
     from driftline.streams.runner import Runner
     from driftline.streams.runner.memory import prepare_process
     from driftline.streams.state.redis_store import open_store
 
-    url = secret_text(config.redis.url)
     admin = make_admin(config.kafka)
     cluster = read_cluster(admin, topics_of(name, config))
     check_retention(admin, cluster, config)
-    live_since_ms = _live_since_ms(config, cluster, url) if options.time == "wall" else 0
+    live_since_ms = _live_since_ms(config, cluster) if options.time == "wall" else 0
     cluster = read_cluster(admin, topics_of(name, config), live_since_ms=live_since_ms)
     store = open_store(config)
-    processor = _processor(name, config, cluster, Counts(metrics), options, url, store.token_of)
+    processor = _processor(name, config, cluster, Counts(metrics), options, store.token_of)
     runner = Runner(
         processor,
         config,
@@ -112,7 +110,7 @@ def _run_tasks(name: str, config: Config, options: WorkerOptions, metrics: Metri
 
 
 def _processor(
-    name: str, config: Config, cluster: Cluster, counts: Counts, options: WorkerOptions, url: str, token_of: Callable[[str], str]
+    name: str, config: Config, cluster: Cluster, counts: Counts, options: WorkerOptions, token_of: Callable[[str], str]
 ) -> Processor:
     if name == "ingest":
         return make_ingest(config, cluster, counts)
@@ -128,7 +126,7 @@ def _processor(
     root = f"{config.redis.key_prefix}:{config.environment}:{cluster.cluster_id or 'unknown'}:{group}"
     from driftline.streams.state.redis_store import deadline_seconds
 
-    return make_join(config, cluster, counts, RedisCaches(url, root, deadline_seconds(config), token_of), age)
+    return make_join(config, cluster, counts, RedisCaches(config.redis, root, deadline_seconds(config), token_of), age)
 
 
 class RedisCaches:
@@ -140,16 +138,12 @@ class RedisCaches:
     token_of : the token that this worker's state store claimed an owner key with. What stands in Redis may be a rival's.
     """
 
-    def __init__(self, url: str, root: str, timeout_seconds: float, token_of: Callable[[str], str]) -> None:
-        import redis
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
+    def __init__(self, place: Redis | str, root: str, timeout_seconds: float, token_of: Callable[[str], str]) -> None:
+        from driftline.streams.redis_client import connect, section_of
 
         self._root = root
         self._token_of = token_of
-        self._client: Any = redis.Redis.from_url(
-            url, socket_timeout=timeout_seconds, socket_connect_timeout=timeout_seconds, retry=Retry(NoBackoff(), 0), retry_on_error=[]
-        )
+        self._client = connect(section_of(place), timeout_seconds=timeout_seconds)
 
     def __call__(self, task: str) -> LabelCache:
         """The cache of a task that this worker has claimed."""
@@ -160,22 +154,23 @@ class RedisCaches:
         return RedisLabelCache(self._client, key, owner_key=owner_key, token=self._token_of(owner_key))
 
 
-def _live_since_ms(config: Config, cluster: Cluster, url: str) -> int:
+def _live_since_ms(config: Config, cluster: Cluster) -> int:
     """When this installation first went live: records before are history. Kept, so that a restart changes no event.
 
     The first worker to ask decides, for all processors alike.
     """
-    import redis
+    from driftline.streams.redis_client import connect, redis_errors, wait_for_redis
 
     key = live_since_key(config.redis.key_prefix, config.environment, cluster.cluster_id)
-    client: redis.Redis = redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5)
+    client = connect(config.redis, timeout_seconds=5)
     try:
-        client.set(key, int(time.time() * 1_000), nx=True)
-        found = client.get(key)
+        wait_for_redis(client)
+        with redis_errors(client):
+            client.set(key, int(time.time() * 1_000), nx=True)
+            found = cast("bytes | None", client.get(key))
     finally:
         client.close()
-    assert isinstance(found, bytes)
-    return int(found)
+    return read_live_since_ms(key, found)
 
 
 class Counts:

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path as FilePath
 from typing import Final
 
-from driftline.schemas.config import Config, Model, SecretRef
+from driftline.schemas.config import Config, Model, Redis, SecretRef
 from driftline.schemas.detector_checks import check_detectors
 from driftline.schemas.document import Path, describe
 from driftline.schemas.estimate import series_count
 from driftline.schemas.mapping_checks import check_mapping
-from driftline.schemas.problems import Flaw, did_you_mean
+from driftline.schemas.problems import Flaw, did_you_mean, secret_itself
 from driftline.schemas.sensitive import check_sensitive
 from driftline.schemas.series import Series, matches, model_series
 
@@ -33,10 +33,7 @@ def check(config: Config, directory: FilePath | None) -> Iterator[Flaw]:
     """Every flaw between the parts of a valid configuration; files are looked up from `directory` when it is given."""
     yield from _topics(config)
     yield from _kafka(config)
-    if isinstance(config.redis.url, SecretRef):
-        yield from _secret(config.redis.url, ("redis", "url"))
-    elif not re.match(r"(rediss?|unix)://", config.redis.url):
-        yield Flaw(("redis", "url"), "a URL such as redis://host:6379/0", describe(config.redis.url))
+    yield from _redis(config.redis)
     if config.hash_key is not None:
         yield from _secret(config.hash_key, ("hash_key",))
     yield from check_sensitive(config)
@@ -77,12 +74,38 @@ def _kafka(config: Config) -> Iterator[Flaw]:
             yield Flaw(place, "a property that Driftline does not set itself", f'"{name}"', _OURS[name])
         if isinstance(value, SecretRef):
             yield from _secret(value, place)
-        elif _SECRET_PROPERTY.search(name) and isinstance(value, str) and not name.endswith((".location", ".url", ".method")):
-            yield Flaw(place, "a secret by reference", "the secret itself", "write {env: NAME} or {file: PATH}")
+        elif _SECRET_PROPERTY.search(name) and not isinstance(value, bool) and not name.endswith((".location", ".url", ".method")):
+            yield secret_itself(place)
     if kafka.commit_interval * 3 > kafka.transaction_timeout:
         place = ("kafka", "transaction_timeout")
         hint = "a commit that takes long must not outlive its transaction"
         yield Flaw(place, f"at least three times commit_interval ({kafka.commit_interval}ms)", f"{kafka.transaction_timeout}ms", hint)
+
+
+def _redis(redis: Redis) -> Iterator[Flaw]:
+    if isinstance(redis.url, SecretRef):
+        yield from _secret(redis.url, ("redis", "url"))
+    elif _holds_password(redis.url):
+        hint = "take user and password out of it: redis.username, and redis.password as {env: NAME} or {file: PATH}"
+        yield Flaw(("redis", "url"), "a URL without a password", "one with a password", hint)
+    elif not re.match(r"(rediss?|unix)://", redis.url):
+        yield Flaw(("redis", "url"), "a URL such as redis://host:6379/0", describe(redis.url))
+    elif not redis.url.startswith("rediss://"):
+        for name in ("ca_file", "certificate_file", "key_file"):
+            if getattr(redis, name) is not None:
+                hint = "rediss:// is redis:// with TLS"
+                yield Flaw(("redis", name), "a URL that begins with rediss:// beside it", describe(redis.url), hint)
+    if redis.password is not None:
+        yield from _secret(redis.password, ("redis", "password"))
+    if (redis.certificate_file is None) != (redis.key_file is None):
+        given, absent = ("certificate_file", "key_file") if redis.key_file is None else ("key_file", "certificate_file")
+        yield Flaw(("redis", given), f"{absent} beside it", "only this one")
+
+
+def _holds_password(url: str) -> bool:
+    """Whether a text that should be a URL has a password in it; also where the rest is no URL, as it is not to be shown then either."""
+    place = url.partition("://")[2] or url
+    return ":" in place.rpartition("@")[0] or "password=" in place
 
 
 def _secret(reference: SecretRef, place: Path) -> Iterator[Flaw]:

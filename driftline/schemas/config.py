@@ -102,8 +102,13 @@ class Redis(Section):
     """How to reach Redis."""
 
     url: str | SecretRef = Field(
-        "redis://localhost:6379/0", description="redis://, rediss:// or unix://, or a secret reference when it holds a password"
+        "redis://localhost:6379/0", description="redis://, rediss:// (TLS) or unix://; a secret reference where it holds a password"
     )
+    username: str | None = Field(None, description="ACL user; null = default")
+    password: SecretRef | None = Field(None, description="of the user, as {env: NAME} or {file: PATH}; any characters")
+    ca_file: str | None = Field(None, description="rediss: authorities to trust beside the system's, PEM")
+    certificate_file: str | None = Field(None, description="rediss: this client's certificate, PEM, where the server asks for one")
+    key_file: str | None = Field(None, description="rediss: its key, PEM, without a password")
     key_prefix: str = Field("driftline", description="starts every key")
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from driftline.schemas.config import Config
+from driftline.schemas.config import Config, SecretRef
 from driftline.schemas.document import DocumentError, Items, Origin, Path, Table, describe
 
 _PATTERNS: Final = {
@@ -37,6 +37,9 @@ _TYPES: Final = {
     "model_attributes_type": "a mapping",
     "list_type": "a list",
 }
+
+
+_NO_SECTION: Final = frozenset({"model_type", "model_attributes_type"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,9 +205,17 @@ def _flaw(loc: Path, group: list[Mapping[str, Any]], value: Any) -> Flaw:
         return unknown_key(loc)
     if first["type"] == "missing":
         return Flaw(loc, _missing(loc), "nothing")
+    if section_at(loc) is SecretRef and not isinstance(value, dict | list) and not {str(error["type"]) for error in group} - _NO_SECTION:
+        # What stands there may be the secret: it is not shown.
+        return secret_itself(loc)
     expected = list(dict.fromkeys(_expected(error, value) for error in group))
     # A union also reports its null member and, for text, every other member: the list of alternatives is the expectation.
     return Flaw(loc, " or ".join(expected), describe(value), _hint(group, value))
+
+
+def secret_itself(loc: Path) -> Flaw:
+    """The flaw of a secret that stands in the file; what it is stands in no message."""
+    return Flaw(loc, "a secret by reference", "the secret itself", "write {env: NAME} or {file: PATH}")
 
 
 def unknown_key(loc: Path) -> Flaw:

@@ -8,6 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from driftline.streams.errors import StateError
+
+_LIVE_SINCE_DIGITS_MAX = 15
+"""Until the year 33658; longer ones are no time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
@@ -31,3 +36,15 @@ class Cluster:
 def live_since_key(key_prefix: str, environment: str, cluster_id: str) -> str:
     """Where Redis keeps the wall time at which an installation went live."""
     return f"{key_prefix}:{environment}:{cluster_id}:live_since_ms"
+
+
+def read_live_since_ms(key: str, value: bytes | None) -> int:
+    """The time that stands under `live_since_key`.
+
+    Raises
+    ------
+    StateError : something else stands there.
+    """
+    if value is None or not value.isdigit() or len(value) > _LIVE_SINCE_DIGITS_MAX:
+        raise StateError(f'redis: "{key}": expected the time of the first start in ms, got {(value or b"")[:40]!r}', hint="delete the key")
+    return int(value)

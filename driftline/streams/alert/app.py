@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import faust
-import redis
 from aiokafka.errors import KafkaError
 from mode.supervisors import CrashingSupervisor
 
@@ -165,7 +164,7 @@ class AlertApp:
                 continue
             try:
                 await self._handle(batch)
-            except (RecoverableError, FatalError, redis.RedisError) as error:
+            except (RecoverableError, FatalError) as error:
                 self._fail(error)
                 await asyncio.Event().wait()   # never acknowledged: the process ends
             for done in batch:
@@ -182,7 +181,7 @@ class AlertApp:
                 await self._in_thread(self._worker.handle, records)
                 self._health.redis(None)
                 return
-            except (AwayError, redis.ConnectionError, redis.TimeoutError) as error:
+            except AwayError as error:
                 if time.monotonic() > deadline:
                     raise
                 self._health.redis(str(error))
@@ -239,7 +238,7 @@ class AlertApp:
         owned = sorted(tp.partition for tp in self._app.consumer.assignment() if tp.topic == self._settings.topic)
         try:
             await self._in_thread(self._worker.republish, owned)
-        except (AwayError, redis.ConnectionError, redis.TimeoutError) as error:
+        except AwayError as error:
             log.warning("alert_republish_put_off reason=%s", error)
 
     def _ends_after(self, idle_seconds: float) -> bool:

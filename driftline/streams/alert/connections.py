@@ -1,20 +1,17 @@
-"""Clients of the alert app: librdkafka for what it writes and asks, Redis for its state."""
+"""Clients of the alert app: librdkafka for what it writes and asks; aiokafka, which Faust brings, reads."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
 
-import redis
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from driftline.schemas.config import Kafka
 from driftline.schemas.dead_letter import dead_letter
 from driftline.schemas.topics import DEAD_LETTERS
 from driftline.streams.alert.store import OutboxRow
-from driftline.streams.errors import AwayError, OutputError, SetupError
+from driftline.streams.errors import AwayError, OutputError
 from driftline.streams.kafka import log_client_error, make_consumer, producer_properties
 from driftline.streams.task import Record
 
@@ -110,21 +107,6 @@ class EndOffsets:
 
     def close(self) -> None:
         self._consumer.close()
-
-
-def redis_client(url: str) -> redis.Redis:
-    """A client that never repeats a command by itself: a repeated script would land late and out of order (PROTOCOL 4).
-
-    Raises
-    ------
-    SetupError : the URL is no Redis URL.
-    """
-    try:
-        return redis.Redis.from_url(
-            url, retry=Retry(NoBackoff(), 0), retry_on_timeout=False, socket_timeout=5, socket_connect_timeout=5, decode_responses=False
-        )
-    except ValueError as error:
-        raise SetupError(f"redis.url: {error}") from error
 
 
 def _raise(error: KafkaError) -> None:

@@ -6,30 +6,29 @@ import asyncio
 import logging
 import os
 import tempfile
-import time
-
-import redis
 
 from driftline.schemas.config import Config
 from driftline.schemas.topics import ALERTS, DEAD_LETTERS, DRIFT, TRANSITIONS
 from driftline.streams.alert import transport
-from driftline.streams.alert.app import RETRY_SECONDS, AlertApp, AppSettings
-from driftline.streams.alert.connections import EndOffsets, KafkaPublisher, redis_client
+from driftline.streams.alert.app import AlertApp, AppSettings
+from driftline.streams.alert.connections import EndOffsets, KafkaPublisher
 from driftline.streams.alert.pipeline import AlertPipeline
 from driftline.streams.alert.recovery import published_states
 from driftline.streams.alert.redis_store import RedisAlertStore
 from driftline.streams.alert.security import faust_credentials
 from driftline.streams.alert.watchdog import Progress, Watchdog
 from driftline.streams.alert.worker import AlertWorker, Names
-from driftline.streams.errors import AwayError, SetupError, StreamError
+from driftline.streams.errors import StreamError
 from driftline.streams.http import Health
-from driftline.streams.kafka import MOCK_CLUSTER_PREFIX, client_properties, make_admin, read_cluster, secret_text
+from driftline.streams.kafka import MOCK_CLUSTER_PREFIX, client_properties, make_admin, read_cluster
 from driftline.streams.metrics import Metrics
+from driftline.streams.redis_client import check_policy, connect, redis_errors, wait_for_redis
 from driftline.streams.runner.instance import Instance
 
 log = logging.getLogger(__name__)
 
 STALL_SECONDS = 120
+REDIS_SECONDS = 5
 
 
 def run_alert(
@@ -64,9 +63,6 @@ def run_alert(
     except StreamError as error:
         log.error("alert_stopped error=%s: %s", type(error).__name__, error)
         return error.exit_code
-    except redis.RedisError as error:
-        log.error("alert_stopped error=Redis: %s", error)
-        return 1
     except TimeoutError:
         log.error("alert_stopped error=the app did not stop in time")
         logging.shutdown()
@@ -85,8 +81,10 @@ def _run(
     credentials = faust_credentials(client_properties(config.kafka))
     prefix, topic, group = config.topics.prefix, DRIFT.full_name(config.topics.prefix), f"{config.kafka.group_prefix}.alert"
     cluster = read_cluster(make_admin(config.kafka), [table.full_name(prefix) for table in (DRIFT, ALERTS, TRANSITIONS, DEAD_LETTERS)])
-    client = redis_client(secret_text(config.redis.url))
-    _wait_for_redis(client)
+    client = connect(config.redis, timeout_seconds=REDIS_SECONDS)
+    wait_for_redis(client)
+    with redis_errors(client):
+        check_policy(client.info("memory").get("maxmemory_policy"))
     store = RedisAlertStore(client, f"{config.redis.key_prefix}:{config.environment}:{cluster.cluster_id}")
     publisher = KafkaPublisher(config.kafka, prefix=prefix)
     owners = {name: model.owner for name, model in config.models.items() if model.owner}
@@ -119,24 +117,3 @@ def _run(
             ends_of.close()
             client.close()
             place.close()
-
-
-def _wait_for_redis(client: redis.Redis) -> None:
-    """Until Redis answers, or has not for `RETRY_SECONDS`; one that evicts would lose alerts in silence."""
-    deadline = time.monotonic() + RETRY_SECONDS
-    while True:
-        try:
-            client.ping()
-            break
-        except (redis.ConnectionError, redis.TimeoutError) as error:
-            if time.monotonic() > deadline:
-                raise AwayError(f"Redis does not answer: {error}", hint="is redis.url right and Redis up?") from error
-            log.warning("alert_waits reason=%s", error)
-            time.sleep(1)
-    try:
-        found = client.config_get("maxmemory-policy")
-    except redis.ResponseError:
-        return   # a managed Redis hides CONFIG; `driftline doctor` tells
-    policy = found.get("maxmemory-policy") if isinstance(found, dict) else None
-    if policy not in (None, "noeviction", b"noeviction"):
-        raise SetupError(f'Redis has maxmemory-policy "{policy}", which deletes state', hint="CONFIG SET maxmemory-policy noeviction")

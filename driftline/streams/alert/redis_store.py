@@ -9,11 +9,15 @@ from typing import Any, cast
 import msgspec
 import redis
 
-from driftline.streams.alert.state import AlertState, decode_state, encode_state
+from driftline.streams.alert.state import REPAIR, AlertState, decode_state, encode_state
 from driftline.streams.alert.store import RECENT_MAX, Applied, Loaded, OutboxRow
+from driftline.streams.errors import StateError
+from driftline.streams.redis_client import redis_errors
 
 _ROW_DECODER = msgspec.json.Decoder(OutboxRow)
 _SCRIPT = "alert_apply.lua"
+_OFFSET_DIGITS_MAX = 19
+_ORDER_DIGITS = 4
 SEED_ROWS = 200
 """States in one call while seeding: a script stops every other client of the server."""
 
@@ -37,11 +41,11 @@ class RedisAlertStore:
         self._script = client.register_script(source)
 
     def load(self, partition: str, fingerprint: str) -> Loaded:
-        with self._client.pipeline(transaction=True) as pipe:
+        with redis_errors(self._client), self._client.pipeline(transaction=True) as pipe:
             pipe.hget(self._applied, partition)
             pipe.hget(self._states, fingerprint)
             applied, raw = pipe.execute()
-        return Loaded(int(applied) if applied is not None else None, decode_state(raw) if raw is not None else None)
+        return Loaded(_offset(applied), decode_state(raw) if raw is not None else None)
 
     def apply(self, change: Applied) -> bool:
         rows: list[Any] = []
@@ -51,16 +55,19 @@ class RedisAlertStore:
         return self._run(change.partition, expected, change.next_offset, 0, change.states, rows)
 
     def next_offset(self, partition: str) -> int | None:
-        raw = cast("bytes | None", self._client.hget(self._applied, partition))
-        return int(raw) if raw is not None else None
+        with redis_errors(self._client):
+            return _offset(cast("bytes | None", self._client.hget(self._applied, partition)))
 
     def outbox(self, partition: str, limit: int) -> list[OutboxRow]:
-        raw = cast("list[bytes]", self._client.zrange(self._outbox_key(partition), 0, limit - 1))
-        return sorted((_ROW_DECODER.decode(member[member.index(b"[") :]) for member in raw), key=lambda row: row.order)
+        with redis_errors(self._client):
+            raw = cast("list[bytes]", self._client.zrange(self._outbox_key(partition), 0, limit - 1))
+        return sorted(map(_decode_row, raw), key=lambda row: row.order)
 
     def published(self, partition: str, rows: Iterable[OutboxRow]) -> None:
         members = [_encode_row(row) for row in rows]
-        if members:
+        if not members:
+            return
+        with redis_errors(self._client):
             self._client.zrem(self._outbox_key(partition), *members)
 
     def seed(self, states: Mapping[str, AlertState]) -> None:
@@ -69,16 +76,20 @@ class RedisAlertStore:
             self._run("", "", "", 1, dict(items[start : start + SEED_ROWS]), [])
 
     def open_alerts(self) -> list[AlertState]:
-        fingerprints = sorted(cast("set[bytes]", self._client.smembers(self._open)))
+        with redis_errors(self._client):
+            fingerprints = sorted(cast("set[bytes]", self._client.smembers(self._open)))
         return self._alerts(fingerprints)
 
     def recent_alerts(self, limit: int) -> list[AlertState]:
-        return self._alerts(cast("list[bytes]", self._client.zrevrange(self._recent, 0, limit - 1)))
+        with redis_errors(self._client):
+            fingerprints = cast("list[bytes]", self._client.zrevrange(self._recent, 0, limit - 1))
+        return self._alerts(fingerprints)
 
     def _alerts(self, fingerprints: list[bytes]) -> list[AlertState]:
         if not fingerprints:
             return []
-        found = cast("list[bytes | None]", self._client.hmget(self._states, cast("list[str]", fingerprints)))
+        with redis_errors(self._client):
+            found = cast("list[bytes | None]", self._client.hmget(self._states, cast("list[str]", fingerprints)))
         return [decode_state(raw) for raw in found if raw is not None]
 
     def _outbox_key(self, partition: str) -> str:
@@ -91,7 +102,25 @@ class RedisAlertStore:
         for fingerprint, state in states.items():
             arguments += (fingerprint, state.alert.condition, state.alert.ends_at_ms or 0, encode_state(state))
         keys = [self._applied, self._states, self._open, self._recent, self._outbox_key(partition)]
-        return bool(self._script(keys=keys, args=[*arguments, *rows]))
+        with redis_errors(self._client):
+            return bool(self._script(keys=keys, args=[*arguments, *rows]))
+
+
+def _offset(raw: bytes | None) -> int | None:
+    """An applied offset; StateError for what is none."""
+    if raw is None:
+        return None
+    if not raw.isdigit() or len(raw) > _OFFSET_DIGITS_MAX:
+        raise StateError(f"alert store: expected an applied offset, got {raw[:40]!r}", hint=REPAIR)
+    return int(raw)
+
+
+def _decode_row(member: bytes) -> OutboxRow:
+    """A row of the outbox; StateError for what is none."""
+    try:
+        return _ROW_DECODER.decode(member[_ORDER_DIGITS:])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise StateError(f"alert store: a row of the outbox is damaged: {error}", hint=REPAIR) from error
 
 
 def _encode_row(row: OutboxRow) -> bytes:

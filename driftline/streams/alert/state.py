@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from driftline.schemas.events import Alert, Severity
+from driftline.streams.errors import StateError
 
 SEEN_MAX = 128
 """Drift event ids remembered of one alert: a producer's repeat comes within a batch, not after a hundred events."""
@@ -55,6 +57,10 @@ class Source:
         return f"{self.topic_id}/{self.partition}"
 
 
+_PLACE = re.compile(r".*/\d{1,10}", re.DOTALL)
+REPAIR = "stop the alert processor and delete its keys in Redis (those that contain \":alert}\"): it fills them again from its topics"
+"""What to do about a damaged store: everything in it stands in Kafka, too."""
+
 _DECODER = msgspec.json.Decoder(AlertState)
 _ENCODER = msgspec.json.Encoder()
 
@@ -64,5 +70,16 @@ def encode_state(state: AlertState) -> bytes:
 
 
 def decode_state(raw: bytes) -> AlertState:
-    """Raises msgspec.DecodeError when `raw` is not a state this version wrote."""
-    return _DECODER.decode(raw)
+    """The state in `raw`.
+
+    Raises
+    ------
+    StateError : not a state that this version wrote.
+    """
+    try:
+        state = _DECODER.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise StateError(f"alert store: the state of an alert is damaged: {error}", hint=REPAIR) from error
+    if state.source and not _PLACE.fullmatch(state.source):
+        raise StateError(f"alert store: the state of an alert names no partition: {state.source[:40]!r}", hint=REPAIR)
+    return state

@@ -27,7 +27,12 @@ FACT: Final = np.dtype(
 )
 FACT_BYTES: Final = 43
 COUNTED_AT: Final = 42
+_TEXT_AT: Final = 40
 _HEAD: Final = struct.Struct("<qqIqIdHB")
+
+
+class FactError(ValueError):
+    """Bytes that are no facts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +125,30 @@ def latest_ms(packed: bytes) -> int:
     if len(packed) == FACT_BYTES:
         return int.from_bytes(packed[:8], "little", signed=True)
     return max(fact.time_ms for fact in read_facts(packed))
+
+
+def check_facts(packed: bytes) -> None:
+    """See that all of it are facts.
+
+    Raises
+    ------
+    FactError : a fact is cut short or its text is none; looked up later, it would end the worker.
+    """
+    if len(packed) == FACT_BYTES and packed[_TEXT_AT:COUNTED_AT] == b"\0\0" and packed[COUNTED_AT] <= 1:
+        return
+    at = 0
+    try:
+        while at < len(packed):
+            *_, size, counted = _HEAD.unpack_from(packed, at)
+            at += FACT_BYTES
+            packed[at : at + size].decode()
+            at += size
+            if counted > 1:
+                raise FactError(f"a damaged label of {len(packed)} bytes: counted {counted} times")
+    except (struct.error, UnicodeDecodeError) as error:
+        raise FactError(f"a damaged label of {len(packed)} bytes: {error}") from error
+    if not packed or at != len(packed):
+        raise FactError(f"a damaged label of {len(packed)} bytes, expected {at}")
 
 
 def read_facts(packed: bytes) -> list[Fact]:

@@ -9,6 +9,7 @@ the new end, then the entry is dropped. So it stays within about one and a half 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import deque
 from collections.abc import Sequence
 from importlib import resources
@@ -16,13 +17,18 @@ from typing import Any, Final
 
 import redis
 
-from driftline.streams.errors import AwayError
+from driftline.streams.errors import StateError
 from driftline.streams.join.cache import CacheLost, MemoryLabelCache
+from driftline.streams.join.facts import FactError, check_facts
 from driftline.streams.join.journal import ADDED, GONE, HELD, JournalError, pack, replay, unpack
+from driftline.streams.redis_client import redis_errors
+
+_log = logging.getLogger(__name__)
 
 _SCRIPT: Final = resources.files("driftline.streams.join").joinpath("label_journal.lua").read_text("utf-8")
 _SHA: Final = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 _ENTRY_ROWS: Final = 20_000
+_DIGITS_MAX: Final = 18
 _READ_ENTRIES: Final = 64
 _CLEANED_AT_ONCE: Final = 8 << 20
 """Bytes of old entries looked at in one commit, at most: reading and writing them takes about as many milliseconds."""
@@ -56,21 +62,25 @@ class RedisLabelCache:
 
     def covered(self) -> tuple[int, int] | None:
         """As `LabelCache.covered`; reads the journal, so a task asks once, when it opens."""
+        entries: dict[bytes, bytes] = {}
+        sizes: list[int] = []
         try:
-            first, last, version = self._client.hmget(self._keys[1], "from", "next", "version")
-            if first is None or last is None or version is None:
-                return None
-            entries: dict[bytes, bytes] = {}
-            sizes: list[int] = []
-            while part := self._client.lrange(self._keys[0], len(sizes), len(sizes) + _READ_ENTRIES - 1):
-                replay(part, entries)
-                sizes += map(len, part)
-        except redis.RedisError as error:
-            raise AwayError(f"redis: label cache: {error}") from error
-        except JournalError:
-            return None  # damaged: the labels topic has it all
-        self._memory = MemoryLabelCache(entries, (int(first), int(last)))
-        self._version, self._sizes, self._bytes = int(version), deque(sizes), sum(sizes)
+            with redis_errors(self._client):
+                bounds = self._client.hmget(self._keys[1], "from", "next", "version")
+                if None in bounds:
+                    return None
+                first, last, version = map(_bound, bounds)
+                while part := self._client.lrange(self._keys[0], len(sizes), len(sizes) + _READ_ENTRIES - 1):
+                    replay(part, entries)
+                    sizes += map(len, part)
+            for packed in entries.values():
+                check_facts(packed)
+        except (JournalError, FactError, StateError) as error:
+            # Damaged, or not ours: the labels topic has it all, and a reset takes the keys' place.
+            _log.warning("label_cache_unusable key=%s error=%r", self._keys[0], str(error))
+            return None
+        self._memory = MemoryLabelCache(entries, (first, last))
+        self._version, self._sizes, self._bytes = version, deque(sizes), sum(sizes)
         return self._memory.covered()
 
     def reset(self, start: int) -> None:
@@ -127,10 +137,8 @@ class RedisLabelCache:
             count += 1
         if not count:
             return
-        try:
+        with redis_errors(self._client):
             old = self._client.lrange(self._keys[0], 0, count - 1)
-        except redis.RedisError as error:
-            raise AwayError(f"redis: label cache: {error}") from error
         # A removal has nothing before it left to remove: only labels that are still held are written again.
         try:
             held = dict.fromkeys(key for kind, ids, _ in map(unpack, old) if kind != GONE for key in ids if key in entries)
@@ -150,14 +158,19 @@ class RedisLabelCache:
 
     def _run(self, version: int | str, start: int, next_offset: int, drop: int, *added: bytes) -> None:
         sent = [self._token, version, start, next_offset, drop, *added]
-        try:
+        with redis_errors(self._client):
             try:
                 reply: list[bytes] = self._client.evalsha(_SHA, len(self._keys), *self._keys, *sent)
             except redis.exceptions.NoScriptError:
                 reply = self._client.eval(_SCRIPT, len(self._keys), *self._keys, *sent)
-        except redis.RedisError as error:
-            raise AwayError(f"redis: label cache: {error}") from error
         if reply[0] == b"owner":
             raise CacheLost(f'label cache "{self._keys[0]}": another worker owns this task')
         if reply[0] == b"lost":
             raise CacheLost(f'label cache "{self._keys[0]}": Redis lost entries: expected labels up to {start}, holds {reply[1]!r}')
+
+
+def _bound(value: bytes) -> int:
+    """An offset or a version; `JournalError` for what is neither."""
+    if not value.isdigit() or len(value) > _DIGITS_MAX:
+        raise JournalError(f"label journal: expected an offset, got {value[:40]!r}")
+    return int(value)

@@ -11,14 +11,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Final
 
-import redis
 from confluent_kafka.admin import AdminClient
 
 from driftline.schemas.config import Config
 from driftline.schemas.topics import TOPICS
 from driftline.streams.cluster import Cluster, live_since_key
 from driftline.streams.errors import SavepointError, StateError
-from driftline.streams.kafka import secret_text
+from driftline.streams.redis_client import connect, redis_errors
 from driftline.streams.savepoint.contents import Contents, SavedTask, SavepointReader, World
 from driftline.streams.savepoint.groups import GroupOffsets, count_members
 from driftline.streams.savepoint.tasks import scope_of
@@ -182,9 +181,10 @@ class Import:
         if self.contents.live_since_ms is None:
             return
         key = live_since_key(self._config.redis.key_prefix, self._config.environment, self._cluster.cluster_id)
-        client: redis.Redis = redis.Redis.from_url(secret_text(self._config.redis.url), socket_timeout=5, socket_connect_timeout=5)
+        client = connect(self._config.redis, timeout_seconds=5)
         try:
-            client.set(key, self.contents.live_since_ms)
+            with redis_errors(client):
+                client.set(key, self.contents.live_since_ms)
         finally:
             client.close()
 

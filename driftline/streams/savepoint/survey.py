@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import orjson
-import redis
 from confluent_kafka.admin import AdminClient
 
 from driftline.schemas.config import Config
@@ -14,7 +13,7 @@ from driftline.schemas.topics import DRIFT
 from driftline.streams.alert.redis_store import RedisAlertStore
 from driftline.streams.cluster import Cluster
 from driftline.streams.errors import StateError
-from driftline.streams.kafka import secret_text
+from driftline.streams.redis_client import connect
 from driftline.streams.runner.restore import Committed
 from driftline.streams.savepoint.groups import GroupOffsets, count_members
 from driftline.streams.savepoint.tasks import CommittedTask, Kept, kept_of, read_task, reference_of
@@ -146,7 +145,7 @@ def _models(blob: bytes, state: RestoredState) -> list[Row]:
 def _alert_rows(partitions: list[int], group: GroupOffsets, members: int, config: Config, cluster: Cluster) -> Iterator[Row]:
     """Alert keeps no checkpoints: its state says itself which offset it is of, and it goes back there."""
     topic = DRIFT.full_name(config.topics.prefix)
-    client: redis.Redis = redis.Redis.from_url(secret_text(config.redis.url), socket_timeout=5, socket_connect_timeout=5)
+    client = connect(config.redis, timeout_seconds=5)
     try:
         store = RedisAlertStore(client, f"{config.redis.key_prefix}:{config.environment}:{cluster.cluster_id}")
         committed = group.committed([(topic, number) for number in partitions])

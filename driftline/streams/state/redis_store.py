@@ -9,12 +9,10 @@ from importlib import resources
 from typing import Any, Final
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from driftline.schemas.config import Config
-from driftline.streams.errors import AwayError, SetupError
-from driftline.streams.kafka import secret_text
+from driftline.schemas.config import Config, Redis
+from driftline.streams.errors import StateError
+from driftline.streams.redis_client import check_policy, connect, redis_errors, section_of
 from driftline.streams.state.store import Claim, Write, refusal
 
 _log = logging.getLogger(__name__)
@@ -22,6 +20,8 @@ _log = logging.getLogger(__name__)
 _SCRIPT: Final = resources.files("driftline.streams.state").joinpath("write.lua").read_text("utf-8")
 _SHA: Final = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
+# Redis' scripts count in doubles.
+_EPOCH_MAX: Final = 1 << 53
 # A checkpoint with many large blobs is read in pieces: one reply of hundreds of megabytes stalls Redis for all.
 _READ_KEYS: Final = 256
 
@@ -31,50 +31,39 @@ class RedisStore:
 
     Parameters
     ----------
-    url : as redis-py takes it; never logged, it may hold a password.
+    place : the configuration's section, or a URL.
     timeout_seconds : for one call. At most a third of the transaction timeout, so that the transaction can still be aborted.
     """
 
-    def __init__(self, url: str, *, timeout_seconds: float = 5.0) -> None:
+    def __init__(self, place: Redis | str, *, timeout_seconds: float = 5.0) -> None:
         self._run_id: str | None = None
         self._tokens: dict[str, str] = {}
-        self._client: Any = redis.Redis.from_url(
-            url,
-            socket_timeout=timeout_seconds,
-            socket_connect_timeout=timeout_seconds,
-            # A repeated script may be applied late and out of order; the caller decides after reading the head again.
-            retry=Retry(NoBackoff(), 0),
-            retry_on_timeout=False,
-            retry_on_error=[],
-            max_connections=4,
-            redis_connect_func=self._connected,
-        )
+        # It repeats nothing: a script may be applied late and out of order; the caller decides after reading the head again.
+        self._client: Any = connect(section_of(place), timeout_seconds=timeout_seconds, on_connect=self._connected)
 
     def check(self) -> None:
-        with _redis_errors():
+        with redis_errors(self._client):
             memory: dict[str, Any] = self._client.info("memory")
-        policy = memory.get("maxmemory_policy", "noeviction")
-        if policy != "noeviction":
-            raise SetupError(
-                f'redis: maxmemory-policy is "{policy}", expected "noeviction": windows and checkpoints would vanish under load',
-                hint="CONFIG SET maxmemory-policy noeviction, or give Driftline a Redis of its own",
-            )
+        check_policy(memory.get("maxmemory_policy"))
 
     def claim(self, owner_key: str, head_key: str, token: str, epoch_floor: int) -> Claim:
         _, epoch, head = self._run([owner_key, head_key], ["claim", token, epoch_floor])
         self._tokens[owner_key] = token
-        return Claim(int(epoch), head.decode())
+        if not 0 < int(epoch) < _EPOCH_MAX:
+            hint = "another program wrote there; delete the key: the count goes on from what the committed offsets say"
+            raise StateError(f'redis: "{owner_key}" counts {int(epoch)} owners, which cannot be', hint=hint)
+        return Claim(int(epoch), _text(head_key, head))
 
     def token_of(self, owner_key: str) -> str:
         """The token this worker claimed a task with, whoever owns it now; for others that write beside its state."""
         return self._tokens[owner_key]
 
     def head(self, head_key: str) -> str:
-        return (self.read([head_key])[0] or b"").decode()
+        return _text(head_key, self.read([head_key])[0] or b"")
 
     def read(self, keys: Sequence[str]) -> list[bytes | None]:
         found: list[bytes | None] = []
-        with _redis_errors():
+        with redis_errors(self._client):
             for start in range(0, len(keys), _READ_KEYS):
                 found += self._client.mget(keys[start : start + _READ_KEYS])
         return found
@@ -84,7 +73,7 @@ class RedisStore:
         if len(calls) == 1:
             replies = [self._run(*calls[0])]
         else:
-            with _redis_errors():
+            with redis_errors(self._client):
                 pipeline = self._client.pipeline(transaction=False)
                 pipeline.script_load(_SCRIPT)
                 for keys, arguments in calls:
@@ -92,13 +81,13 @@ class RedisStore:
                 replies = pipeline.execute()[1:]
         for write, (status, found, _) in zip(writes, replies, strict=True):
             if status != b"ok":
-                raise refusal(write, status.decode(), found.decode())
+                raise refusal(write, status.decode(), found.decode("utf-8", "replace"))
 
     def close(self) -> None:
         self._client.close()
 
     def _run(self, keys: list[str], arguments: list[Any]) -> list[bytes]:
-        with _redis_errors():
+        with redis_errors(self._client):
             try:
                 reply: list[bytes] = self._client.evalsha(_SHA, len(keys), *keys, *arguments)
             except redis.exceptions.NoScriptError:
@@ -122,7 +111,7 @@ class RedisStore:
 
 def open_store(config: Config) -> RedisStore:
     """The store that a configuration names."""
-    return RedisStore(secret_text(config.redis.url), timeout_seconds=deadline_seconds(config))
+    return RedisStore(config.redis, timeout_seconds=deadline_seconds(config))
 
 
 def deadline_seconds(config: Config) -> float:
@@ -130,17 +119,17 @@ def deadline_seconds(config: Config) -> float:
     return min(5.0, config.kafka.transaction_timeout / 3_000)
 
 
-class _redis_errors:  # noqa: N801 - a context manager that reads as one
-    """Errors of the connection become `AwayError`; all others are faults and pass."""
+def _text(key: str, value: bytes) -> str:
+    """The id of a checkpoint.
 
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, redis.exceptions.ReadOnlyError)):
-            raise AwayError(f"redis: {error}") from error
-        if isinstance(error, redis.exceptions.OutOfMemoryError):
-            raise AwayError(f"redis: out of memory: {error}", hint="raise maxmemory; nothing is lost, the worker waits") from error
+    Raises
+    ------
+    StateError : another program wrote there.
+    """
+    try:
+        return value.decode("ascii")
+    except UnicodeDecodeError:
+        raise StateError(f'redis: "{key}" holds no id of a checkpoint: {value[:40]!r}', hint="does another program write there?") from None
 
 
 def _script_call(write: Write) -> tuple[list[str], list[Any]]:
