@@ -9,9 +9,10 @@ REDIS_PORT ?= 6379
 DEMO_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=
+CHAOS_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint types fmt docs bench services services-down wheel clean clean-kernels
+.PHONY: help venv demo test lint types fmt docs bench chaos services services-down wheel clean clean-kernels
 
 help:  ## list these recipes
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -42,6 +43,10 @@ docs: $(VENV)/.ready  ## write what is generated: JSON Schema files, pages of do
 bench: $(VENV)/.ready-dev  ## the table of docs/benchmarks.md, on a real Kafka and Redis (minutes)
 	@.ci/system-packages
 	@$(BIN)/python -m benchmarks.pipeline $(BENCH_ARGS)
+
+chaos: $(VENV)/.ready-test  ## faults on a real Kafka and Redis: nothing lost, doubled or changed (CHAOS_ARGS="--short"; --list)
+	@.ci/system-packages
+	@$(BIN)/python -m tests.chaos $(CHAOS_ARGS)
 
 services: $(VENV)/.ready  ## a real Kafka and Redis on this machine, under ./.services (KAFKA_PORT, REDIS_PORT)
 	@.ci/system-packages

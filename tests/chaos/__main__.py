@@ -1,0 +1,91 @@
+"""The campaign's command line; see the package's docstring."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from driftline.streams.local.kafka import LocalKafka
+from driftline.streams.local.redis import LocalRedis
+from tests.chaos.campaign import perform
+from tests.chaos.controls import CONTROLS
+from tests.chaos.fault import Fault
+from tests.chaos.faults import FAULTS
+from tests.chaos.installation import BROKER_PROPERTIES
+from tests.chaos.report import Row, show, write
+from tests.chaos.scene import Services
+
+_REDIS_PROPERTIES: Final = {"appendfsync": "everysec"}
+
+
+def main() -> int:
+    """Run the faults and the controls; 0 when all passed."""
+    options = _options()
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    jobs = _jobs(options)
+    if options.list:
+        for fault, without, rule in jobs:
+            control = f" without {without} (rule {rule})" if without else ""
+            console.print(f"{'short' if fault.short else 'long':6}{fault.name}{control}: {fault.about}", markup=False, highlight=False)
+        return 0
+    began = time.time()
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="chaos-") as scratch, _services() as services:
+        logs = options.logs or Path(scratch)
+        for number, (fault, without, rule) in enumerate(jobs):
+            name = f"{number:02}-{fault.name}" + (f"-without-{without}" if without else "")
+            row = perform(fault, services, logs / name, seed=options.seed + number, short=options.short, without=without, rule=rule)
+            rows.append(row)
+            print(f"{name}: {row.result} in {row.seconds:.0f} s", file=sys.stderr, flush=True)
+    show(rows, console)
+    if options.json:
+        about = {"form": "short" if options.short else "long", "seed": options.seed, "started": began, "seconds": time.time() - began}
+        write(options.json, rows, about | {"driftline": version("driftline"), "confluent_kafka": version("confluent-kafka")})
+    return 0 if all(row.passed for row in rows) else 1
+
+
+def _options() -> Namespace:
+    about = "Faults on a real Kafka and Redis; nothing may be lost, doubled or changed."
+    parser = ArgumentParser(prog="python -m tests.chaos", description=about)
+    parser.add_argument("--short", action="store_true", help="the form of CI: fewer hits, the most telling faults, under 10 minutes")
+    parser.add_argument("--seed", type=int, default=1, help="of inputs and of all choices")
+    parser.add_argument("--only", nargs="+", default=[], metavar="FAULT", help="these, and their controls, whichever form has them")
+    parser.add_argument("--no-controls", action="store_true", help="the faults alone")
+    parser.add_argument("--list", action="store_true", help="print what would run")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there")
+    parser.add_argument("--logs", type=Path, metavar="DIRECTORY", help="keep configurations and logs of workers there")
+    options = parser.parse_args()
+    if unknown := sorted(set(options.only) - {fault.name for fault in FAULTS}):
+        parser.error(f"no such fault: {', '.join(unknown)}; --list names them")
+    return options
+
+
+def _jobs(options: Namespace) -> list[tuple[Fault, str, int | None]]:
+    """What to run: a fault, the rule it goes without, that rule's number."""
+    chosen = [fault for fault in FAULTS if (fault.name in options.only if options.only else fault.short or not options.short)]
+    jobs: list[tuple[Fault, str, int | None]] = [(fault, "", None) for fault in chosen]
+    if options.no_controls:
+        return jobs
+    by_name = {fault.name: fault for fault in chosen}
+    found = [c for c in CONTROLS if c.fault in by_name and (c.short or not options.short or options.only)]
+    return jobs + [(by_name[control.fault], control.without, control.rule) for control in found]
+
+
+@contextmanager
+def _services() -> Iterator[Services]:
+    """One Kafka and one Redis for the whole campaign; data outlive a restart of either."""
+    with LocalKafka(properties=BROKER_PROPERTIES) as kafka, LocalRedis(append_only=True, properties=_REDIS_PROPERTIES) as redis:
+        yield Services(kafka, redis)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""The life of one run: an installation is opened, input flows, a fault happens, all is drained and compared."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from tests.chaos.fault import Fault
+from tests.chaos.inputs import missing_cases
+from tests.chaos.reference import Detected, uninterrupted_detect, uninterrupted_join
+from tests.chaos.report import Row
+from tests.chaos.scene import Scene, Services
+from tests.chaos.verify import Verdict, doubled_ids, verify_detect, verify_join
+from tests.chaos.verify_ingest import Ingested, sent, verify_ingest
+from tests.chaos.workers import STAGES
+
+_CONTROL_DRIFT_EVENTS: Final = 300
+"""A control has to find one difference, not to count them."""
+
+
+def perform(
+    fault: Fault, services: Services, directory: Path, *, seed: int, short: bool, without: str = "", rule: int | None = None
+) -> Row:
+    """Do it; whatever goes wrong stands in the row."""
+    row = Row(fault.name, fault.options.protocol, seed, without, rule)
+    began = time.monotonic()
+    scene = Scene(services, directory, fault.options, seed=seed, short=short, without=without)
+    try:
+        scene.open(fault.failpoints, directory / "clock" if fault.clocked else None)
+        _under_fault(fault, scene, row)
+        scene.end()
+    except Exception as error:  # noqa: BLE001 - one run that breaks does not end the others
+        row.failures.append(f"{type(error).__name__}: {error}" if str(error) else traceback.format_exc())
+    try:
+        _verify(scene, row)
+    except Exception:  # noqa: BLE001
+        row.failures.append(traceback.format_exc())
+    finally:
+        scene.close()
+    row.seconds = time.monotonic() - began
+    return row
+
+
+def _under_fault(fault: Fault, scene: Scene, row: Row) -> None:
+    try:
+        fault.inject(scene)
+        scene.until_drift(_CONTROL_DRIFT_EVENTS if row.without else fault.drift_events)
+    except AssertionError as error:
+        # A worker that hangs or ends is a finding; what stands in the topics is compared all the same.
+        row.failures.append(str(error))
+
+
+def _verify(scene: Scene, row: Row) -> None:
+    """Compare what stands with what should, and fill the row."""
+    row.failures += [text for stage in STAGES for text in scene.crews[stage].surprises()]
+    scene.feeder.stop()
+    watch, installation = scene.watch, scene.installation
+    config, cluster = installation.config, installation.cluster()
+    ours = {name: watch.read(installation.topic(name)) for name in ("observations", "waiting", "labels", "dlq", "drift", "snapshots")}
+    inputs = sent([r for topic in installation.sources.values() for r in watch.read(topic)], scene.feeder.sent)
+    out = Ingested(ours["observations"], ours["waiting"], ours["labels"], ours["dlq"])
+    cuts = {n: [at for hit in scene.hits if n in hit.spans for at in hit.spans[n]] for n in range(config.topics.partitions)}
+    detected = uninterrupted_detect(config, cluster, ours["observations"], cuts)
+    verdicts = {
+        "ingest": verify_ingest(inputs, out, times=scene.times),
+        "join": verify_join(uninterrupted_join(config, cluster, ours["waiting"], ours["labels"]), ours["observations"]),
+        "detect": verify_detect(detected.outputs, ours["drift"], ours["snapshots"]),
+    }
+    _count(row, verdicts)
+    every = watch.read(installation.topic("drift"), committed=False)
+    row.events_in, row.drift_events, row.snapshots = len(inputs), len(ours["drift"]), len(ours["snapshots"])
+    row.uncommitted_duplicates = doubled_ids(every)
+    row.aborted = len(every) - len(ours["drift"])
+    row.cases = {case: round(share, 3) for case, share in scene.stream.shares().items()}
+    _witness(scene, row, detected)
+    if not row.without:
+        row.failures += [f"the input had too few of case {case}" for case in missing_cases(scene.stream.shares())]
+
+
+def _count(row: Row, verdicts: Mapping[str, Verdict]) -> None:
+    for stage, verdict in verdicts.items():
+        row.by_stage[stage] = {name: getattr(verdict, name) for name in ("expected", "lost", "doubled", "changed")}
+        row.lost += verdict.lost
+        row.doubled += verdict.doubled
+        row.changed += verdict.changed
+        row.notes += [f"{stage}: {note}" for note in verdict.notes]
+
+
+def _witness(scene: Scene, row: Row, detected: Detected) -> None:
+    """Who bit; what a finished transaction held is known from the uninterrupted run alone."""
+    for hit in scene.hits:
+        if hit.witness is None and hit.spans:
+            held = sum(first <= at < end for n, (first, end) in hit.spans.items() for at in detected.drift_at[n])
+            hit.witness = f"{held} drift events in the transaction that had just been committed" if held else None
+    row.injected = len(scene.hits)
+    row.witnessed = sum(hit.witness is not None for hit in scene.hits)
+    done, seen = Counter(hit.what for hit in scene.hits), Counter(hit.what for hit in scene.hits if hit.witness is not None)
+    for what, needed in (dict(done) | scene.needs).items():
+        if seen[what] < needed:
+            row.unwitnessed[what] = f"{seen[what]} of {needed} witnessed"
+    if not scene.hits:
+        row.unwitnessed[row.name] = "nothing was injected"
+    row.recoveries_s = [round(hit.recovery_s, 3) for hit in scene.hits if hit.recovery_s is not None]
+    row.hits = [
+        {"stage": hit.stage, "what": hit.what, "witness": hit.witness, "recovery_s": hit.recovery_s and round(hit.recovery_s, 3)}
+        for hit in scene.hits
+    ]

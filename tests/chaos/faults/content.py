@@ -1,0 +1,111 @@
+"""Input and surroundings that go wrong: bad records by the thousand, nowhere to put them, clocks that jump."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from driftline.schemas.topics import DEAD_LETTERS
+from driftline.streams.kafka import create_topics, wanted_topics
+from driftline.streams.task import FINAL_MS
+from tests.chaos.fault import Fault
+from tests.chaos.installation import Options
+from tests.chaos.scene import Scene
+from tests.chaos.verify import observation_head
+
+_ATTEMPTS: Final = 40
+_HOUR_S: Final = 3_600
+_TICK_S: Final = 1.0
+
+
+def poison_burst(scene: Scene) -> None:
+    """Thousands of bad records come at once, and ingest is killed while their dead letters are in an open transaction."""
+    crew = scene.crew("ingest")
+    dead_letters = scene.installation.topic(DEAD_LETTERS.name)
+    wanted = 1 if scene.short else 10
+    for _ in range(wanted * _ATTEMPTS):
+        if sum(hit.witness is not None for hit in scene.hits) >= wanted:
+            return
+        scene.feeder.burst(2_000)
+        time.sleep(scene.draw.uniform(0.01, 0.2))
+        worker = crew.of("a")
+        worker.sleep()
+        held = len(scene.watch.open_records(dead_letters))
+        if not held:
+            worker.wake()
+            continue
+        worker.kill()
+        hit = scene.hit("ingest", "killed in a burst of poison")
+        hit.witness = f"{held} dead letters in its open transaction"
+        crew.start()
+        scene.recovered(hit)
+
+
+def dead_letter_topic_missing(scene: Scene) -> None:
+    """The dead-letter topic is deleted under a running ingest, bad records come, and it is made again."""
+    topic = scene.installation.topic(DEAD_LETTERS.name)
+    config = scene.installation.config
+    crew = scene.crew("ingest")
+    heard = len(crew.of("a").log)
+    scene.installation.admin.delete_topics([topic])[topic].result(30)
+    scene.feeder.burst(200)
+    hit = scene.hit("ingest", "no dead-letter topic")
+    scene.until(lambda: any(w.code is not None or "commit_aborted" in w.log[heard:] for w in crew.all), "ingest feels it")
+    worker = crew.of("a")
+    hit.witness = f"{worker.log[heard:].count('commit_aborted')} commits aborted, exit {worker.code}"
+    wanted = [item for item in wanted_topics(config.topics, greatest_age_ms=config.greatest_age_ms) if item.name == topic]
+    create_topics(scene.installation.admin, wanted)
+    if worker.code is not None:
+        # Where it stops instead of waiting, whoever runs it starts it again.
+        worker.expected.add(worker.code)
+        crew.start()
+    scene.recovered(hit)
+
+
+def clock_jumps(scene: Scene) -> None:
+    """The workers' clocks go an hour ahead, an hour back and a day ahead; so do a producer's."""
+    scene.times = False
+    for seconds in (_HOUR_S, -_HOUR_S, 0, 24 * _HOUR_S, 0):
+        hit = scene.hit("ingest", f"clocks off by {seconds} s")
+        _set_clock(scene, seconds)
+        if seconds > 0:
+            ahead_ms = (time.time() + seconds / 2) * 1000
+            scene.until(lambda ahead_ms=ahead_ms: _newest_tick_ms(scene) > ahead_ms, "a tick from the future")  # type: ignore[misc]
+            hit.witness = "ticks of that time stand in the observations"
+        else:
+            time.sleep(2 * _TICK_S)
+            hit.witness = "every worker has read it" if _read_by_all(scene) else None
+        scene.recovered(hit)
+    for skew_ms in (2 * _HOUR_S * 1000, -_HOUR_S * 1000, 0):
+        hit = scene.hit("ingest", f"a producer's clock off by {skew_ms} ms")
+        before = scene.feeder.count
+        scene.feeder.skew_ms = skew_ms
+        scene.until(lambda before=before: scene.feeder.count > before + 100, "inputs of that time")  # type: ignore[misc]
+        hit.witness = f"{scene.feeder.count - before} inputs of that time"
+        scene.recovered(hit)
+
+
+def _set_clock(scene: Scene, seconds: int) -> None:
+    written = scene.directory / "clock.new"
+    written.write_text(str(seconds))
+    written.replace(scene.directory / "clock")
+
+
+def _newest_tick_ms(scene: Scene) -> int:
+    records = scene.watch.read(scene.installation.topic("observations"))
+    ticks: list[int] = [observation_head(record.value())["tick_ms"] or 0 for record in records]
+    return max((tick_ms for tick_ms in ticks if tick_ms < FINAL_MS), default=0)
+
+
+def _read_by_all(scene: Scene) -> bool:
+    """The clock notes when it was read last; every worker reads it about once a second."""
+    written = (scene.directory / "clock").stat().st_mtime
+    workers = [worker for crew in scene.crews.values() for worker in crew.alive]
+    return all((scene.directory / f"clock.{worker.pid}").stat().st_mtime > written for worker in workers)
+
+
+FAULTS: Final = (
+    Fault("poison_burst", poison_burst, short=True),
+    Fault("dead_letter_topic_missing", dead_letter_topic_missing, Options(poison=0.0)),
+    Fault("clock_jumps", clock_jumps, clocked=True),
+)

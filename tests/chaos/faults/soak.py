@@ -1,0 +1,52 @@
+"""Nothing but load, for long: memory and lag must not grow."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Final
+
+from tests.chaos.fault import Fault
+from tests.chaos.scene import Scene
+from tests.chaos.workers import STAGES, Stage
+
+MINUTES: Final = 20
+_EVERY_SECONDS: Final = 5.0
+_GROWTH_BYTES_MAX: Final = 16 << 20
+"""From the second quarter to the last: allocators and caches settle, a leak of 1 KB a row is 200 MB."""
+_LAG_RECORDS_MAX: Final = 500
+
+
+def soak(scene: Scene) -> None:
+    """Steady load for twenty minutes; memory and lag of the last quarter are those of the second."""
+    rss: dict[Stage, list[int]] = {stage: [] for stage in STAGES}
+    lag: dict[Stage, list[int]] = {stage: [] for stage in STAGES}
+    until = time.monotonic() + MINUTES * 60
+    while time.monotonic() < until:
+        time.sleep(_EVERY_SECONDS)
+        for stage in STAGES:
+            rss[stage].append(scene.crew(stage).of("a").rss_bytes)
+            lag[stage].append(_lag(scene, stage))
+    for stage in STAGES:
+        hit = scene.hit(stage, f"soak {stage}")
+        grown = _quarter(rss[stage], 3) - _quarter(rss[stage], 1)
+        behind = _quarter(lag[stage], 3) - _quarter(lag[stage], 1)
+        if grown <= _GROWTH_BYTES_MAX and behind <= _LAG_RECORDS_MAX:
+            memory = f"{_quarter(rss[stage], 3) / 2**20:.0f} MiB ({grown / 2**20:+.1f})"
+            hit.witness = f"{memory}, {_quarter(lag[stage], 3):.0f} records behind ({behind:+.0f})"
+        scene.recovered(hit)
+
+
+def _lag(scene: Scene, stage: Stage) -> int:
+    committed = scene.committed(stage)
+    topics = {topic for topic, _ in scene.inputs(stage)}
+    ends = {key: end.stable for topic in topics for key, end in scene.watch.ends(topic).items()}
+    return sum(max(0, ends[key] - offset) for key, offset in committed.items())
+
+
+def _quarter(samples: list[int], number: int) -> float:
+    size = len(samples) // 4
+    return statistics.median(samples[number * size : (number + 1) * size])
+
+
+FAULTS: Final = (Fault("soak", soak),)

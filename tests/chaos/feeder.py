@@ -1,0 +1,92 @@
+"""Whoever publishes predictions and labels: a thread that sends the stream at its pace, and remembers what it sent."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from confluent_kafka import Producer
+
+from driftline.streams.task import PartitionId
+from tests.chaos.inputs import Input, InputStream, Stream
+
+_FLUSH_SECONDS: Final = 180.0
+_POLL_SECONDS: Final = 0.01
+
+
+class Feeder:
+    """Sends inputs until it is told to stop; keeps sending, later, when the broker was away.
+
+    Attributes
+    ----------
+    sent : what was sent, by source partition, in order.
+    skew_ms : added to the record times of all that follows: a producer with a wrong clock.
+    """
+
+    def __init__(self, bootstrap: str, sources: Mapping[Stream, str], stream: InputStream) -> None:
+        # Idempotent, so that what stands in the sources is this list, whatever happens to the broker.
+        settings = {"enable.idempotence": True, "linger.ms": 2, "message.timeout.ms": 0, "log_level": 0}
+        self._producer = Producer({"bootstrap.servers": bootstrap, **settings})
+        self._sources = sources
+        self._stream = stream
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="feeder", daemon=True)
+        self._start = time.time()
+        self.sent: dict[PartitionId, list[Input]] = defaultdict(list)
+        self.skew_ms = 0
+
+    @property
+    def count(self) -> int:
+        return sum(map(len, self.sent.values()))
+
+    def start(self) -> None:
+        self._start = time.time()
+        self._thread.start()
+
+    def burst(self, count: int) -> None:
+        """Bad records of every kind, as fast as they go out."""
+        self._send(self._stream.burst(count, self._now_ms()))
+
+    def stop(self) -> None:
+        """Stop sending; returns when the broker has everything."""
+        self._stopping.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+        left = self._producer.flush(_FLUSH_SECONDS)
+        assert left == 0, f"the broker did not take {left} inputs in {_FLUSH_SECONDS:.0f} s"
+
+    def _now_ms(self) -> int:
+        return round((time.time() - self._start) * 1000)
+
+    def _run(self) -> None:
+        try:
+            for item in self._stream:
+                while self._now_ms() < item.at_ms:
+                    if self._stopping.wait(_POLL_SECONDS):
+                        break
+                if self._stopping.is_set():
+                    return
+                self._send([item])
+        except BaseException as error:  # noqa: BLE001 - raised again by whoever stops it
+            self._failure = error
+
+    def _send(self, items: Iterable[Input]) -> None:
+        with self._lock:
+            for item in items:
+                topic = self._sources[item.stream]
+                time_ms = round(self._start * 1000) + item.at_ms + self.skew_ms
+                while True:
+                    try:
+                        self._producer.produce(topic, item.value, partition=item.partition, timestamp=time_ms)
+                        break
+                    except BufferError:
+                        self._producer.poll(0.1)
+                self.sent[topic, item.partition].append(item)
+                self._producer.poll(0)

@@ -1,0 +1,120 @@
+"""The rows of a campaign, as a table on the terminal and as a JSON file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+_COLUMNS: Final = (
+    "name", "injected", "witnessed", "events_in", "drift_events", "lost", "doubled", "changed", "recovery_p50_s", "recovery_p95_s",
+    "uncommitted_duplicates", "seconds", "result",
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Row:
+    """What became of one fault, or of one control.
+
+    Attributes
+    ----------
+    without : the rule that was taken out: a control, which must be found lossy.
+    injected, witnessed : how many hits there were, and how many of them are known to have bitten.
+    unwitnessed : kinds of hits of which too few were witnessed.
+    events_in : source records.
+    by_stage : lost, doubled and changed of each of the three comparisons.
+    uncommitted_duplicates : drift events that a reader of uncommitted records sees more than once; that is no fault.
+    aborted : records of ours that were taken back.
+    failures : what else went wrong, in words.
+    """
+
+    name: str
+    protocol: str
+    seed: int
+    without: str = ""
+    rule: int | None = None
+    injected: int = 0
+    witnessed: int = 0
+    unwitnessed: dict[str, str] = field(default_factory=dict)
+    events_in: int = 0
+    drift_events: int = 0
+    snapshots: int = 0
+    lost: int = 0
+    doubled: int = 0
+    changed: int = 0
+    by_stage: dict[str, dict[str, int]] = field(default_factory=dict)
+    recoveries_s: list[float] = field(default_factory=list)
+    uncommitted_duplicates: int = 0
+    aborted: int = 0
+    cases: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    hits: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def lossy(self) -> bool:
+        """Whether the verifier found a difference."""
+        return bool(self.lost or self.doubled or self.changed)
+
+    @property
+    def passed(self) -> bool:
+        """A fault passes when nothing differs and it was witnessed; a control, when something differs."""
+        if self.without:
+            return self.lossy
+        return not (self.lossy or self.unwitnessed or self.failures)
+
+    @property
+    def result(self) -> str:
+        if self.without:
+            return "red, as it must be" if self.passed else "STAYED GREEN"
+        return "ok" if self.passed else "FAILED"
+
+    @property
+    def recovery_p50_s(self) -> float | None:
+        return _quantile(self.recoveries_s, 0.5)
+
+    @property
+    def recovery_p95_s(self) -> float | None:
+        return _quantile(self.recoveries_s, 0.95)
+
+    def export(self) -> dict[str, Any]:
+        """The row for the JSON file."""
+        computed = ("recovery_p50_s", "recovery_p95_s", "passed", "result")
+        return asdict(self) | {name: getattr(self, name) for name in computed}
+
+
+def _quantile(values: Sequence[float], share: float) -> float | None:
+    return round(float(np.quantile(values, share)), 2) if values else None
+
+
+def show(rows: Sequence[Row], console: Console) -> None:
+    """The table, and under it what is wrong."""
+    table = Table()
+    for column in _COLUMNS:
+        table.add_column(column, justify="left" if column in ("name", "result") else "right", overflow="fold")
+    for row in rows:
+        label = row.name if not row.without else f"{row.name} without {row.without} (rule {row.rule})"
+        style = None if row.passed else "bold red"
+        table.add_row(label, *(_cell(getattr(row, column)) for column in _COLUMNS[1:]), style=style)
+    console.print(table)
+    for row in rows:
+        if not row.passed:
+            reasons = [*row.failures, *(f"{what}: {said}" for what, said in row.unwitnessed.items()), *row.notes]
+            console.print(f"{row.name}: " + "\n    ".join(reasons or ["nothing differs"]), markup=False, highlight=False)
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
+def write(path: Path, rows: Sequence[Row], about: dict[str, Any]) -> None:
+    """The JSON file."""
+    document = about | {"passed": all(row.passed for row in rows), "runs": [row.export() for row in rows]}
+    path.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))

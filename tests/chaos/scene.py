@@ -1,0 +1,220 @@
+"""A running installation under one fault: input flows, workers run, and what was done to them is written down."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from confluent_kafka import KafkaException
+
+from driftline.streams.local.kafka import LocalKafka
+from driftline.streams.local.redis import LocalRedis
+from driftline.streams.task import PartitionId
+from driftline.streams.wiring import TaskPlace, tasks_of
+from tests.chaos.feeder import Feeder
+from tests.chaos.inputs import InputStream
+from tests.chaos.installation import Installation, Options
+from tests.chaos.watch import Watch
+from tests.chaos.workers import PATIENCE_SECONDS, STAGES, Crew, Launch, Stage, Worker, until
+
+DRIFT_EVENTS: Final = 1_000
+"""A run with fewer proves little."""
+_LOOK_SECONDS: Final = 1.0
+_CLOCK_SECONDS: Final = 0.05
+
+
+@dataclass(slots=True)
+class Services:
+    """A real Kafka and a real Redis, for faults that happen to them."""
+
+    kafka: LocalKafka
+    redis: LocalRedis
+
+
+@dataclass(slots=True)
+class Hit:
+    """One fault, as it happened.
+
+    Attributes
+    ----------
+    what : its kind, for counting: ``kill detect produced``.
+    at : when, by the monotonic clock.
+    before : offsets that the stage had committed.
+    witness : what shows that it bit; None when nothing does.
+    spans : by partition of observations, the offsets [first, end) of a transaction; the verifier makes it a witness if drift
+        events follow from them.
+    recovery_s : from the fault to the first commit on every partition of the stage.
+    """
+
+    stage: Stage
+    what: str
+    at: float
+    before: Mapping[PartitionId, int]
+    witness: str | None = None
+    spans: dict[int, tuple[int, int]] = field(default_factory=dict)
+    recovery_s: float | None = None
+
+
+class Scene:
+    """What a fault gets into its hands.
+
+    Attributes
+    ----------
+    crews : the workers, by stage.
+    feeder : sends the input.
+    watch : asks the broker.
+    services : the broker and the store themselves.
+    draw : the seeded choices of this run.
+    short : whether this is the short form, which CI runs.
+    hits : everything that was done.
+    needs : how many hits of a kind must be witnessed; without an entry, all.
+    times : whether record times must come through ingest unchanged.
+    """
+
+    def __init__(self, services: Services, directory: Path, options: Options, *, seed: int, short: bool, without: str = "") -> None:
+        self.services, self.short, self.directory = services, short, directory
+        self.draw = random.Random(seed)
+        self.installation = Installation(services.kafka.bootstrap, services.redis.url, directory, options, seed)
+        self.stream = InputStream(seed, options.rate, options.poison)
+        self.feeder = Feeder(services.kafka.bootstrap, self.installation.sources, self.stream)
+        self.watch = Watch(services.kafka.bootstrap)
+        self._done = threading.Event()
+        self._clock = threading.Thread(target=self._time_recoveries, name="recoveries", daemon=True)
+        defaults = Launch(without=without)
+        self.crews = {stage: Crew(stage, self.installation.path, directory, defaults) for stage in STAGES}
+        self.hits: list[Hit] = []
+        self.needs: dict[str, int] = {}
+        self.times = True
+        self._places: list[TaskPlace] = []
+
+    # -- the run
+
+    def open(self, failpoints: Mapping[Stage, str], clock: Path | None = None) -> None:
+        """Create everything, start a worker a stage, and let the input flow once they all work."""
+        self.installation.create()
+        for crew in self.crews.values():
+            if clock is not None:
+                crew.defaults = replace(crew.defaults, clock=clock)
+            crew.start(failpoint=failpoints.get(crew.stage, ""))
+        self._places = tasks_of(self.installation.config, self.installation.cluster())
+        for stage in STAGES:
+            self.until(lambda stage=stage: self.committed(stage).keys() >= self.inputs(stage), f"{stage} begins")  # type: ignore[misc]
+        self._clock.start()
+        self.feeder.start()
+
+    def until_drift(self, events: int = DRIFT_EVENTS) -> None:
+        """Let the input flow until so many drift events stand in the topic."""
+        topic = self.installation.topic("drift")
+        until(lambda: self._pause() or self.watch.count(topic) >= events, lambda: f"{self.watch.count(topic)} drift events", 600)
+
+    def end(self) -> None:
+        """Stop the input when all hits are recovered from, then each stage once it has read everything."""
+        self.until(lambda: not self._open_hits(), "all stages recover")
+        self.feeder.stop()
+        for stage in STAGES:
+            crew = self.crews[stage]
+            if not crew.alive:
+                crew.start()
+            crew.drain()
+
+    def close(self) -> None:
+        """Leave nothing behind but the logs."""
+        self._done.set()
+        if self._clock.is_alive():
+            self._clock.join()
+        for crew in self.crews.values():
+            crew.kill()
+        self.watch.close()
+        self.installation.delete()
+
+    # -- what faults use
+
+    def crew(self, stage: Stage) -> Crew:
+        return self.crews[stage]
+
+    def group(self, stage: Stage) -> str:
+        """The consumer group of a stage."""
+        return next(place.group for place in self._places if _stage(place) == stage)
+
+    def inputs(self, stage: Stage) -> frozenset[PartitionId]:
+        """Every partition that a stage reads."""
+        return frozenset().union(*(place.inputs for place in self._places if _stage(place) == stage))
+
+    def committed(self, stage: Stage) -> dict[PartitionId, int]:
+        """The offsets that a stage has committed."""
+        if not self._places:
+            return {}
+        return {key: offset for key, (offset, _) in self.watch.committed(self.group(stage), self.inputs(stage)).items()}
+
+    def hit(self, stage: Stage, what: str, at: float | None = None) -> Hit:
+        """Write down a fault; `at` by the monotonic clock, where it was not this moment."""
+        hit = Hit(stage, what, time.monotonic() if at is None else at, self.committed(stage))
+        self.hits.append(hit)
+        return hit
+
+    def recovered(self, hit: Hit, seconds: float = PATIENCE_SECONDS) -> None:
+        """Wait until the stage has committed on every partition after a hit."""
+        self.until(lambda: hit.recovery_s is not None, f"{hit.stage} recovers from {hit.what}", seconds)
+
+    def until(self, condition: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> None:
+        """Wait for something to become true.
+
+        Raises
+        ------
+        Stuck : it did not.
+        """
+        until(condition, lambda: f"not so: {what}\n{self._tails()}", seconds)
+
+    def each_stage(self, act: Callable[[Stage], None], stages: Iterable[Stage] = STAGES) -> None:
+        """Do the same to several stages at once."""
+        failures: list[BaseException] = []
+
+        def run(stage: Stage) -> None:
+            try:
+                act(stage)
+            except BaseException as error:  # noqa: BLE001 - raised again below
+                failures.append(error)
+
+        threads = [threading.Thread(target=run, args=(stage,), name=f"chaos-{stage}") for stage in stages]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if failures:
+            raise failures[0]
+
+    def task_inputs(self, worker: Worker) -> frozenset[PartitionId]:
+        """The partitions of the tasks that a worker has started."""
+        names = worker.tasks
+        return frozenset().union(*(place.inputs for place in self._places if place.name in names))
+
+    def _open_hits(self) -> list[Hit]:
+        return [hit for hit in self.hits if hit.recovery_s is None]
+
+    def _time_recoveries(self) -> None:
+        """Note when each hit was recovered from; some are still open when the next ones come."""
+        while not self._done.wait(_CLOCK_SECONDS):
+            for stage in {hit.stage for hit in self._open_hits()}:
+                try:
+                    now = self.committed(stage)
+                except KafkaException:
+                    continue  # the broker is away, which is what some faults are
+                for hit in self._open_hits():
+                    if hit.stage == stage and all(now.get(key, -1) > hit.before.get(key, -1) for key in self.inputs(stage)):
+                        hit.recovery_s = time.monotonic() - hit.at
+
+    def _pause(self) -> bool:
+        time.sleep(_LOOK_SECONDS)
+        return False
+
+    def _tails(self) -> str:
+        return "\n".join(f"-- {worker.name}\n{worker.tail(10)}" for crew in self.crews.values() for worker in crew.all[-2:])
+
+
+def _stage(place: TaskPlace) -> Stage:
+    return next(stage for stage in STAGES if place.processor.startswith(stage))

@@ -1,0 +1,87 @@
+"""Rules of the commit protocol, each taken out of the real code of a worker process.
+
+Most are those of `tests/protocol`, which drives the same runner on a Kafka and a Redis in memory; the ones here reach
+into what only a real worker has: the Redis store, and the consumer behind the group's metadata.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Final, cast
+
+from pytest import MonkeyPatch  # noqa: PT013 - a type only
+
+from driftline.streams.runner.membership import Membership
+from driftline.streams.runner.publisher import Transactions
+from driftline.streams.state.redis_store import RedisStore
+from driftline.streams.state.store import Write
+from tests.protocol import switches as off
+from tests.protocol.world import World
+
+Switch = Callable[[MonkeyPatch], None]
+
+
+def _shared(switch: Callable[[MonkeyPatch, World], None]) -> Switch:
+    """A switch that needs nothing of the world in memory."""
+    return lambda patch: switch(patch, cast(World, None))
+
+
+def metadata_is_fetched_fresh(patch: MonkeyPatch) -> None:
+    consumers: list[Any] = []
+    make, send = Membership.__init__, Transactions.send_offsets
+
+    def remember(self: Membership, consumer: Any, *arguments: Any, **options: Any) -> None:
+        consumers.append(consumer)
+        make(self, consumer, *arguments, **options)
+
+    patch.setattr(Membership, "__init__", remember)
+    patch.setattr(Transactions, "send_offsets", lambda self, offsets, _: send(self, offsets, consumers[-1].consumer_group_metadata()))
+
+
+def _writes(patch: MonkeyPatch, change: Callable[[RedisStore, Write], Write]) -> None:
+    real = RedisStore.write
+    patch.setattr(RedisStore, "write", lambda self, writes: real(self, [change(self, write) for write in writes]))
+
+
+def head_is_not_compared(patch: MonkeyPatch) -> None:
+    _writes(patch, lambda store, write: dataclasses.replace(write, expected_head=store.head(write.head_key)))
+
+
+def lengths_are_not_compared(patch: MonkeyPatch) -> None:
+    _writes(patch, lambda _, write: dataclasses.replace(write, lengths=[]))
+
+
+def token_is_not_compared(patch: MonkeyPatch) -> None:
+    def owned(store: RedisStore, write: Write) -> Write:
+        owner = (store.read([write.owner_key])[0] or b"").decode()
+        return dataclasses.replace(write, token=owner.partition(" ")[0])
+
+    _writes(patch, owned)
+
+
+SWITCHES: Final[Mapping[str, Switch]] = {
+    "checksums_are_not_compared": _shared(off.checksums_are_not_compared),
+    "the_world_is_not_compared": _shared(off.the_world_is_not_compared),
+    "head_is_not_compared": head_is_not_compared,
+    "lengths_are_not_compared": lengths_are_not_compared,
+    "token_is_not_compared": token_is_not_compared,
+    "the_epoch_is_counted_by_redis_alone": _shared(off.the_epoch_is_counted_by_redis_alone),
+    "an_error_is_no_offset": _shared(off.an_error_is_no_offset),
+    "large_batches_are_written_in_place": _shared(off.large_batches_are_written_in_place),
+    "overwritten_rows_are_read": _shared(off.overwritten_rows_are_read),
+    "there_are_no_bases": _shared(off.there_are_no_bases),
+    "a_replay_publishes": _shared(off.a_replay_publishes),
+    "no_offset_is_a_beginning": _shared(off.no_offset_is_a_beginning),
+    "metadata_is_fetched_fresh": metadata_is_fetched_fresh,
+    "a_generation_below_0_is_taken": _shared(off.a_generation_below_0_is_taken),
+    "assignments_are_not_counted": _shared(off.assignments_are_not_counted),
+    "memory_is_kept_after_an_abort": _shared(off.memory_is_kept_after_an_abort),
+}
+"""By the names that `Launch.without` takes, several separated by commas."""
+
+
+def take_out(names: str, patch: MonkeyPatch) -> None:
+    """Switch rules off in this process, for good."""
+    for name in filter(None, names.split(",")):
+        SWITCHES[name](patch)

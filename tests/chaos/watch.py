@@ -1,0 +1,131 @@
+"""What the broker knows: records that stand and records that were taken back, open transactions, committed offsets.
+
+All of it is asked with plain clients, so that what is said of the workers does not rest on their own code.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from driftline.streams.task import MemoryRecord, PartitionId
+from tests.chaos.workers import Stuck
+
+_CALL_SECONDS: Final = 10.0
+_READ_SECONDS_MAX: Final = 180.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """The two ends of a partition: what committed readers see goes to `stable`, what is written to `high`."""
+
+    stable: int
+    high: int
+
+
+class Watch:
+    """Questions to the broker about one installation; safe in several threads."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._bootstrap = bootstrap
+        self._lock = threading.Lock()
+        self._askers: dict[str, Consumer] = {}
+        self._counted: dict[PartitionId, tuple[int, int]] = {}
+
+    def close(self) -> None:
+        for asker in self._askers.values():
+            asker.close()
+
+    def partitions(self, topic: str) -> list[PartitionId]:
+        with self._lock:
+            found = self._asker("").list_topics(topic, timeout=_CALL_SECONDS).topics[topic].partitions
+        return [(topic, number) for number in sorted(found)]
+
+    def committed(self, group: str, partitions: Iterable[PartitionId]) -> dict[PartitionId, tuple[int, str]]:
+        """Committed offsets and their metadata; what a running transaction is about to commit does not count."""
+        with self._lock:
+            answers = self._asker(group).committed([TopicPartition(*key) for key in partitions], timeout=_CALL_SECONDS)
+        return {(a.topic, a.partition): (a.offset, a.metadata or "") for a in answers if a.offset >= 0}
+
+    def ends(self, topic: str) -> dict[PartitionId, Ends]:
+        """Where each partition of a topic ends, for committed readers and for all."""
+        found = {}
+        for key in self.partitions(topic):
+            with self._lock:
+                high = self._asker("").get_watermark_offsets(TopicPartition(*key), timeout=_CALL_SECONDS, cached=False)[1]
+                stable = self._asker("", committed=True).get_watermark_offsets(TopicPartition(*key), timeout=_CALL_SECONDS, cached=False)[1]
+            found[key] = Ends(min(stable, high), high)
+        return found
+
+    def open_records(self, topic: str) -> list[MemoryRecord]:
+        """Records of transactions that are open, and of others behind them: beyond what a committed reader may see."""
+        ends = {key: end for key, end in self.ends(topic).items() if end.stable < end.high}
+        return self._read({key: end.stable for key, end in ends.items()}, committed=False)
+
+    def read(self, topic: str, *, committed: bool = True) -> list[MemoryRecord]:
+        """A topic from its beginning to its end as it is now, partition by partition, in offset order."""
+        return self._read(dict.fromkeys(self.partitions(topic), 0), committed=committed)
+
+    def count(self, topic: str) -> int:
+        """Records of a topic that stand; only those not seen by the last call are read."""
+        for key in self.partitions(topic):
+            reached, n = self._counted.get(key, (0, 0))
+            fresh = self._read({key: reached}, committed=True)
+            self._counted[key] = (fresh[-1].offset() + 1 if fresh else reached, n + len(fresh))
+        return sum(n for (name, _), (_, n) in self._counted.items() if name == topic)
+
+    def _asker(self, group: str, *, committed: bool = False) -> Consumer:
+        """A client that never joins a group; without a name it belongs to none of ours."""
+        name = f"{group}|{committed}"
+        if name not in self._askers:
+            self._askers[name] = Consumer(self._properties(group or "chaos-watch", committed=committed))
+        return self._askers[name]
+
+    def _properties(self, group: str, *, committed: bool) -> dict[str, Any]:
+        return {
+            "bootstrap.servers": self._bootstrap,
+            "group.id": group,
+            # Asked for committed offsets, a reader of committed records waits for open transactions to end.
+            "isolation.level": "read_committed" if committed else "read_uncommitted",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "fetch.wait.max.ms": 20,
+            "log_level": 0,
+        }
+
+    def _read(self, starts: Mapping[PartitionId, int], *, committed: bool) -> list[MemoryRecord]:
+        if not starts:
+            return []
+        consumer = Consumer(self._properties("chaos-reader", committed=committed))
+        found: dict[PartitionId, list[MemoryRecord]] = {key: [] for key in sorted(starts)}
+        left = set(starts)
+        deadline = time.monotonic() + _READ_SECONDS_MAX
+        try:
+            consumer.assign([TopicPartition(*key, offset) for key, offset in starts.items()])
+            while left:
+                if time.monotonic() > deadline:
+                    raise Stuck(f"{sorted(left)} were not read to their ends in {_READ_SECONDS_MAX:.0f} s")
+                for message in consumer.consume(2_000, 0.1):
+                    key = (message.topic() or "", message.partition() or 0)
+                    error = message.error()
+                    if error is None:
+                        if key in left:
+                            found[key].append(_stored(message))
+                    elif error.code() == KafkaError._PARTITION_EOF:
+                        left.discard(key)
+                    elif not error.retriable():
+                        raise KafkaException(error)
+        finally:
+            consumer.close()
+        return [record for records in found.values() for record in records]
+
+
+def _stored(message: Any) -> MemoryRecord:
+    headers = tuple((name, value) for name, value in message.headers() or [])
+    value, key = message.value(), message.key()
+    return MemoryRecord(message.topic(), message.partition(), message.offset(), key, value, message.timestamp()[1], headers)
