@@ -27,7 +27,7 @@ To add a fault, write a function of a `Scene` in a module of `faults/`, and put 
 
 A new module gets its line in `faults/__init__.py`. What a scene offers: `crew(stage)` with workers to `start`, `kill`,
 `sleep` and `wake`; `watch` for what the broker knows; `services.kafka` and `services.redis` to restart, kill or look into;
-`feeder` for bursts and producers with a wrong clock; `draw` for seeded choices; `needs` where not every hit can be
+`feeder` for bursts and producers with a wrong clock; `draw[stage]` for seeded choices; `needs` where not every hit can be
 witnessed, only so many of a kind. A worker that ends by itself makes the run fail unless its `expected` codes have it.
 
 Every rule that a fault is about has a negative control (`controls.py`): the rule is taken out of the real code of the

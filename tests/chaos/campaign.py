@@ -20,6 +20,8 @@ from tests.chaos.workers import STAGES
 
 _CONTROL_DRIFT_EVENTS: Final = 300
 """A control has to find one difference, not to count them."""
+_DRIFT_SECONDS: Final = 600.0
+_CONTROL_DRIFT_SECONDS: Final = 90.0
 
 
 def perform(
@@ -31,13 +33,9 @@ def perform(
     scene = Scene(services, directory, fault.options, seed=seed, short=short, without=without)
     try:
         scene.open(fault.failpoints, directory / "clock" if fault.clocked else None)
-        _under_fault(fault, scene, row)
-        scene.end()
-    except Exception as error:  # noqa: BLE001 - one run that breaks does not end the others
-        row.failures.append(f"{type(error).__name__}: {error}" if str(error) else traceback.format_exc())
-    try:
+        _run(fault, scene, row)
         _verify(scene, row)
-    except Exception:  # noqa: BLE001
+    except Exception:  # noqa: BLE001 - one run that breaks does not end the others
         row.failures.append(traceback.format_exc())
     finally:
         scene.close()
@@ -45,19 +43,28 @@ def perform(
     return row
 
 
-def _under_fault(fault: Fault, scene: Scene, row: Row) -> None:
+def _run(fault: Fault, scene: Scene, row: Row) -> None:
+    """A worker that hangs or ends is a finding; what stands in the topics is compared all the same."""
+    events, seconds = (_CONTROL_DRIFT_EVENTS, _CONTROL_DRIFT_SECONDS) if row.without else (fault.drift_events, _DRIFT_SECONDS)
+    for step in (lambda: fault.inject(scene), lambda: scene.until_drift(events, seconds), scene.until_recovered):
+        try:
+            step()
+        except AssertionError as error:
+            row.failures.append(str(error))
+            break
     try:
-        fault.inject(scene)
-        scene.until_drift(_CONTROL_DRIFT_EVENTS if row.without else fault.drift_events)
+        scene.end()
+        row.drained = True
     except AssertionError as error:
-        # A worker that hangs or ends is a finding; what stands in the topics is compared all the same.
         row.failures.append(str(error))
+        for crew in scene.crews.values():
+            crew.kill()
 
 
 def _verify(scene: Scene, row: Row) -> None:
     """Compare what stands with what should, and fill the row."""
-    row.failures += [text for stage in STAGES for text in scene.crews[stage].surprises()]
-    scene.feeder.stop()
+    row.surprises = [text for stage in STAGES for text in scene.crews[stage].surprises()]
+    row.failures += row.surprises
     watch, installation = scene.watch, scene.installation
     config, cluster = installation.config, installation.cluster()
     ours = {name: watch.read(installation.topic(name)) for name in ("observations", "waiting", "labels", "dlq", "drift", "snapshots")}

@@ -17,7 +17,7 @@ class Fault:
     Attributes
     ----------
     inject : does it, once or many times, while the input flows; notes each with `Scene.hit`, gives it a witness, and waits
-        until the stage has recovered. Every choice comes from `Scene.draw`.
+        until the stage has recovered. Every choice comes from `Scene.draw`, by stage.
     short : whether the short form has it.
     failpoints : of the first worker of a stage.
     clocked : whether workers read their clock through a file, `Scene.directory / "clock"`, of seconds to add.

@@ -84,6 +84,8 @@ class InputStream:
     def __init__(self, seed: int, rate: float, poison: float = POISON) -> None:
         self._seed = seed
         self._draw = np.random.default_rng([seed, 4])
+        # Bursts come from other threads, and must not change what the stream draws.
+        self._burst_draw = np.random.default_rng([seed, 5])
         self._rate = rate
         self._poison = poison
         self._rows = [0] * len(MODELS)
@@ -106,7 +108,7 @@ class InputStream:
         """Bad records of every kind, all at once."""
         for i in range(count):
             stream: Stream = "labels" if i % 4 == 3 else "predictions"
-            yield self._counted(self._bad(at_ms, stream))
+            yield self._counted(self._bad(at_ms, stream, self._burst_draw))
 
     def shares(self) -> dict[str, float]:
         """The share of predictions that each case has had so far."""
@@ -129,8 +131,8 @@ class InputStream:
             again, _ = self._prediction(model, identity)
             yield self._record(own_ms + int(draw.integers(1, 600)), "predictions", again, "duplicate_prediction")
         if draw.random() < self._poison:
-            yield self._bad(own_ms, "predictions")
-            yield self._bad(own_ms, "labels")
+            yield self._bad(own_ms, "predictions", draw)
+            yield self._bad(own_ms, "labels", draw)
         yield from self._labels(identity, truth, own_ms)
 
     def _labels(self, identity: str, truth: float, own_ms: int) -> Iterator[Input]:
@@ -170,12 +172,13 @@ class InputStream:
         event = {"id": identity, "model": name, "version": "1", "features": features, **scored}
         return orjson.dumps(event), round(truth, 6)
 
-    def _bad(self, at_ms: int, stream: Stream) -> Input:
+    def _bad(self, at_ms: int, stream: Stream, draw: np.random.Generator) -> Input:
         choices = _BAD_PREDICTIONS if stream == "predictions" else _BAD_LABELS
-        return self._record(at_ms, stream, choices[int(self._draw.integers(len(choices)))], f"poison_{stream}", good=False)
+        value = choices[int(draw.integers(len(choices)))]
+        return Input(at_ms, stream, int(draw.integers(PARTITIONS)), value, False, f"poison_{stream}")
 
-    def _record(self, at_ms: int, stream: Stream, value: bytes, case: str, *, good: bool = True) -> Input:
-        return Input(at_ms, stream, int(self._draw.integers(PARTITIONS)), value, good, case)
+    def _record(self, at_ms: int, stream: Stream, value: bytes, case: str) -> Input:
+        return Input(at_ms, stream, int(self._draw.integers(PARTITIONS)), value, True, case)
 
 
 def missing_cases(shares: dict[str, float]) -> list[str]:

@@ -31,6 +31,8 @@ class Row:
     by_stage : lost, doubled and changed of each of the three comparisons.
     uncommitted_duplicates : drift events that a reader of uncommitted records sees more than once; that is no fault.
     aborted : records of ours that were taken back.
+    drained : whether every stage read everything and ended in order, so that what is missing is lost.
+    surprises : workers that ended by themselves.
     failures : what else went wrong, in words.
     """
 
@@ -52,6 +54,8 @@ class Row:
     recoveries_s: list[float] = field(default_factory=list)
     uncommitted_duplicates: int = 0
     aborted: int = 0
+    drained: bool = False
+    surprises: list[str] = field(default_factory=list)
     cases: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
@@ -65,9 +69,9 @@ class Row:
 
     @property
     def passed(self) -> bool:
-        """A fault passes when nothing differs and it was witnessed; a control, when something differs."""
+        """A fault passes when nothing differs and it was witnessed; a control, when something differs and no delay explains it."""
         if self.without:
-            return self.lossy
+            return self.lossy and (self.drained or bool(self.surprises))
         return not (self.lossy or self.unwitnessed or self.failures)
 
     @property

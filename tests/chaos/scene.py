@@ -69,7 +69,7 @@ class Scene:
     feeder : sends the input.
     watch : asks the broker.
     services : the broker and the store themselves.
-    draw : the seeded choices of this run.
+    draw : the seeded choices of this run, by stage, because stages are hit at the same time.
     short : whether this is the short form, which CI runs.
     hits : everything that was done.
     needs : how many hits of a kind must be witnessed; without an entry, all.
@@ -78,7 +78,7 @@ class Scene:
 
     def __init__(self, services: Services, directory: Path, options: Options, *, seed: int, short: bool, without: str = "") -> None:
         self.services, self.short, self.directory = services, short, directory
-        self.draw = random.Random(seed)
+        self.draw = {stage: random.Random(f"{seed} {stage}") for stage in STAGES}
         self.installation = Installation(services.kafka.bootstrap, services.redis.url, directory, options, seed)
         self.stream = InputStream(seed, options.rate, options.poison)
         self.feeder = Feeder(services.kafka.bootstrap, self.installation.sources, self.stream)
@@ -107,14 +107,17 @@ class Scene:
         self._clock.start()
         self.feeder.start()
 
-    def until_drift(self, events: int = DRIFT_EVENTS) -> None:
+    def until_drift(self, events: int, seconds: float) -> None:
         """Let the input flow until so many drift events stand in the topic."""
         topic = self.installation.topic("drift")
-        until(lambda: self._pause() or self.watch.count(topic) >= events, lambda: f"{self.watch.count(topic)} drift events", 600)
+        until(lambda: self._pause() or self.watch.count(topic) >= events, lambda: f"{self.watch.count(topic)} drift events", seconds)
+
+    def until_recovered(self) -> None:
+        """Let the input flow until every hit is recovered from."""
+        self.until(lambda: not self._open_hits(), "all stages recover")
 
     def end(self) -> None:
-        """Stop the input when all hits are recovered from, then each stage once it has read everything."""
-        self.until(lambda: not self._open_hits(), "all stages recover")
+        """Stop the input, then each stage once it has read everything."""
         self.feeder.stop()
         for stage in STAGES:
             crew = self.crews[stage]

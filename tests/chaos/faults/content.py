@@ -27,7 +27,7 @@ def poison_burst(scene: Scene) -> None:
         if sum(hit.witness is not None for hit in scene.hits) >= wanted:
             return
         scene.feeder.burst(2_000)
-        time.sleep(scene.draw.uniform(0.01, 0.2))
+        time.sleep(scene.draw["ingest"].uniform(0.01, 0.2))
         worker = crew.of("a")
         worker.sleep()
         held = len(scene.watch.open_records(dead_letters))

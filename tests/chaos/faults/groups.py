@@ -34,7 +34,7 @@ def _scale(scene: Scene, stage: Stage, rounds: int) -> None:
         shrunk = scene.hit(stage, f"{stage} from 3 to 1")
         heard = len(crew.of("a").log)
         for worker in more:
-            if number % 2 and scene.draw.random() < 0.5:
+            if number % 2 and scene.draw[stage].random() < 0.5:
                 worker.kill()
             else:
                 worker.stop()
@@ -69,16 +69,16 @@ def kept_away(scene: Scene) -> None:
 
     Until the broker ends the dead one's transaction nobody can say what is committed, and an error is no "no offset".
     """
-    crew = scene.crew("detect")
+    crew, draw = scene.crew("detect"), scene.draw["detect"]
     for _ in range(1 if scene.short else 6):
-        gone = crew.start("b", failpoint=f"offsets_sent:{scene.draw.randint(*_PASSES)}")
+        gone = crew.start("b", failpoint=f"offsets_sent:{draw.randint(*_PASSES)}")
         gone.until_dead()
         heard = len(crew.of("a").log)
         hit = scene.hit("detect", "killed with offsets sent, kept away")
         scene.recovered(hit)
         pending = crew.of("a").log[heard:].count("committed_offsets_pending")
         hit.witness = f"its successor was told {pending} times that offsets are pending" if pending else None
-        time.sleep(scene.draw.uniform(0.1, 1.0))
+        time.sleep(draw.uniform(0.1, 1.0))
 
 
 # The dead one's transaction must outlive its session, or there is nothing to wait for.

@@ -65,7 +65,7 @@ def _kill_at(scene: Scene, stage: Stage, step: str, count: int) -> None:
             return
         for worker in crew.alive:
             worker.kill()
-        passes = 1 if step == "restored" else scene.draw.randint(*_PASSES)
+        passes = 1 if step == "restored" else scene.draw[stage].randint(*_PASSES)
         hit = cut_at(scene, crew.start(failpoint=f"{step}:{passes}"), step)
         witnessed += hit.witness is not None or bool(hit.spans)
 
@@ -129,10 +129,11 @@ def _manifest(store: RedisStore, keys: TaskKeys, id_: str, task: str) -> Manifes
 
 def at_random(scene: Scene) -> None:
     """Workers of all stages are killed at any moment, and started again under their names."""
+    draw = scene.draw["detect"]
     kills = _RANDOM_SHORT if scene.short else _RANDOM_LONG
     for _ in range(kills):
-        stage = scene.draw.choice(STAGES)
-        time.sleep(scene.draw.uniform(0.2, 2.0))
+        stage = draw.choice(STAGES)
+        time.sleep(draw.uniform(0.2, 2.0))
         (worker,) = scene.crew(stage).alive
         # A worker that was killed right after its start may have nothing to lose yet.
         working = "task_started" in worker.log
@@ -140,7 +141,7 @@ def at_random(scene: Scene) -> None:
         hit = scene.hit(stage, "kill at random")
         hit.witness = "it was at work" if working else "it was starting"
         scene.crew(stage).start()
-        if scene.draw.random() < _AWAITED:
+        if draw.random() < _AWAITED:
             scene.recovered(hit)
 
 

@@ -29,7 +29,7 @@ def transaction_times_out(scene: Scene) -> None:
     for _ in range(wanted * _ATTEMPTS):
         if sum(hit.witness is not None for hit in scene.hits) >= wanted:
             return
-        time.sleep(scene.draw.uniform(0.3, 0.9))
+        time.sleep(scene.draw["detect"].uniform(0.3, 0.9))
         worker.sleep()
         time.sleep(_SETTLE_SECONDS)
         held = len(scene.watch.open_records(topic))
@@ -49,7 +49,7 @@ def zombies(scene: Scene) -> None:
 
     def haunt(stage: Stage) -> None:
         for number in range(rounds):
-            step = _STEPS[(number + scene.draw.randrange(2)) % 2] if scene.short else _STEPS[number % len(_STEPS)]
+            step = _STEPS[(number + scene.draw[stage].randrange(2)) % 2] if scene.short else _STEPS[number % len(_STEPS)]
             _haunt(scene, stage, step, "stop")
 
     scene.each_stage(haunt)
@@ -72,7 +72,7 @@ def _haunt(scene: Scene, stage: Stage, step: str, how: str) -> None:
         if worker.launch.instance == "b":
             worker.stop()
     for _ in range(_ATTEMPTS):
-        zombie = crew.start("b", failpoint=f"{step}:{scene.draw.randint(*_PASSES)}:{how}")
+        zombie = crew.start("b", failpoint=f"{step}:{scene.draw[stage].randint(*_PASSES)}:{how}")
         zombie.until(lambda zombie=zombie: zombie.asleep or "failpoint_hangs" in zombie.log, "fall asleep")  # type: ignore[misc]
         hit = scene.hit(stage, f"{stage} {how}s at {step}")
         if zombie.tasks and (stage != "detect" or _holds_drift(scene, zombie)):
