@@ -23,5 +23,6 @@ class Control:
 
 CONTROLS: Final[tuple[Control, ...]] = (
     Control(10, "memory_is_kept_after_an_abort", "transaction_times_out", short=True),
+    Control(8, "no_offset_is_a_beginning", "offsets_deleted"),
     Control(9, "metadata_is_fetched_fresh", "hung", short=True),
 )

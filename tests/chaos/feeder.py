@@ -6,7 +6,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from confluent_kafka import Producer
 
@@ -28,7 +28,8 @@ class Feeder:
 
     def __init__(self, bootstrap: str, sources: Mapping[Stream, str], stream: InputStream) -> None:
         # Idempotent, so that what stands in the sources is this list, whatever happens to the broker.
-        settings = {"enable.idempotence": True, "linger.ms": 2, "message.timeout.ms": 0, "log_level": 0}
+        settings: dict[str, Any] = {"enable.idempotence": True, "linger.ms": 2, "message.timeout.ms": 0, "log_level": 0}
+        settings |= {"compression.type": "lz4", "message.max.bytes": 8 << 20}
         self._producer = Producer({"bootstrap.servers": bootstrap, **settings})
         self._sources = sources
         self._stream = stream
@@ -51,6 +52,10 @@ class Feeder:
     def burst(self, count: int) -> None:
         """Bad records of every kind, as fast as they go out."""
         self._send(self._stream.burst(count, self._now_ms()))
+
+    def send_large(self) -> None:
+        """Bad records far above the limit of a dead letter, and good ones with a text as long."""
+        self._send(self._stream.large(self._now_ms()))
 
     def stop(self) -> None:
         """Stop sending; returns when the broker has everything."""

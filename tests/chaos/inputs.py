@@ -39,6 +39,7 @@ _REGIME_ROWS: Final = 80
 FEATURES: Final = ("amount", "speed", "distance", "velocity", "tenure", "risk")
 """All numeric; beside them a category."""
 _LABEL_DELAY_MS: Final = 350.0
+_LARGE: Final = 5 << 20
 _COUNTRIES: Final = ("BR", "MX", "US")
 
 # Refused by any reader of the contract, whoever wrote it.
@@ -109,6 +110,15 @@ class InputStream:
         for i in range(count):
             stream: Stream = "labels" if i % 4 == 3 else "predictions"
             yield self._counted(self._bad(at_ms, stream, self._burst_draw))
+
+    def large(self, at_ms: int) -> Iterator[Input]:
+        """A prediction and a bad record of 5 MB each; they compress well."""
+        identity = f"{self._seed}-large-{at_ms}"
+        features = dict.fromkeys(FEATURES, 1.0) | {"country": "BR"}
+        event = {"id": identity, "model": "cards", "version": "1", "features": features, "score": 0.5, "latency_ms": 1.0}
+        event["note"] = "x" * _LARGE
+        yield self._counted(Input(at_ms, "predictions", 0, orjson.dumps(event), True, "large_prediction"))
+        yield self._counted(Input(at_ms, "predictions", 1, b"{" + b" " * _LARGE, False, "large_poison"))
 
     def shares(self) -> dict[str, float]:
         """The share of predictions that each case has had so far."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
+from driftline.schemas.dead_letter import TRUNCATED
 from driftline.schemas.topics import DEAD_LETTERS
 from driftline.streams.kafka import create_topics, wanted_topics
 from driftline.streams.task import FINAL_MS
@@ -62,6 +63,21 @@ def dead_letter_topic_missing(scene: Scene) -> None:
     scene.recovered(hit)
 
 
+def large_records(scene: Scene) -> None:
+    """Records of 5 MB that compress to a few KB: they fit the source's limit as they came, and ours only if they are cut."""
+    for _ in range(2 if scene.short else 10):
+        hit = scene.hit("ingest", "compressible 5 MB records")
+        scene.feeder.send_large()
+        scene.recovered(hit)
+        scene.until(lambda: _cut_dead_letters(scene) > 0, "a dead letter that is cut")
+        hit.witness = f"{_cut_dead_letters(scene)} dead letters that were cut"
+
+
+def _cut_dead_letters(scene: Scene) -> int:
+    records = scene.watch.read(scene.installation.topic(DEAD_LETTERS.name))
+    return sum(dict(record.headers_)[TRUNCATED] == b"true" for record in records)
+
+
 def clock_jumps(scene: Scene) -> None:
     """The workers' clocks go an hour ahead, an hour back and a day ahead; so do a producer's."""
     scene.times = False
@@ -107,5 +123,6 @@ def _read_by_all(scene: Scene) -> bool:
 FAULTS: Final = (
     Fault("poison_burst", poison_burst, short=True),
     Fault("dead_letter_topic_missing", dead_letter_topic_missing, Options(poison=0.0)),
+    Fault("large_records", large_records),
     Fault("clock_jumps", clock_jumps, clocked=True),
 )
