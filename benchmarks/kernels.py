@@ -18,7 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from driftline.detectors.kernels import AdwinBank, PageHinkleyBank, PsiBank, RateBank
+from driftline.detectors.kernels import AdwinBank, ConformalBank, EDetectorBank, PageHinkleyBank, PsiBank, RateBank
+from driftline.detectors.kernels.bank import Float64Array
+from driftline.detectors.kernels.portable import position_keys
 from driftline.detectors.kernels.psi import NO_GROUP
 
 ROWS = 1_000
@@ -42,10 +44,22 @@ def batches(columns: int, rounds: int) -> dict[str, Batch]:
     psi = PsiBank(1, columns, window=5_000, groups=groups, expected=np.full(BINS, 1 / BINS), threshold=0.1)
     rate = RateBank(1, column_of=np.arange(columns), hits=hits, rate_up=0.1, rate_down=0.1, run_length=1e8)
     ring, heads = psi.new_ring()
+    own, offset = np.arange(columns, dtype=np.uint64)[None], np.arange(ROWS)
+    conformal = ConformalBank(1, columns, counts=np.full(64, 40), own_keys=own)
+    budget = EDetectorBank(columns, rate=1e-8, tolerance=0.1)
+    fine = generator.integers(0, 64, (rounds, ROWS, columns)).astype(np.uint8)
+    monitors = np.tile(np.arange(columns, dtype=np.int32), (ROWS, 1))
+
+    def score(k: int) -> Float64Array:
+        return conformal.update(fine[k], scopes, position_keys(np.zeros(ROWS, np.uint64), offset + k * ROWS))
+
     return {
         "AdwinBank": lambda k: void(adwin.update(values[k], scopes)),
         "PageHinkleyBank": lambda k: void(page_hinkley.update(values[k], scopes)),
         "PsiBank": lambda k: void(psi.update(codes[k], scopes, ring, heads)),
+        "ConformalBank": lambda k: void(score(k)),
+        "EDetectorBank": lambda k: void(budget.update(values[k], monitors, offset + k * ROWS)),
+        "both, the chain": lambda k: void(budget.update(score(k), monitors, offset + k * ROWS)),
         "RateBank": lambda k: void(rate.update(codes[k], scopes)),
     }
 

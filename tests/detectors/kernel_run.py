@@ -12,7 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from driftline.detectors.kernels import ALARM, AdwinBank, PageHinkleyBank, PsiBank, RateBank
+from driftline.detectors.kernels import ALARM, AdwinBank, ConformalBank, EDetectorBank, PageHinkleyBank, PsiBank, RateBank
+from driftline.detectors.kernels.bets import BOUNDED, SCORES
+from driftline.detectors.kernels.e_detector import BLAME
+from driftline.detectors.kernels.portable import position_keys
 from driftline.detectors.kernels.psi import NO_GROUP, smoothed_shares
 
 SCOPES, COLUMNS = 3, 4
@@ -43,6 +46,42 @@ class PsiWithRing:
         self.bank.restore(scope, blob[: -size - 8])
         self.ring[scope] = np.frombuffer(blob[-size - 8 : -8], np.uint8).reshape(self.ring[scope].shape)
         self.heads[scope] = np.frombuffer(blob[-8:], np.int64)[0]
+
+
+class BudgetChain:
+    """Conformal scores into e-detectors that share a budget: a monitor for each (scope, column), the last of zeros and ones."""
+
+    def __init__(self) -> None:
+        own = np.arange(SCOPES * COLUMNS, dtype=np.uint64).reshape(SCOPES, COLUMNS)
+        share, frozen = np.array([-1.0, -1.0, -1.0, 0.25]), np.array([0.0, 1.0, 0.0, 0.0])
+        self.scores = ConformalBank(SCOPES, COLUMNS, counts=np.arange(1, 13), own_keys=own, share=share, frozen=frozen)
+        form = np.tile([SCORES, SCORES, SCORES, BOUNDED], SCOPES)
+        self.budget = EDetectorBank(
+            SCOPES * COLUMNS, rate=2e-4, form=form, base=0.25, tolerance=np.tile([0.1, 0.3, 0.0, 0.2], SCOPES), cap=40.0, first=1.0
+        )
+
+    def update(self, codes: np.ndarray, scopes: np.ndarray, first: int) -> np.ndarray:
+        """Rows whose first is number `first` of the stream; the clock is uneven, and stands now and then."""
+        offset = np.arange(first, first + len(codes))
+        scores = self.scores.update(codes, scopes, position_keys(np.full(len(codes), 5, np.uint64), offset))
+        # a row that names a scope twice feeds its monitors once
+        once = np.where((scopes[:, 1] == scopes[:, 0])[:, None] & (np.arange(2) == 1), -1, scopes)
+        monitors = np.where(once[:, :, None] < 0, -1, once[:, :, None] * COLUMNS + np.arange(COLUMNS)).reshape(len(codes), -1)
+        found = self.budget.update(scores, monitors.astype(np.int32), offset // 3 * 3 + offset // 100 * 50)
+        found["row"] += first
+        return found
+
+    def state(self) -> bytes:
+        return b"".join([*(self.scores.export(scope) for scope in range(SCOPES)), self.budget.export()])
+
+
+def blames(stream: tuple[np.ndarray, np.ndarray, np.ndarray], cuts: Iterable[int]) -> tuple[list[Any], bytes]:
+    """Everything blamed on a stream, and the state after it."""
+    _, codes, scopes = stream
+    chain, found = BudgetChain(), []
+    for start, stop in itertools.pairwise([0, *sorted(cuts), len(scopes)]):
+        found += [tuple(b[name].item() for name in BLAME.names or ()) for b in chain.update(codes[start:stop], scopes[start:stop], start)]
+    return found, chain.state()
 
 
 def new_banks() -> dict[str, Any]:
@@ -89,8 +128,9 @@ def state(banks: dict[str, Any]) -> dict[str, list[bytes]]:
 def digest(rows: int, seed: int, cuts: Sequence[int] = ()) -> str:
     banks = new_banks()
     alarms = feed(banks, a_stream(rows, seed), cuts)
+    alarms["budget"], chain = blames(a_stream(rows, seed), cuts)
     exact = repr([(name, [tuple(v.hex() if isinstance(v, float) else v for v in a) for a in found]) for name, found in alarms.items()])
-    return hashlib.sha256(exact.encode() + b"".join(b"".join(blobs) for blobs in state(banks).values())).hexdigest()
+    return hashlib.sha256(exact.encode() + b"".join(b"".join(blobs) for blobs in state(banks).values()) + chain).hexdigest()
 
 
 if __name__ == "__main__":

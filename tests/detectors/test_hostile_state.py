@@ -10,7 +10,7 @@ import pytest
 
 from driftline.detectors.kernels import PageHinkleyBank, RateBank
 from driftline.detectors.kernels.bank import pack, unpack
-from tests.detectors.kernel_run import PsiWithRing, a_stream, new_banks
+from tests.detectors.kernel_run import BudgetChain, PsiWithRing, a_stream, new_banks
 
 ROWS = 400
 TYPES = {
@@ -84,6 +84,45 @@ def test_adwin_refuses_buckets_that_no_values_lead_to(array: int, forge: Any) ->
     with pytest.raises(ValueError, match="damaged state of DADW"):
         bank.restore(1, pack(b"DADW", 1, 4, arrays))
     assert bank.export(1) == before
+
+
+@pytest.mark.parametrize("part", ["scores", "budget"])
+def test_random_damage_to_a_budget_is_refused_with_a_value_error_or_does_no_harm(part: str) -> None:
+    generator = np.random.default_rng(6)
+    chain = BudgetChain()
+    _, codes, scopes = a_stream(ROWS, 3)
+    chain.update(codes, scopes, 0)
+    clean = chain.scores.export(1) if part == "scores" else chain.budget.export()
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(clean)
+        for place in generator.integers(16, len(clean), int(generator.integers(1, 4))):
+            damaged[place] = int(generator.integers(256))
+        target = BudgetChain()
+        try:
+            target.scores.restore(1, bytes(damaged)) if part == "scores" else target.budget.restore(bytes(damaged))
+        except ValueError:
+            refused += 1
+            continue
+        target.update(codes, scopes, ROWS)
+    assert refused > 40
+
+
+@pytest.mark.parametrize(
+    ("array", "value"),
+    [(0, -1.0), (1, np.nan), (2, np.inf), (3, 1 << 40), (4, -1), (6, -1.0), (7, 1e9), (9, -1), (11, 200), (11, 0), (12, -1), (13, np.nan)],
+)
+def test_a_budget_refuses_evidence_and_corners_that_no_values_lead_to(array: int, value: float) -> None:
+    chain = BudgetChain()
+    _, codes, scopes = a_stream(ROWS, 3)
+    chain.update(codes, scopes, 0)
+    before = chain.budget.export()
+    types = ["<f8", "<f8", "<f8", "<i8", "<i8", "<i8", "<f8", "<f8", "<i8", "<i8", "<f8", "u1", "<i8", "<f8"]
+    arrays = unpack(before, b"DEDT", 1, 12, types)
+    arrays[array][0] = value
+    with pytest.raises(ValueError, match="damaged"):
+        chain.budget.restore(pack(b"DEDT", 1, 12, arrays))
+    assert chain.budget.export() == before
 
 
 def test_adwin_refuses_a_window_that_would_not_fit_into_memory() -> None:

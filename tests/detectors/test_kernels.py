@@ -36,6 +36,9 @@ def test_row_by_row_is_the_whole_batch_and_every_bank_alarms() -> None:
     assert kernel_run.feed(single, stream, range(1, ROWS)) == alarms
     assert kernel_run.state(single) == kernel_run.state(whole)
     assert min(len(found) for found in alarms.values()) > 3
+    blamed, state = kernel_run.blames(stream, [])
+    assert kernel_run.blames(stream, range(1, ROWS)) == (blamed, state)
+    assert len(blamed) > 3
 
 
 @given(seed=st.integers(0, 10_000), stop=st.integers(1, ROWS - 1))

@@ -1,0 +1,342 @@
+"""A budget of false alarms over many monitors: mixture Shiryaev-Roberts e-detectors that spend it.
+
+Each monitor m holds evidence R_k against "nothing changed" for several alternatives k. With every value
+
+    w = the budget that came in for the monitor since its last value,    R_k <- (R_k + w) L_k,    E_m = sum_k pi_k R_k
+
+and the model alarms at the end of a row at which the sum of all E_m reaches 1. The monitors with the largest E_m that
+together reach 1 are blamed and start anew, the others keep what they have. While E[L_k | past] <= 1, the number of alarms
+plus sum E_m less the budget that came in is a supermartingale from 0. So the mean number of false alarms up to any time
+is at most the budget up to then, whatever the dependence between monitors, their rates, and when they come and go (Shin,
+Ramdas and Rinaldo 2023, arXiv 2203.03532, theorem 2.4, with the budget in the recursion instead of the threshold). The
+sum is looked at where a row ends: within a row the values of dependent monitors tell of each other. What the bets are: `bets`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from driftline.detectors.kernels.bank import BUFFER_ALARMS, Float64Array, Int32Array, Int64Array, UInt8Array, pack, unpack
+from driftline.detectors.kernels.bets import BETS, FIRST_SPREAD, SCORES, SPREAD_BETS, Bets, bets_of, score_factors
+from driftline.detectors.kernels.focus import (
+    HULL_TYPES,
+    INTERVAL_DEPTH,
+    Hulls,
+    focus_date,
+    focus_push,
+    focus_reset,
+    hull_arrays,
+    new_hulls,
+    restore_hulls,
+)
+from driftline.detectors.kernels.jit import inlined, kernel
+
+GAPS_REMEMBERED: Final = 128
+"""Values over which a monitor's usual gap is averaged."""
+_REFRESH_ROWS: Final = 1 << 16
+"""Rows after which the sum over monitors is taken anew, against rounding; a count of the state, so cuts do not show."""
+_PEAK_MOST: Final = 1e300
+_COUNT_MOST: Final = 2**53
+_ROUNDING: Final = 1e-6
+_TYPES: Final = ("<f8", "<f8", "<f8", "<i8", "<i8", "<i8", "<f8", "<f8", "<i8")
+_MAGIC = b"DEDT"
+_VERSION = 1
+
+BLAME = np.dtype(
+    [
+        ("row", "<i8"),
+        ("monitor", "<i4"),
+        ("rank", "<i4"),
+        ("evidence", "<f8"),
+        ("total", "<f8"),
+        ("bet", "<i4"),
+        ("direction", "i1"),
+        ("back", "<i8"),
+        ("earliest", "<i8"),
+        ("latest", "<i8"),
+        ("shift", "<f8"),
+    ],
+    align=True,
+)
+"""One blamed monitor of an alarm; those of one alarm share the row and the total, and come by falling evidence.
+
+`bet` is the alternative that has gained most, `direction` its side (0 for spreads). `back`: values of the monitor since
+the likeliest start of the change, `earliest` and `latest` the ends of its 95 % interval counted likewise (0 = spreads
+have none), `shift` the mean since then in standard deviations, of rates in those of the base."""
+
+Blames = NDArray[np.void]
+
+
+class State(NamedTuple):
+    """What rows change; axes M monitors, K bets."""
+
+    stakes: Float64Array  # (M, K) R
+    evidence: Float64Array  # (M,) E
+    peaks: Float64Array  # (M, 4) of the bets on spreads, the largest product of factors up to now
+    starts: Int64Array  # (M, 4) values before that product begins
+    seen: Int64Array  # (M,) values
+    last: Int64Array  # (M,) the clock at the last one
+    gap: Float64Array  # (M,) the usual gap
+    sums: Float64Array  # (2,) the evidence of all monitors, and the budget that came in
+    rows: Int64Array  # (1,)
+    hulls: Hulls
+
+
+@inlined
+def _push_evidence(m: int, x: float, inflow: float, form: int, bets: Bets, st: State, factors: Float64Array) -> float:
+    """One value of one monitor; its evidence."""
+    if form == SCORES:
+        score_factors(x, bets.shift[m], bets.spread[m], factors)
+        for k in range(SPREAD_BETS):
+            peak = st.peaks[m, k]
+            if peak <= 1.0:
+                peak = 1.0
+                st.starts[m, k] = st.seen[m] - 1
+            st.peaks[m, k] = min(peak * factors[FIRST_SPREAD + k], _PEAK_MOST)
+    else:
+        for k in range(BETS):
+            factors[k] = bets.line[m, 0, k] + bets.line[m, 1, k] * x
+    evidence = 0.0
+    for k in range(BETS):
+        stake = (st.stakes[m, k] + inflow) * factors[k]
+        st.stakes[m, k] = stake
+        evidence += bets.weights[m, k] * stake
+    return evidence
+
+
+@inlined
+def _inflow(m: int, clock: int, rate: float, cap: float, first: float, st: State) -> float:
+    """The budget that came in for a monitor since its last value, and note the gap.
+
+    A gap counts up to `cap` or twice the monitor's usual one, whichever is more: after an outage a single value must not
+    carry the budget of the whole of it.
+    """
+    if st.seen[m] == 0:
+        inflow = rate * first
+    else:
+        passed = float(max(clock - st.last[m], 0))
+        inflow = rate * min(passed, max(cap, 2.0 * st.gap[m]))
+        st.gap[m] += (passed - st.gap[m]) / min(st.seen[m], GAPS_REMEMBERED)
+    st.seen[m] += 1
+    st.last[m] = clock
+    return inflow
+
+
+@inlined
+def _sum(evidence: Float64Array) -> float:
+    total = 0.0
+    for m in range(evidence.shape[0]):
+        total += evidence[m]
+    return total
+
+
+@inlined
+def _blame(row: int, total: float, bets: Bets, st: State, out: Blames, written: int) -> int:
+    """Write and clear the smallest set of monitors whose evidence reaches 1."""
+    held, rank = 0.0, 0
+    while held < 1.0 and rank < st.evidence.shape[0]:
+        worst = 0
+        for m in range(1, st.evidence.shape[0]):
+            if st.evidence[m] > st.evidence[worst]:
+                worst = m
+        if st.evidence[worst] <= 0.0:
+            break
+        blame = out[written]
+        blame["row"] = row
+        blame["monitor"] = worst
+        blame["rank"] = rank
+        blame["evidence"] = st.evidence[worst]
+        blame["total"] = total
+        _explain(worst, bets, st, blame)
+        held += st.evidence[worst]
+        _restart(worst, st)
+        written += 1
+        rank += 1
+    return written
+
+
+@inlined
+def _explain(m: int, bets: Bets, st: State, blame: Any) -> None:
+    """Write what a monitor's evidence is for, and since when."""
+    bet = 0
+    for k in range(1, BETS):
+        if bets.weights[m, k] * st.stakes[m, k] > bets.weights[m, bet] * st.stakes[m, bet]:
+            bet = k
+    _, back, earliest, latest, shift = focus_date(m, True, bets.unit[m, 2], INTERVAL_DEPTH, st.hulls)
+    if bets.directions[m, bet] == 0:
+        back, earliest, latest = st.seen[m] - st.starts[m, bet - FIRST_SPREAD], 0, 0
+    blame["bet"] = bet
+    blame["direction"] = bets.directions[m, bet]
+    blame["back"] = back
+    blame["earliest"] = earliest
+    blame["latest"] = latest
+    blame["shift"] = shift
+
+
+@inlined
+def _restart(m: int, st: State) -> None:
+    st.evidence[m] = 0.0
+    for k in range(BETS):
+        st.stakes[m, k] = 0.0
+    for k in range(SPREAD_BETS):
+        st.peaks[m, k] = 1.0
+    focus_reset(m, st.hulls)
+
+
+@kernel
+def _update(
+    values: Float64Array, monitors: Int32Array, clock: Int64Array, form: UInt8Array, rate: Float64Array, bets: Bets, cap: float,
+    first: float, st: State, factors: Float64Array, out: Blames, row: int,
+) -> tuple[int, int]:  # fmt: skip
+    """From a row until the batch ends or `out` may not hold another alarm; records written and where it stopped."""
+    written = 0
+    for i in range(row, values.shape[0]):
+        if written + st.evidence.shape[0] > out.shape[0]:
+            return written, i
+        for w in range(values.shape[1]):
+            m = monitors[i, w]
+            x = values[i, w]
+            if m < 0 or not np.isfinite(x):
+                continue
+            inflow = _inflow(m, clock[i], rate[m], cap, first, st)
+            st.sums[1] += inflow
+            found = _push_evidence(m, x, inflow, form[m], bets, st, factors)
+            st.sums[0] += found - st.evidence[m]
+            st.evidence[m] = found
+            focus_push(m, (x - bets.unit[m, 0]) * bets.unit[m, 1], True, bets.unit[m, 2], st.hulls)
+        st.rows[0] += 1
+        if st.rows[0] % _REFRESH_ROWS == 0:
+            st.sums[0] = _sum(st.evidence)
+        if st.sums[0] >= 1.0:
+            written = _blame(i, st.sums[0], bets, st, out, written)
+            st.sums[0] = _sum(st.evidence)
+    return written, len(values)
+
+
+class EDetectorBank:
+    """Monitors that share one budget of false alarms.
+
+    Parameters
+    ----------
+    rate : budget that comes in per unit of the clock, (M,) or broadcast; the sum over monitors is what the model may spend
+    form : `SCORES` or `BOUNDED`, (M,) or broadcast
+    tolerance : what is no alarm, (M,) or broadcast: of scores in standard deviations, of rates relative to them
+    base : the mean of bounded values when nothing changed, (M,) or broadcast; not looked at for scores
+    direction : of `DIRECTIONS`, (M,) or broadcast; one side puts all bets on shifts of that side
+    cap : units of the clock that a gap counts at most, unless twice the monitor's usual gap is more
+    first : units that a monitor's first value counts
+
+    Attributes
+    ----------
+    state : what rows have changed; `state.evidence` is E
+    """
+
+    def __init__(
+        self,
+        n_monitors: int,
+        *,
+        rate: ArrayLike,
+        form: ArrayLike = SCORES,
+        tolerance: ArrayLike = 0.0,
+        base: ArrayLike = 0.5,
+        direction: ArrayLike = 0,
+        cap: float = math.inf,
+        first: float = 0.0,
+    ) -> None:
+        self.n_monitors = n_monitors
+        self.rate = _each(rate, n_monitors)
+        self.form: UInt8Array = _each(form, n_monitors).astype(np.uint8)
+        self.cap, self.first = float(cap), float(first)
+        if not np.all(self.rate >= 0.0):
+            raise ValueError(f"expected budgets of at least 0, got {float(self.rate.min(initial=0.0))}")
+        self.bets = bets_of(self.form, _each(tolerance, n_monitors), _each(base, n_monitors), _each(direction, n_monitors))
+        self.state = State(
+            stakes=np.zeros((n_monitors, BETS)),
+            evidence=np.zeros(n_monitors),
+            peaks=np.ones((n_monitors, SPREAD_BETS)),
+            starts=np.zeros((n_monitors, SPREAD_BETS), np.int64),
+            seen=np.zeros(n_monitors, np.int64),
+            last=np.zeros(n_monitors, np.int64),
+            gap=np.zeros(n_monitors),
+            sums=np.zeros(2),
+            rows=np.zeros(1, np.int64),
+            hulls=new_hulls(n_monitors),
+        )
+        self._factors = np.zeros(BETS)
+
+    @property
+    def total(self) -> float:
+        """The evidence of all monitors together; an alarm at 1."""
+        return float(self.state.sums[0])
+
+    @property
+    def spent(self) -> float:
+        """The budget that has come in: the mean number of false alarms so far is at most this."""
+        return float(self.state.sums[1])
+
+    def update(self, values: Float64Array, monitors: Int32Array, clock: Int64Array) -> Blames:
+        """Take rows in stream order.
+
+        Parameters
+        ----------
+        values : shape (n, W), NaN = the monitor has no value on this row
+        monitors : whose they are, shape (n, W), -1 = nobody's; no monitor twice in a row
+        clock : shape (n,), never going back
+
+        Returns
+        -------
+        `BLAME` records, those of one alarm after each other
+        """
+        values = np.ascontiguousarray(values, np.float64)
+        monitors = np.ascontiguousarray(monitors, np.int32)
+        clock = np.ascontiguousarray(clock, np.int64)
+        if values.ndim != 2 or values.shape != monitors.shape or clock.shape != (len(values),):
+            shapes = f"{values.shape}, {monitors.shape} and {clock.shape}"
+            raise ValueError(f"expected values and monitors of one shape (n, W) and clocks (n,), got {shapes}")
+        if monitors.size and int(monitors.max()) >= self.n_monitors:
+            raise ValueError(f"expected monitors below {self.n_monitors}, got {int(monitors.max())}")
+        buffer = np.zeros(max(BUFFER_ALARMS, self.n_monitors), BLAME)
+        parts: list[Blames] = []
+        row = 0
+        while row < len(values):
+            written, row = _update(
+                values, monitors, clock, self.form, self.rate, self.bets, self.cap, self.first, self.state, self._factors, buffer, row
+            )  # fmt: skip
+            if written:
+                parts.append(buffer[:written].copy())
+        return np.concatenate(parts) if parts else np.zeros(0, BLAME)
+
+    def export(self) -> bytes:
+        """The state of all monitors."""
+        st = self.state
+        own = [st.stakes, st.evidence, st.peaks, st.starts, st.seen, st.last, st.gap, st.sums, st.rows]
+        return pack(_MAGIC, _VERSION, self.n_monitors, own + hull_arrays(st.hulls))
+
+    def restore(self, blob: bytes) -> None:
+        """Continue from `export`, as if it had never stopped.
+
+        Raises
+        ------
+        ValueError : of another kind, version or number of monitors, or evidence that no values lead to
+        """
+        n, st = self.n_monitors, self.state
+        lengths = [n * BETS, n, n * SPREAD_BETS, n * SPREAD_BETS, n, n, n, 2, 1, None, None, None, None, None]
+        found = unpack(blob, _MAGIC, _VERSION, n, [*_TYPES, *HULL_TYPES], lengths)
+        stakes, evidence, peaks, starts, seen, last, gap, sums, rows = found[:9]
+        sound = all(np.all(np.isfinite(part) & (part >= 0.0)) for part in (stakes, evidence, peaks, gap, sums[1:]))
+        counts = np.all((seen >= 0) & (seen <= _COUNT_MOST)) and rows[0] >= 0
+        begun = np.all((starts >= 0) & (starts <= np.repeat(seen, SPREAD_BETS)))
+        if not (sound and counts and begun and abs(sums[0] - float(evidence.sum())) <= _ROUNDING * (1.0 + float(evidence.sum()))):
+            raise ValueError("damaged state of DEDT: evidence or counts that no values lead to")
+        restore_hulls(st.hulls, found[9:])
+        own = (stakes, evidence, peaks, starts, seen, last, gap, sums, rows)
+        for mine, theirs in zip(st[:9], own, strict=True):
+            mine.reshape(-1)[:] = theirs
+
+
+def _each(values: ArrayLike, n: int) -> Float64Array:
+    return np.array(np.broadcast_to(np.asarray(values, np.float64), (n,)), order="C")
