@@ -1,0 +1,75 @@
+"""What a campaign is made of: faults and controls that fit each other, and an input that repeats."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+
+import pytest
+
+from tests.chaos.controls import CONTROLS
+from tests.chaos.fault import Fault
+from tests.chaos.faults import FAULTS
+from tests.chaos.inputs import InputStream, missing_cases
+from tests.chaos.report import Row
+from tests.chaos.scene import Scene
+from tests.chaos.switches import SWITCHES
+
+
+def test_names_are_unique_and_every_fault_says_what_it_does() -> None:
+    assert [name for name, n in Counter(fault.name for fault in FAULTS).items() if n > 1] == []
+    assert [fault.name for fault in FAULTS if not fault.about] == []
+
+
+def test_both_group_protocols_are_killed_and_haunted() -> None:
+    pairs = {(fault.name.removesuffix("_consumer"), fault.options.protocol) for fault in FAULTS}
+    for name in ("kill_at_steps", "kill_at_random", "zombies", "hung"):
+        assert {(name, "classic"), (name, "consumer")} <= pairs
+
+
+def test_every_control_has_its_fault_and_its_switch() -> None:
+    names = {fault.name for fault in FAULTS}
+    assert [control for control in CONTROLS if control.fault not in names] == []
+    assert [control for control in CONTROLS for rule in control.without.split(",") if rule not in SWITCHES] == []
+
+
+def test_the_short_form_has_a_control_whose_fault_is_in_it() -> None:
+    short = {fault.name for fault in FAULTS if fault.short}
+    assert [control for control in CONTROLS if control.short and control.fault in short]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_seed_gives_the_same_input_whatever_bursts_come_between(seed: int) -> None:
+    plain, disturbed = InputStream(seed, 200.0), InputStream(seed, 200.0)
+    rows, others = iter(plain), iter(disturbed)
+    first = list(itertools.islice(others, 1_000))
+    list(disturbed.burst(50, 0))
+    assert list(itertools.islice(rows, 2_000)) == first + list(itertools.islice(others, 1_000))
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_input_has_its_share_of_trouble_and_rises_in_time(seed: int) -> None:
+    stream = InputStream(seed, 200.0)
+    records = list(itertools.islice(stream, 10_000))
+    assert missing_cases(stream.shares()) == []
+    assert [record.at_ms for record in records] == sorted(record.at_ms for record in records)
+    assert {record.partition for record in records} == {0, 1, 2}
+    assert 0.005 < sum(not record.good for record in records) / len(records) < 0.02
+
+
+def fault_of(_scene: Scene) -> None:
+    """Nothing."""
+
+
+def test_a_row_fails_for_each_of_its_reasons() -> None:
+    fault = Fault("nothing", fault_of)
+    assert Row(fault.name, "classic", 1).passed
+    for trouble in ({"lost": 1}, {"doubled": 1}, {"changed": 1}, {"failures": ["x"]}, {"unwitnessed": {"kill": "0 of 1"}}):
+        assert not Row(fault.name, "classic", 1, **trouble).passed
+
+
+def test_a_control_is_red_only_for_a_difference_that_no_delay_explains() -> None:
+    assert not Row("nothing", "classic", 1, without="rule", rule=9, drained=True).passed
+    assert not Row("nothing", "classic", 1, without="rule", rule=9, lost=5).passed
+    assert Row("nothing", "classic", 1, without="rule", rule=9, lost=5, drained=True).passed
+    assert Row("nothing", "classic", 1, without="rule", rule=9, lost=5, surprises=["ended"]).passed
