@@ -6,8 +6,14 @@ import json
 import logging
 import re
 import sys
+import threading
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Final, Literal
+
+REPEATS_MAX: Final = 5
+REPEAT_SECONDS: Final = 30.0
 
 _PAIR = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|\S+)')
 _NUMBER = re.compile(r"^-?\d+(\.\d+)?$")
@@ -47,10 +53,43 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
+class RepeatLimit(logging.Filter):
+    """Lets the same warning or error through a few times in half a minute; the next one after that says how many were not shown.
+
+    An outage of hours is told in a few lines a minute, however often each client of a worker tries. The same is what is
+    written by one line of code, whatever its fields say.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._seen: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return True
+        template = str(record.msg)
+        if template.startswith("%") and isinstance(record.args, tuple) and record.args:
+            # librdkafka writes all its lines with one template: facility, client, text.
+            template = str(record.args[0])
+        key, now = (record.name, template), self._clock()
+        with self._lock:
+            began, count = self._seen.get(key, (now, 0))
+            hidden = 0
+            if now - began >= REPEAT_SECONDS:
+                began, count, hidden = now, 0, max(0, count - REPEATS_MAX)
+            self._seen[key] = (began, count + 1)
+        if hidden:
+            record.msg, record.args = f"{record.getMessage()} not_shown={hidden}", ()
+        return count < REPEATS_MAX
+
+
 def configure_logs(processor: str, *, style: Literal["text", "json"], level: str = "INFO") -> None:
     """Send our logs to stderr; third parties only from WARNING on."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(processor) if style == "json" else TextFormatter(processor))
+    handler.addFilter(RepeatLimit())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)

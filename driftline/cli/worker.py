@@ -46,9 +46,12 @@ def run_worker(name: str, config: Config, options: WorkerOptions) -> int:
     from driftline import __version__
     from driftline.streams.http import Health, HttpServer
     from driftline.streams.metrics import Metrics
+    from driftline.streams.progress import ProgressAlarm
 
     metrics = Metrics(version=__version__)
-    health = Health(needs_redis=name != "ingest")
+    health = Health(stall_seconds=config.http.stalled_after / 1_000)
+    alarm = ProgressAlarm(health.progress, health.hint)
+    alarm.start()
     server: HttpServer | None = None
     if port := worker_port(config.http.port, name, options.age or 0):
         server = HttpServer(metrics.registry, health, host=config.http.host, port=port)
@@ -64,6 +67,7 @@ def run_worker(name: str, config: Config, options: WorkerOptions) -> int:
         log.error("processor_stopped error=%s\n%s", type(error).__name__, error)
         return error.exit_code
     finally:
+        alarm.stop()
         if server is not None:
             server.stop()
 

@@ -301,6 +301,9 @@ class Http(Section):
 
     host: str = Field("127.0.0.1", description="interface")
     port: int = Field(9464, ge=0, le=65_000, description="of the first processor; 0 = off")
+    stalled_after: Annotated[DurationMs, Field(ge=1_000)] = Field(
+        60_000, description="a partition with records to do that nothing is committed of for so long makes /readyz fail, and is logged"
+    )
 
 
 class Config(Section):

@@ -14,6 +14,7 @@ StreamError
     WriteRefused        the state store found another owner, head or ring length than expected
     UncertainError      the outcome of a call is not known: a new producer, committed offsets read again
     AwayError           Kafka or Redis does not answer: wait, then recover
+      KafkaAwayError    it is Kafka
 """
 
 from __future__ import annotations
@@ -93,3 +94,7 @@ class UncertainError(RecoverableError):
 
 class AwayError(RecoverableError):
     """Kafka or Redis does not answer."""
+
+
+class KafkaAwayError(AwayError):
+    """Kafka does not answer."""

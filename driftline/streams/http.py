@@ -15,13 +15,15 @@ from types import TracebackType
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from driftline.streams.progress import STALL_SECONDS, Progress
+
 _JSON = "application/json"
 # A client that connects and says nothing holds one thread this long.
 _REQUEST_SECONDS_MAX = 10
 # The broker takes a consumer for dead after max.poll.interval.ms, 300 s by default; so do we.
 BEAT_SECONDS_MAX = 300.0
-# A commit is due every 0.1 to 0.5 s; a minute without one while records wait is a stall, not a slow batch.
-COMMIT_SECONDS_MAX = 60.0
+# With hundreds of partitions one page shall still be read.
+_STALLS_SHOWN = 5
 
 
 class Health:
@@ -30,18 +32,24 @@ class Health:
     Parameters
     ----------
     clock : seconds that never go back.
-    needs_redis : whether Redis counts for readiness (ingest keeps no state there).
+    stall_seconds : how long a partition may stand still while records wait.
+
+    Attributes
+    ----------
+    progress : where each partition stands.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic, needs_redis: bool = True) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic, stall_seconds: float = STALL_SECONDS) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._beat = clock()
         self._committed = clock()
         self._lag = 0
         self._assigned: int | None = None
-        self._redis: str | None = "not connected yet" if needs_redis else None
+        self._kafka: str | None = None
+        self._redis: str | None = "not connected yet"
         self._stopping = False
+        self.progress = Progress(stall_seconds=stall_seconds, clock=clock)
 
     def beat(self) -> None:
         """The loop goes round."""
@@ -57,6 +65,17 @@ class Health:
         """Redis answers (None), or why it does not."""
         with self._lock:
             self._redis = problem
+
+    def kafka(self, problem: str | None) -> None:
+        """Kafka answers (None), or why it does not."""
+        with self._lock:
+            self._kafka = problem
+
+    @property
+    def kafka_away(self) -> bool:
+        """Whether Kafka did not answer when it was last asked."""
+        with self._lock:
+            return self._kafka is not None
 
     def committed(self, *, lag_records: int) -> None:
         """A commit stands and leaves `lag_records` to do; also called, with 0, when there was nothing to commit."""
@@ -82,17 +101,13 @@ class Health:
 
     def ready(self) -> tuple[bool, dict[str, object]]:
         """Whether it does its work, and the reasons why not."""
+        stalls = self.progress.stalls()
         with self._lock:
             commit_age = self._clock() - self._committed
-            reasons = []
-            if self._stopping:
-                reasons.append("stopping")
-            if self._assigned is None:
-                reasons.append("waiting for the group to assign partitions")
-            if self._redis is not None:
-                reasons.append(f"redis: {self._redis}")
-            if self._lag > 0 and commit_age > COMMIT_SECONDS_MAX:
-                reasons.append(f"{self._lag} records wait and the last commit is {commit_age:.0f} s old")
+            reasons = self._troubles()
+            reasons += [str(stall) for stall in stalls[:_STALLS_SHOWN]]
+            if len(stalls) > _STALLS_SHOWN:
+                reasons.append(f"{len(stalls) - _STALLS_SHOWN} more partitions stand still")
             state = {
                 "ready": not reasons,
                 "reasons": reasons,
@@ -101,6 +116,28 @@ class Health:
                 "commit_age_seconds": round(commit_age, 3),
             }
         return not reasons, state
+
+    def hint(self) -> str:
+        """Why a partition may stand still, as far as this worker knows: for a log line."""
+        with self._lock:
+            troubles, age = self._troubles(), self._clock() - self._beat
+        if troubles:
+            return "; ".join(troubles)
+        if age > self.progress.stall_seconds / 2:
+            return f"the worker's loop has not come round for {age:.0f} s: a call does not return; a restart goes on from the last commit"
+        return "commits do not come through or records cannot be read: see commit_aborted and kafka_* in this log"
+
+    def _troubles(self) -> list[str]:
+        reasons = []
+        if self._stopping:
+            reasons.append("stopping")
+        if self._kafka is not None:
+            reasons.append(f"kafka: {self._kafka.removeprefix('kafka: ')}")
+        if self._redis is not None:
+            reasons.append(f"redis: {self._redis.removeprefix('redis: ')}")
+        if self._assigned is None:
+            reasons.append("waiting for the group to assign partitions")
+        return reasons
 
 
 class HttpServer:

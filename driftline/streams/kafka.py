@@ -19,7 +19,7 @@ from driftline.schemas.config import Kafka, SecretRef, Topics
 from driftline.schemas.secret import SecretError, resolve_secret
 from driftline.schemas.topics import TOPICS, retention_ms
 from driftline.streams.cluster import Cluster
-from driftline.streams.errors import AwayError, SetupError
+from driftline.streams.errors import KafkaAwayError, SetupError
 
 _log = logging.getLogger(__name__)
 
@@ -193,7 +193,7 @@ def needs_a_person(error: KafkaError) -> bool:
     return error.code() in _RIGHTS_CODES
 
 
-def from_kafka(error: KafkaException) -> AwayError:
+def from_kafka(error: KafkaException) -> KafkaAwayError:
     """What to wait for after an error of a client's call.
 
     Raises
@@ -203,7 +203,7 @@ def from_kafka(error: KafkaException) -> AwayError:
     cause = error.args[0]
     if needs_a_person(cause):
         raise SetupError(f"kafka: {cause.str()}", hint="`driftline topics create CONFIG --print` lists topics and rights") from error
-    return AwayError(f"kafka: {cause.str()}")
+    return KafkaAwayError(f"kafka: {cause.str()}")
 
 
 def wait_for_broker(admin: AdminClient, *, seconds: float = START_SECONDS) -> None:
@@ -211,7 +211,7 @@ def wait_for_broker(admin: AdminClient, *, seconds: float = START_SECONDS) -> No
 
     Raises
     ------
-    AwayError : none did within `seconds`.
+    KafkaAwayError : none did within `seconds`.
     """
     deadline = time.monotonic() + seconds
     while True:
@@ -222,7 +222,7 @@ def wait_for_broker(admin: AdminClient, *, seconds: float = START_SECONDS) -> No
             reason = error.args[0].str()
         if time.monotonic() >= deadline:
             message = f"kafka: no broker answered within {seconds:.0f} s: {reason}"
-            raise AwayError(message, hint="is kafka.bootstrap right and the broker up?")
+            raise KafkaAwayError(message, hint="is kafka.bootstrap right and the broker up?")
         _log.warning("kafka_away at=start error=%r retry_in_seconds=%.0f", reason, _START_PAUSE_SECONDS)
         time.sleep(_START_PAUSE_SECONDS)
 
@@ -232,7 +232,7 @@ def read_cluster(admin: AdminClient, topics: Sequence[str], *, live_since_ms: in
 
     Raises
     ------
-    AwayError : no broker answered within `seconds`.
+    KafkaAwayError : no broker answered within `seconds`.
     SetupError : topics are missing; names them all and the command that creates them.
     """
     wait_for_broker(admin, seconds=seconds)
@@ -329,5 +329,5 @@ def _wait_for_topics(admin: AdminClient, names: Sequence[str]) -> None:
     deadline = time.monotonic() + CALL_SECONDS
     while not set(names) <= admin.list_topics(timeout=CALL_SECONDS).topics.keys():
         if time.monotonic() > deadline:
-            raise AwayError(f"kafka: created topics are not listed after {CALL_SECONDS:.0f} s")
+            raise KafkaAwayError(f"kafka: created topics are not listed after {CALL_SECONDS:.0f} s")
         time.sleep(0.05)

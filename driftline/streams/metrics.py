@@ -63,6 +63,9 @@ COMMIT_SECONDS = Metric("driftline_commit_seconds", "histogram", "seconds", ("st
     "Time of one commit: flush, checkpoint, offsets, transaction.", _SECONDS)
 LAST_COMMIT = Metric("driftline_last_commit_timestamp_seconds", "gauge", "seconds since 1970", ("stage",),
     "Wall time of the last commit; stands still while nothing comes in.")
+PROGRESS = Metric("driftline_partition_progress_timestamp_seconds", "gauge", "seconds since 1970", ("stream", "partition"),
+    "Wall time at which the partition last moved on or had nothing to do; stands still while records wait and nothing is committed, "
+    "and while the worker's loop hangs. stream is the topic.")
 TASKS = Metric("driftline_tasks", "gauge", "tasks", ("stage",),
     "Tasks (partitions) this worker owns.")
 REBALANCES = Metric("driftline_rebalances_total", "counter", "rebalances", ("stage",),
@@ -125,7 +128,8 @@ BUILD_INFO = Metric("driftline_build_info", "gauge", "1", ("version",),
     "Always 1; the version is in the label.")
 
 METRICS: tuple[Metric, ...] = (
-    RECORDS, LAG, WATERMARK_LAG, PROCESS_SECONDS, BATCH_RECORDS, COMMIT_SECONDS, LAST_COMMIT, TASKS, REBALANCES, ABORTS, DROPPED,
+    RECORDS, LAG, WATERMARK_LAG, PROCESS_SECONDS, BATCH_RECORDS, COMMIT_SECONDS, LAST_COMMIT, PROGRESS, TASKS, REBALANCES, ABORTS,
+    DROPPED,
     DEAD_LETTERS, INVALID_VALUES, TIME_REPLACED, FEATURES_DROPPED, CLASSES_DROPPED, VERSIONS_SHARED,
     LABEL_JOIN, LABEL_DELAY, WAITING, DRIFT_EVENTS, SCORE, THRESHOLD,
     EFFECT_SIZE, SUBJECTS_DRIFTED, SUBJECTS_MONITORED, DETECTION_DELAY, ALERTS, ALERT_TRANSITIONS, CHECKPOINT_BYTES, REDIS_SECONDS,

@@ -15,8 +15,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as _parse_text
 
 from driftline.streams import metrics as table
-from driftline.streams.http import BEAT_SECONDS_MAX, COMMIT_SECONDS_MAX, Health, HttpServer
+from driftline.streams.http import BEAT_SECONDS_MAX, Health, HttpServer
 from driftline.streams.metrics import Metrics
+from driftline.streams.progress import STALL_SECONDS
 
 parse_text: Callable[[str], Iterable[Family]] = _parse_text   # untyped in the library
 parse_openmetrics: Callable[[str], Iterable[Family]] = _parse_openmetrics
@@ -67,7 +68,7 @@ def _ready(server: HttpServer) -> tuple[int, dict[str, Any]]:
 def test_a_worker_is_not_ready_until_it_has_its_partitions_and_redis(server: HttpServer, health: Health) -> None:
     status, body = _ready(server)
     assert status == 503
-    assert body["reasons"] == ["waiting for the group to assign partitions", "redis: not connected yet"]
+    assert body["reasons"] == ["redis: not connected yet", "waiting for the group to assign partitions"]
 
     health.assigned(2)
     health.redis(None)
@@ -81,17 +82,41 @@ def test_a_standby_without_partitions_is_ready(server: HttpServer, health: Healt
     assert _ready(server)[0] == 200
 
 
-def test_a_stall_shows_only_while_records_wait(server: HttpServer, health: Health, clock: Clock) -> None:
-    health.assigned(1)
+def test_a_stall_shows_its_partition_and_only_while_records_wait(server: HttpServer, health: Health, clock: Clock) -> None:
+    health.assigned(2)
     health.redis(None)
-    health.committed(lag_records=0)
-    clock.seconds += COMMIT_SECONDS_MAX + 1
-    assert _ready(server)[0] == 200, "an idle topic needs no commits"
-
-    health.lagging(12)
+    for partition in (0, 1):
+        health.progress.tell(("fraud", partition), 7, busy=partition == 1)
+    clock.seconds = STALL_SECONDS
+    health.progress.tell(("fraud", 0), 7, busy=False)
+    health.progress.tell(("fraud", 1), 7, busy=True)
     status, body = _ready(server)
     assert status == 503
-    assert body["reasons"] == ["12 records wait and the last commit is 61 s old"]
+    assert body["reasons"] == ["fraud/1 stands still for 60 s: nothing committed past offset 7"]
+
+    health.progress.tell(("fraud", 1), 8, busy=True)
+    assert _ready(server)[0] == 200
+
+
+def test_many_stalled_partitions_make_a_short_page(server: HttpServer, health: Health, clock: Clock) -> None:
+    health.assigned(40)
+    health.redis(None)
+    for partition in range(40):
+        health.progress.tell(("fraud", partition), None, busy=True)
+    clock.seconds = 2 * STALL_SECONDS
+    reasons = _ready(server)[1]["reasons"]
+    assert reasons[0] == "fraud/0 stands still for 120 s: not read yet"
+    assert reasons[5:] == ["35 more partitions stand still"]
+
+
+def test_a_broker_that_is_away_is_a_reason_of_its_own(server: HttpServer, health: Health) -> None:
+    health.assigned(1)
+    health.redis(None)
+    health.kafka("kafka: 1/1 brokers are down")
+    assert _ready(server)[1]["reasons"] == ["kafka: 1/1 brokers are down"]
+    assert _get(server, "/livez")[0] == 200
+    health.kafka(None)
+    assert _ready(server)[0] == 200
 
 
 def test_redis_going_away_shows_its_reason_and_does_not_end_liveness(server: HttpServer, health: Health) -> None:

@@ -74,6 +74,9 @@ class FakeConsumer:
     ) -> None:
         self._callbacks = {"assign": on_assign, "revoke": on_revoke, "lost": on_lost}
 
+    def list_topics(self, topic: str, timeout: float) -> None:
+        """A broker that answers."""
+
     # -- what the background thread does
 
     def heartbeat(self) -> None:

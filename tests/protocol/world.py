@@ -316,7 +316,7 @@ class World:
     def make_runner(self, name: str) -> Runner:
         return Runner(self._processor, self._config, self._cluster, self.store, time="data", instance=name)
 
-    def _consumer(self, kafka: Any, group: str, *, instance: str | None) -> FakeConsumer:
+    def _consumer(self, kafka: Any, group: str, *, instance: str | None, error_cb: object) -> FakeConsumer:
         consumer = FakeConsumer(self, consumer_properties(kafka, group, instance=instance))
         assert self.current is not None
         self.current.consumer = consumer

@@ -27,6 +27,7 @@ _topic: Final[Callable[[Message], str]] = Message.topic  # type: ignore[assignme
 _offset: Final[Callable[[Message], int]] = Message.offset  # type: ignore[assignment]
 
 _CALL_SECONDS: Final = 5.0
+_PROBE_SECONDS: Final = 1.0
 _LOST_CODES: Final = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
 
 Batches = Mapping[PartitionId, Sequence[Message]]
@@ -54,6 +55,7 @@ class Membership:
         lost: Callable[[frozenset[PartitionId]], None],
     ) -> None:
         self._consumer = consumer
+        self._topics = tuple(topics)
         self._topic = topics[0] if len(topics) == 1 else None
         self._incremental = incremental
         self._revoked, self._lost = revoked, lost
@@ -224,6 +226,16 @@ class Membership:
         """
         low, high = self._consumer.get_watermark_offsets(TopicPartition(*key), timeout=_CALL_SECONDS, cached=False)
         return low, high
+
+    def answers(self) -> bool:
+        """Whether a broker answers now; waits a second for it."""
+        try:
+            self._consumer.list_topics(self._topics[0], timeout=_PROBE_SECONDS)
+        except KafkaException as error:
+            if needs_a_person(error.args[0]):
+                raise SetupError(f"kafka: {error.args[0].str()}") from error
+            return False
+        return True
 
     def lag(self) -> dict[PartitionId, int]:
         """Records behind, by the end offsets of the last fetches; costs no call."""

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol, TypeVar
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from driftline.schemas.config import Kafka
-from driftline.streams.errors import AwayError, OutputError, OwnershipError, RecoverableError, SetupError, UncertainError
+from driftline.streams.errors import KafkaAwayError, OutputError, OwnershipError, RecoverableError, SetupError, UncertainError
 from driftline.streams.kafka import make_producer, needs_a_person
 from driftline.streams.task import Output
 
@@ -270,7 +270,7 @@ class AtLeastOnce:
         if failed is not None and needs_a_person(failed):
             raise SetupError(f"kafka: {failed.str()}")
         if failed is not None or left:
-            raise AwayError(f"kafka: {left} outputs were not delivered: {failed.str() if failed else 'no answer'}")
+            raise KafkaAwayError(f"kafka: {left} outputs were not delivered: {failed.str() if failed else 'no answer'}")
 
     def send_offsets(self, offsets: list[TopicPartition], metadata: bytes) -> None:  # noqa: ARG002 - the consumer knows its group
         self._offsets = offsets

@@ -16,7 +16,7 @@ from confluent_kafka import Consumer, KafkaException
 
 from driftline.schemas.config import Config
 from driftline.streams.cluster import Cluster
-from driftline.streams.errors import AwayError, FatalError, RecoverableError, WriteRefused
+from driftline.streams.errors import AwayError, FatalError, KafkaAwayError, RecoverableError, WriteRefused
 from driftline.streams.http import Health
 from driftline.streams.kafka import MOCK_CLUSTER_PREFIX, START_SECONDS, from_kafka, make_consumer
 from driftline.streams.metrics import ABORTS, BATCH_RECORDS, PROCESS_SECONDS, REBALANCES, RECOVERIES, Metrics
@@ -29,7 +29,7 @@ from driftline.streams.runner.report import Reporter
 from driftline.streams.runner.restore import OnLostState, Restorer, RunningTask, read_committed
 from driftline.streams.runner.signals import handled
 from driftline.streams.runner.tasks import TaskTable
-from driftline.streams.runner.waiting import Waiting
+from driftline.streams.runner.waiting import Waiting, client_errors
 from driftline.streams.state.base import open_base_log
 from driftline.streams.state.checkpoints import Scope
 from driftline.streams.state.store import Store
@@ -89,8 +89,7 @@ class Runner:
         self._processor = processor
         self._stage = processor.name
         self._store = store
-        self._metrics = metrics or Metrics()
-        self._health = health or Health()
+        self._metrics, self._health = metrics or Metrics(), health or Health()
         self._time = time
         self._until_idle = until_idle_s
         self._mature = at_end == "mature"
@@ -100,7 +99,9 @@ class Runner:
         member = f"{group}.{self._instance.name}"
         exactly_once = config.kafka.guarantee == "exactly_once" if transactional is None else transactional
         # The embedded broker makes a static member wait for its own former session to end.
-        self._consumer: Consumer = make_consumer(config.kafka, group, instance=member if exactly_once else None)
+        self._consumer: Consumer = make_consumer(
+            config.kafka, group, instance=member if exactly_once else None, error_cb=client_errors(self._health)
+        )
         self._publisher = make_publisher(config.kafka, self._consumer, exactly_once=exactly_once, transactional_id=member)
         base = open_base_log(config, cluster, group)
         scope = Scope(config.redis.key_prefix, config.environment, group, cluster, state_version, config.digest)
@@ -119,11 +120,10 @@ class Runner:
         )  # fmt: skip
         self._tasks = TaskTable(processor)
         self._reporter = Reporter(self._stage, self._membership, self._metrics, self._health)
-        self._stopping = threading.Event()
-        self._draining = threading.Event()
+        self._stopping, self._draining = threading.Event(), threading.Event()
         self._waiting = Waiting(self._membership, store, self._health, self._stopping)
         self._finished = self._reload = False
-        self._recoveries = self._commits_seen = self._exhausted_rounds = 0
+        self._recoveries = self._exhausted_rounds = 0
         self._pending_since = self._last_record = clocks.monotonic()
         self._last_tick = self._last_told = 0.0
         self._pace = Pace(_POLL_RECORDS_MAX + _POLL_RECORDS_A_MODEL * (len(config.models) - 1))
@@ -167,7 +167,7 @@ class Runner:
         try:
             # `init_transactions` comes before committed offsets are read: it ends what a killed self left open.
             if not self._committer.ready():
-                raise AwayError("kafka: the producer is not ready")
+                raise KafkaAwayError("kafka: the producer is not ready")
             self._restore_pending()
             self._committer.begin()
             changes = self._membership.changes
@@ -273,7 +273,8 @@ class Runner:
         if now - self._last_tick < _TICK_SECONDS:
             return
         self._last_tick = now
-        self._report()
+        if self._reporter.report(self._tasks, self._committer, now_ms=round(self._clock() * 1000)):
+            self._recoveries = 0
         for task in self._tasks:
             self._end_replay(task)
         if self._time != "wall":
@@ -283,13 +284,6 @@ class Runner:
             ends = at_end & task.inputs
             if ends and task.replay_to is None:
                 self._after(task, task.task.tick(Idle(self._wall_ms(), ends)), 0)
-
-    def _report(self) -> None:
-        moved = self._committer.commits != self._commits_seen
-        self._reporter.report(len(self._tasks), now_ms=round(self._clock() * 1000), moved=moved or not self._committer.open)
-        if moved:
-            self._commits_seen = self._committer.commits
-            self._recoveries = 0
 
     def _end_if_done(self, batches: Batches) -> None:
         if self._stopping.is_set():
@@ -333,6 +327,9 @@ class Runner:
             return  # thrown out of the group and not told yet: nothing is ours to claim
         committed = read_committed(self._consumer, sorted(frozenset[PartitionId]().union(*pending.values())))
         if committed is None:
+            if not self._membership.answers():
+                raise KafkaAwayError("kafka: no broker answers")
+            self._health.kafka("the committed offsets are not readable yet")
             if clocks.monotonic() - self._pending_since > _COMMITTED_SECONDS_MAX:
                 raise FatalError(f"kafka: the committed offsets are not readable for {_COMMITTED_SECONDS_MAX:.0f} s")
             return
@@ -351,6 +348,7 @@ class Runner:
             self._pause(task)
         self._health.assigned(len(self._tasks))
         self._health.redis(None)
+        self._health.kafka(None)
         self._last_told = 0.0
         self._last_record = clocks.monotonic()
 
@@ -390,9 +388,7 @@ class Runner:
         if isinstance(error, WriteRefused) and error.reason == "owner":
             self._waiting.rebalance(error)
         if isinstance(error, AwayError):
-            self._waiting.store_answers()
-            # The store may answer while Kafka does not.
-            self._waiting.pause(_IDLE_POLL_SECONDS)
+            self._waiting.away(error)
         elif self._recoveries > _RECOVERIES_MAX:
             raise FatalError(f"{self._recoveries} commits in a row failed, the last with: {error.message}") from error
         self._pending_since = clocks.monotonic()

@@ -7,8 +7,11 @@ import threading
 import time
 from typing import Final
 
-from driftline.streams.errors import AwayError, FatalError, OwnershipError, WriteRefused
+from confluent_kafka import KafkaError
+
+from driftline.streams.errors import AwayError, FatalError, KafkaAwayError, OwnershipError, WriteRefused
 from driftline.streams.http import Health
+from driftline.streams.kafka import ErrorCallback, log_client_error
 from driftline.streams.runner.membership import Membership
 from driftline.streams.state.store import Store
 
@@ -22,6 +25,17 @@ SESSION_SECONDS: Final = 15.0
 _AGAIN_SESSIONS: Final = 20
 
 
+def client_errors(health: Health) -> ErrorCallback:
+    """What librdkafka reports goes to the log; that no broker can be reached, to the health too: an idle worker calls nothing."""
+
+    def note(error: KafkaError) -> None:
+        log_client_error(error)
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            health.kafka(error.str())
+
+    return note
+
+
 class Waiting:
     """Pauses in which rebalances are served, the process counts as alive and a stop ends everything."""
 
@@ -31,6 +45,24 @@ class Waiting:
         self._health = health
         self._stopping = stopping
         self._taken_back = float("-inf")
+
+    def away(self, error: AwayError) -> None:
+        """Return when Redis and Kafka answer or the worker is stopped; says in the health which of them does not."""
+        if isinstance(error, KafkaAwayError):
+            self._health.kafka(error.message)
+        self.store_answers()
+        if isinstance(error, KafkaAwayError):
+            self._kafka_answers()
+        # An answer to one question is not yet an answer to all.
+        self.pause(_POLL_SECONDS)
+
+    def _kafka_answers(self) -> None:
+        attempt = 0
+        while not self._stopping.is_set() and not self._membership.answers():
+            pause = _PAUSE_SECONDS[min(attempt, len(_PAUSE_SECONDS) - 1)]
+            attempt += 1
+            _log.warning("kafka_away retry_in_seconds=%.1f", pause)
+            self.pause(pause)
 
     def store_answers(self, seconds: float = float("inf")) -> None:
         """Return when the store answers or the worker is stopped.
