@@ -1,4 +1,9 @@
-"""Drift detectors: `ADWIN`, `PageHinkley` and `PSI` for notebooks, and the compiled banks behind them."""
+"""Drift detectors for notebooks, and the compiled banks behind them.
+
+`AlarmBudget` watches several series within one budget of false alarms, `EDetector` one series with a promised run length;
+`ConformalScores` and `FOCuS` are their front end and their dates by themselves. `ADWIN` and `PageHinkley` are river's, `PSI`
+compares a window with a reference.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +12,26 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from driftline.detectors.adwin import ADWIN
+    from driftline.detectors.budget import AlarmBudget
+    from driftline.detectors.conformal import ConformalScores
+    from driftline.detectors.e_detector import EDetector
+    from driftline.detectors.focus import FOCuS
     from driftline.detectors.page_hinkley import PageHinkley
     from driftline.detectors.psi import PSI
     from driftline.detectors.river_adapter import RiverDetector
 
-__all__ = ["ADWIN", "PSI", "PageHinkley", "RiverDetector"]
+__all__ = ["ADWIN", "PSI", "AlarmBudget", "ConformalScores", "EDetector", "FOCuS", "PageHinkley", "RiverDetector"]
 
-_MODULES = {"ADWIN": "adwin", "PSI": "psi", "PageHinkley": "page_hinkley", "RiverDetector": "river_adapter"}
+_MODULES = {
+    "ADWIN": "adwin",
+    "AlarmBudget": "budget",
+    "ConformalScores": "conformal",
+    "EDetector": "e_detector",
+    "FOCuS": "focus",
+    "PSI": "psi",
+    "PageHinkley": "page_hinkley",
+    "RiverDetector": "river_adapter",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -132,6 +132,25 @@ def psi_threshold(run_length: float, window: int, bins: int, reference_n: float 
     return _rounded(level * (1.0 / window + 1.0 / reference_n))
 
 
+_FOCUS_CROSSINGS = 0.8366
+"""The integral of x nu(x)^2 over x > 0 for two sides and unit variance, nu the overshoot factor (own quadrature)."""
+
+
+def focus_run_length(threshold: float) -> float:
+    """Mean values until the log likelihood ratio over all starts of a change of the mean passes a threshold.
+
+    Siegmund and Venkatraman (1995), Annals of Statistics 23, theorem 1, for two sides and independent standard normal
+    values; the mean before the change may be known or not. Simulated run lengths are 8 to 25 % longer.
+    """
+    root = math.sqrt(2.0 * threshold)
+    return _SQRT_2PI * math.exp(threshold) / (root * _FOCUS_CROSSINGS)
+
+
+def focus_threshold(run_length: float) -> float:
+    """Threshold of `FOCuS` that standard normal values pass once in `run_length` on average."""
+    return _rounded(_solve(focus_run_length, _checked(run_length), 0.5, 20.0))
+
+
 _ADWIN_MEASURED: tuple[tuple[float, float], ...] = (
     (1.0, 1.005e3),
     (0.3, 5.36e3),

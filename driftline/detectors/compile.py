@@ -2,9 +2,9 @@
 
     python -m driftline.detectors.compile
 
-Tiny panels of every kind run through learning, alarms, levels and a checkpoint. A second run finds everything in the
-cache and takes seconds. The cache stands next to the modules, or below `NUMBA_CACHE_DIR`, which a read-only
-installation needs, with the same value at install and at run time.
+Tiny panels of every kind run through learning, alarms, levels and a checkpoint, and a tiny budget through alarms. A second
+run finds everything in the cache and takes seconds. The cache stands next to the modules, or below `NUMBA_CACHE_DIR`,
+which a read-only installation needs, with the same value at install and at run time.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from driftline.detectors.budget import AlarmBudget
+from driftline.detectors.focus import FOCuS
 from driftline.detectors.panel import Panel
 from driftline.detectors.spec import Column, ColumnDetector, PanelRows, PanelSpec, Series
 
@@ -60,9 +62,18 @@ def specs() -> Iterator[PanelSpec]:
     yield PanelSpec(columns=columns, segments={"shop": 2}, window=_WINDOW, learn_rows=_LEARN_ROWS)
 
 
+def compile_budget() -> int:
+    """Run a budget over scores and zeros and ones, and a dating; the number of alarms."""
+    generator = np.random.default_rng(1)
+    reference = np.column_stack([generator.normal(size=_ROWS), generator.random(_ROWS) < 0.2])
+    rows = np.column_stack([generator.normal(2.0, size=_ROWS), generator.random(_ROWS) < 0.6])
+    dated = FOCuS(_RUN_LENGTH, mean=0.0).update_many(rows[:, 0])
+    return len(AlarmBudget(reference, per=_RUN_LENGTH).update_many(rows)) + len(dated)
+
+
 def compile_kernels() -> int:
     """Run the panels; the number of signals they gave, which shows that alarms were reached."""
-    found = 0
+    found = compile_budget()
     for spec in specs():
         panel = Panel(spec)
         for batch, shift in enumerate((0.0, 0.0, 2.0, 0.0)):

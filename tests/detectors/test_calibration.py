@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from driftline.detectors import PSI, PageHinkley, calibration
+from driftline.detectors import PSI, FOCuS, PageHinkley, calibration
 from driftline.detectors.kernels import AdwinBank, PageHinkleyBank
 
 
@@ -24,6 +24,19 @@ from driftline.detectors.kernels import AdwinBank, PageHinkleyBank
 def test_psi_thresholds_are_those_of_the_study(bins: int, window: int, thresholds: tuple[float, ...]) -> None:
     found = [calibration.psi_threshold(10.0**k, window, bins) for k in range(4, 9)]
     assert found == pytest.approx(thresholds, abs=0.0011)
+
+
+def test_focus_thresholds_are_those_of_the_study() -> None:
+    found = [calibration.focus_threshold(10.0**k) for k in range(4, 10)]
+    assert found == pytest.approx([9.59, 12.00, 14.40, 16.78, 19.15, 21.51], abs=0.006)
+
+
+@pytest.mark.parametrize("mean", [None, 0.0])
+def test_focus_alarms_once_in_its_run_length_or_later(mean: float | None) -> None:
+    values = np.random.default_rng(3).normal(size=1_000_000)
+    alarms = len(FOCuS(2_000, mean=mean).update_many(values))
+    # the closed form is known to be 8 to 25 % short of simulated run lengths; three standard errors of 400 are 15 %
+    assert 500 / 1.45 <= alarms <= 500 * 1.1
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 9, 19, 58])

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from driftline.publish import Publisher
 from tests.conftest import CreateTopics, Kafka
 
@@ -37,12 +39,13 @@ def run(block: str) -> tuple[dict[str, Any], list[tuple[list[Any], list[Any]]]]:
 
 def test_every_page_with_python_is_run_here() -> None:
     """A new page with an example needs a test; what needs no service is run by the test below."""
-    assert [page.name for page in PAGES if blocks(page)] == ["README.md", "publishing.md"]
+    assert [page.name for page in PAGES if blocks(page)] == ["README.md", "false-alarms.md", "publishing.md"]
 
 
-def test_the_examples_of_the_readme_give_what_they_say() -> None:
-    results = [result for block in blocks(ROOT / "README.md") for result in run(block)[1]]
-    assert len(results) == 3
+@pytest.mark.parametrize(("page", "count"), [("README.md", 4), ("docs/false-alarms.md", 2)])
+def test_the_examples_of_a_page_give_what_they_say(page: str, count: int) -> None:
+    results = [result for block in blocks(ROOT / page) for result in run(block)[1]]
+    assert len(results) == count
     assert [found for found, _ in results] == [promised for _, promised in results]
 
 
