@@ -23,6 +23,7 @@ class Proxy:
     delay_seconds : before each reply is passed on.
     bytes_per_second : of each direction of each connection; 0 = no limit.
     held : how many requests or replies were held back since `hold`.
+    seen : how many requests had the marker since then.
     """
 
     def __init__(self, server_port: int) -> None:
@@ -31,7 +32,8 @@ class Proxy:
         self.port = int(self._listener.getsockname()[1])
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
-        self._marker: bytes | None = None
+        self._marker = b""
+        self._armed = False
         self._way: Way = "request"
         self._free = threading.Event()
         self._free.set()
@@ -39,7 +41,7 @@ class Proxy:
         self._running = True
         self.delay_seconds = 0.0
         self.bytes_per_second = 0
-        self.held = 0
+        self.held = self.seen = 0
         threading.Thread(target=self._accept, name="proxy", daemon=True).start()
 
     @property
@@ -49,7 +51,8 @@ class Proxy:
     def hold(self, marker: bytes, way: Way) -> None:
         """Hold back the next request that contains `marker`, or the reply to it; whatever comes on other connections passes."""
         with self._lock:
-            self._marker, self._way, self.held = marker, way, 0
+            self._marker, self._way, self.held, self.seen = marker, way, 0, 0
+            self._armed = True
             self._free.clear()
 
     def release(self) -> None:
@@ -119,8 +122,11 @@ class Proxy:
 
     def _mark(self, data: bytes, marked: threading.Event) -> None:
         with self._lock:
-            if self._marker is not None and self._marker in data:
-                self._marker = None
+            if not self._marker or self._marker not in data:
+                return
+            self.seen += 1
+            if self._armed:
+                self._armed = False
                 marked.set()
 
     def _wait(self, marked: threading.Event) -> None:
