@@ -23,6 +23,8 @@ from driftline.streams.join.journal import replay
 
 STAGES = ("ingest", "join", "detect")
 WARM_ROWS = 25_000
+WARM_ROWS_A_MODEL = 6_000
+"""Enough to learn a baseline, where there is no file of one."""
 STALL_SECONDS = 240.0
 SETTLED_SECONDS = 1.5
 MARKERS = 2
@@ -56,7 +58,7 @@ def config_text(setup: Setup, bootstrap: str, redis_url: str, prefix: str, basel
         f"topics: {{prefix: {prefix}.out, partitions: {setup.partitions}}}",
         "http: {port: 0}",
         f"predictions: {prefix}.predictions",
-        f"labels: {prefix}.labels",
+        f"labels: {{topic: {prefix}.labels, fields: {{model: {'model' if len(setup.models) > 1 else 'null'}}}}}",
         "models:",
     ]
     for model in setup.models:
@@ -237,7 +239,7 @@ def cpu_per_pair(setup: Setup, services: Any, directory: Path, *, rows: int, wai
     store = redis.Redis.from_url(services.redis.url)
     feed = Feed(services.kafka.bootstrap, prefix, Progress(services.kafka.bootstrap, prefix, setup), setup, waiting)
     with running(config, "--time", "data", "--start", "earliest") as workers:
-        feed.send(workers, WARM_ROWS + waiting)
+        feed.send(workers, max(WARM_ROWS, WARM_ROWS_A_MODEL * len(setup.models)) + waiting)
         feed.prepare(rows)
         time.sleep(1.0)
         sent, before, redis_before, began = feed.sent, workers.cpu_seconds(), redis_cpu(store), time.monotonic()

@@ -60,8 +60,11 @@ def pairs(shape: Shape) -> Iterator[Pair]:
                 "features": dict(zip(FEATURES, values[i], strict=True)), "score": scores[i], "latency_ms": 12.5,
                 "segment": f"s{segments[i]}",
             }  # fmt: skip
-            labelled = f"tx-{max(row - shape.label_rows, 0):012d}"
+            earlier = max(row - shape.label_rows, 0)
+            labelled = f"tx-{earlier:012d}"
             label = {"id": labelled, "time": now, "label": labels[i], "source": "chargeback-v2"}
+            if len(shape.models) > 1:
+                label["model"] = shape.models[earlier % len(shape.models)]
             yield now, now, prediction["id"].encode(), orjson.dumps(prediction), labelled.encode(), orjson.dumps(label)
 
 

@@ -151,7 +151,11 @@ class LabelFields(Section):
     id: str = Field("id", description="id of the prediction that this label is for")
     time: str | None = Field("time", description="informative; the join goes by record time")
     time_unit: TimeUnit = Field("auto", description="of numeric times; auto goes by magnitude")
-    model: str | None = Field(None, description="path of the model's name; null = the id alone joins")
+    model: str | None = Field(
+        None,
+        description="path of the model's name; null = the id alone joins, and with several models the join keeps each label "
+        "for the age, or 10m if that is longer, as it may be another model's too",
+    )
     value: str = Field("label", description="0 and 1, true and false, a number, or a class")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from driftline.streams.observation import IMPLICIT, LABELLED, UNLABELLED
 from driftline.streams.task import RestoredState
-from tests.join.logs import LABELS, T0, WAITING, Join, Logs, config
+from tests.join.logs import LABELS, T0, WAITING, Join, Logs, config, digest
 
 
 def run(logs: Logs, join: Join | None = None) -> Join:
@@ -193,6 +193,57 @@ def test_a_label_that_names_a_model_joins_that_model_only() -> None:
     conf = config(models={"fraud": {"features": {}}, "ads": {"features": {}}})
     logs = Logs().predict(("a", 0), ("a", 0), models=["fraud", "ads"]).label(("a", 1, 1), model="ads")
     assert run(logs, Join(conf)).labels() == {0: None, 1: 1.0}
+
+
+TWO_MODELS = {"fraud": {"features": {}}, "ads": {"features": {}}}
+
+
+def held(join: Join, *names: str) -> list[bool]:
+    """Whether the cache has labels of these ids."""
+    return [value is not None for value in join.cache.lookup([digest(name) for name in names])]
+
+
+def test_of_several_models_labels_that_name_theirs_are_used_up_and_others_stay() -> None:
+    logs = Logs().predict(("a", 0), ("b", 0), ("a", 0), models=["fraud", "fraud", "ads"])
+    logs.label(("a", 1, 1), model="fraud").label(("a", 2, 0), model="ads").label(("b", 1, 1)).label(("c", 1, 1), model="ads").tick(20)
+    join = Join(config(models=TWO_MODELS)).read(logs).commit()
+    assert join.labels() == {0: 1.0, 1: 1.0, 2: 0.0}
+    assert held(join, "a", "b", "c") == [False, True, True]
+    run(logs.predict(("c", 30), models=["ads"]), join)
+    assert join.labels()[3] == 1.0
+    assert join.case("orphan") == 0
+
+
+def test_of_several_models_one_does_not_use_up_the_labels_of_another() -> None:
+    logs = Logs().predict(("a", 0), models=["fraud"]).label(("a", 1, 1), model="ads").label(("a", 2, 0), model="fraud").tick(20)
+    join = Join(config(models=TWO_MODELS)).read(logs).commit()
+    run(logs.predict(("a", 30), models=["ads"]), join)
+    assert join.labels() == {0: 0.0, 1: 1.0}
+
+
+def test_of_several_models_a_label_after_the_decision_is_late_for_the_one_it_names() -> None:
+    logs = Logs().predict(("a", 0), ("a", 0), models=["fraud", "ads"]).label(("a", 1, 1), model="fraud").tick(20)
+    join = Join(config(models=TWO_MODELS)).read(logs).commit()
+    run(logs.label(("a", 30, 0), model="fraud").label(("a", 31, 0), model="ads").label(("a", 32, 0), model="other"), join)
+    assert (join.labels(), join.case("late"), join.case("orphan")) == ({0: 1.0, 1: None}, 2, 1)
+
+
+def test_of_several_models_a_label_too_late_is_counted_once() -> None:
+    logs = Logs().predict(("a", 0), models=["fraud"]).label(("a", 10.001, 1), model="fraud").label(("a", 10.002, 1))
+    join = run(logs, Join(config(models=TWO_MODELS)))
+    assert (join.labels(), join.case("late"), join.case("orphan")) == ({0: None}, 2, 0)
+
+
+@pytest.mark.parametrize("model", ["fraud", None])
+def test_of_several_models_a_crash_before_the_removal_changes_nothing(model: str | None) -> None:
+    def story(*, crash: bool) -> list[bool]:
+        logs = Logs().predict(("a", 0), ("b", 0), models=["fraud", "ads"]).label(("a", 1, 1), ("b", 1, 1), model=model).tick(20)
+        join = Join(config(models=TWO_MODELS)).read(logs)
+        if crash:
+            join.commit(settle=False).open()
+        return held(join.commit(), "a", "b")
+
+    assert story(crash=True) == story(crash=False) == [model is None, True]
 
 
 def test_models_of_another_age_are_left_to_another_processor() -> None:

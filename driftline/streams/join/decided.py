@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from driftline.streams.columns import ID_TYPE, WaitingBlock
+from driftline.streams.columns import ID_TYPE, Ids
 from driftline.streams.task import RestoredRing, RingWrite
 
 RING: Final = "decided"
@@ -94,9 +94,12 @@ class DecidedIds:
         return rows
 
 
-def keys_by_model(block: WaitingBlock, hashes: npt.NDArray[np.uint32]) -> list[bytes]:
-    """Ids that tell models apart: one transaction may be scored by several, and none of those is a duplicate."""
-    mixed = block.ids.view("<u4").reshape(-1, 4).copy()
+def keys_by_model(ids: Ids, hashes: npt.NDArray[np.uint32]) -> list[bytes]:
+    """Ids that tell models apart: one transaction may be scored by several, and none of those is a duplicate.
+
+    Mixed with the same hash again, a key is the id.
+    """
+    mixed = np.array(ids, order="C").view("<u4").reshape(-1, 4)
     mixed[:, 3] ^= hashes
     keys: list[bytes] = mixed.reshape(-1).view(ID_TYPE).tolist()
     return keys

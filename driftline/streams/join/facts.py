@@ -27,6 +27,8 @@ FACT: Final = np.dtype(
 )
 FACT_BYTES: Final = 43
 COUNTED_AT: Final = 42
+_MODEL: Final = slice(28, 32)
+_ANY_MODEL: Final = bytes(4)
 _TEXT_AT: Final = 40
 _HEAD: Final = struct.Struct("<qqIqIdHB")
 
@@ -111,6 +113,21 @@ def as_counted(packed: bytes) -> bytes:
     if len(packed) == FACT_BYTES:
         return packed[:COUNTED_AT] + b"\x01"
     return b"".join(fact.encode(counted=True) for fact in reversed(read_facts(packed)))
+
+
+def after_decision(packed: bytes, model: int, limit_ms: int) -> bytes:
+    """What stays of the facts of one id when a prediction of `model`, one of several, has been decided.
+
+    Labels that name the model are used up, but for those too late for it; labels that name none may be another's. All
+    that this prediction could see are counted now; labels that name another model are as they were.
+    """
+    if len(packed) == FACT_BYTES:
+        named = packed[_MODEL]
+        if named == model.to_bytes(4, "little"):
+            return as_counted(packed) if first_ms(packed) > limit_ms else b""
+        return as_counted(packed) if named == _ANY_MODEL else packed
+    kept = [fact for fact in read_facts(packed) if fact.model != model or fact.time_ms > limit_ms]
+    return b"".join(fact.encode(counted=fact.counted or fact.model in (0, model)) for fact in reversed(kept))
 
 
 def first_ms(packed: bytes) -> int:

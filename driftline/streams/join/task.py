@@ -23,7 +23,7 @@ from driftline.streams.join.cache import LabelCache
 from driftline.streams.join.clock import NEVER_MS, SourceClock
 from driftline.streams.join.decide import Matches, Window, match
 from driftline.streams.join.decided import RING, DecidedIds, keys_by_model
-from driftline.streams.join.facts import as_counted, facts_of, first_ms, model_hash, read_facts
+from driftline.streams.join.facts import after_decision, facts_of, first_ms, model_hash, read_facts
 from driftline.streams.join.outcomes import outcomes
 from driftline.streams.join.rebuild import RebuildMarks
 from driftline.streams.join.setting import JoinSetting
@@ -179,14 +179,19 @@ class JoinTask:
         rows = self._decided.restore(state.rings[RING], held["decided"])
         self._settle_head = held["settle_head"]
         last = rows[max(0, len(rows) - (self._decided.head - self._settle_head)) :]
-        if not self._alone or not len(last):
+        if not len(last):
             return
-        ids = last["id"].tolist()
-        packed = self._cache.lookup(ids)
-        for key, limit, value in zip(ids, last["limit_ms"].tolist(), packed, strict=True):
-            if value is not None:
-                late = [f for f in read_facts(value) if f.time_ms > limit]
-                self._settled[key] = b"".join(f.encode(counted=True) for f in reversed(late))
+        limits = last["limit_ms"].tolist()
+        for model in self._hashes.values():
+            ids = last["id"].tolist() if self._alone else keys_by_model(last["id"], np.full(len(last), model, np.uint32))
+            for key, limit, value in zip(ids, limits, self._cache.lookup(ids), strict=True):
+                if value is None:
+                    continue
+                if self._alone:
+                    late = [f for f in read_facts(value) if f.time_ms > limit]
+                    self._settled[key] = b"".join(f.encode(counted=True) for f in reversed(late))
+                else:
+                    self._use_up(key, value, model, limit)
         self._remove_settled()
 
     def _remove_settled(self) -> None:
@@ -245,11 +250,7 @@ class JoinTask:
         if not len(block):
             return
         keys: list[bytes] = block.ids.tolist()
-        counted = np.zeros(len(keys), np.bool_)
-        if self._alone and not self._decided.isdisjoint(keys):
-            counted = np.fromiter(map(self._decided.__contains__, keys), np.bool_, len(keys))
-            if not rebuilding and (late := int(np.count_nonzero(counted))):
-                self._counters.increment("label_join", {"model": next(iter(self._setting.models)), "case": "late"}, late)
+        counted = self._count_late(block, keys, rebuilding=rebuilding)
         packed = facts_of(block, offset, counted)
         ids += keys
         facts += packed
@@ -257,6 +258,24 @@ class JoinTask:
             # Decided, not yet committed: the removal that is due then must leave this label where it is.
             if key in self._settled:
                 self._settled[key] = packed[row] + self._settled[key]
+
+    def _count_late(self, block: LabelBlock, keys: list[bytes], *, rebuilding: bool) -> npt.NDArray[np.bool_]:
+        """Which labels are of predictions decided lately; where several models share ids, only a label that names one can be."""
+        none = np.zeros(len(keys), np.bool_)
+        names = list(self._setting.models)
+        codes = np.zeros(len(keys), np.int32)
+        if not self._alone:
+            if block.model is None:
+                return none
+            names, codes = block.model.values, block.model.codes
+            keys = keys_by_model(block.ids, np.array([*(self._hashes.get(name, 0) for name in names), 0], np.uint32)[codes])
+        if self._decided.isdisjoint(keys):
+            return none
+        counted = np.fromiter(map(self._decided.__contains__, keys), np.bool_, len(keys)) & (codes >= 0)
+        for code, late in enumerate([] if rebuilding else np.bincount(codes[counted]).tolist()):
+            if late:
+                self._counters.increment("label_join", {"model": names[code], "case": "late"}, late)
+        return counted
 
     def _decide_due(self) -> list[Output]:
         if self._rebuild_until is not None:
@@ -320,7 +339,7 @@ class JoinTask:
             # Taken by an earlier prediction of this commit: gone, as it would be had the commit come between.
             packed = [self._settled.get(key, value) or None for key, value in zip(keys, packed, strict=True)]
         if not self._alone:
-            keys = keys_by_model(block, hashes)
+            keys = keys_by_model(block.ids, hashes)
         cases: Counter[tuple[str, int]] = Counter()
         if not own.all():
             rows = np.flatnonzero(own)
@@ -342,7 +361,7 @@ class JoinTask:
             rows = rows[~repeats[rows]]
             if len(rows):
                 outputs.append(self._outcome(block, name, rows, matches, cases))
-        self._settle(block, packed, matches, own & ~repeats)
+        self._settle(block, packed, matches, own & ~repeats, hashes)
         self._count(cases + matches.cases)
         return outputs
 
@@ -365,18 +384,31 @@ class JoinTask:
         batch.generation = self._generation
         return Output(self._setting.observations, batch.model.encode(), encode(batch), partition=partition)
 
-    def _settle(self, block: WaitingBlock, packed: list[bytes | None], matches: Matches, own: npt.NDArray[np.bool_]) -> None:
-        """Note what to remove once this stands. With several models a label may still be another's: it stays, counted, until swept."""
+    def _settle(
+        self, block: WaitingBlock, packed: list[bytes | None], matches: Matches, own: npt.NDArray[np.bool_], hashes: npt.NDArray[np.uint32]
+    ) -> None:
+        """Note what to remove once this stands."""
         ids: list[bytes] = block.ids.tolist()
-        if self._alone:
-            if own.all() and None not in packed:
-                self._settled.update(dict.fromkeys(ids, b""))
-            else:
-                rows = zip(ids, packed, own.tolist(), strict=True)
-                self._settled.update((key, b"") for key, value, mine in rows if mine and value is not None)
-            self._settled.update((ids[row], value) for row, value in matches.remains.items() if own[row])
+        if not self._alone:
+            assert self._age_ms is not None
+            rows = zip(ids, packed, own.tolist(), hashes.tolist(), (block.record_ms + self._age_ms).tolist(), strict=True)
+            for key, value, mine, model, limit in rows:
+                if mine and value is not None:
+                    self._use_up(key, value, model, limit)
             return
-        self._settled.update((ids[row], as_counted(packed[row] or b"")) for row in np.flatnonzero(own & matches.found).tolist())
+        if own.all() and None not in packed:
+            self._settled.update(dict.fromkeys(ids, b""))
+        else:
+            found = zip(ids, packed, own.tolist(), strict=True)
+            self._settled.update((key, b"") for key, value, mine in found if mine and value is not None)
+        self._settled.update((ids[row], value) for row, value in matches.remains.items() if own[row])
+
+    def _use_up(self, key: bytes, value: bytes, model: int, limit_ms: int) -> None:
+        """What one of several models leaves of the labels of an id; a label that names none stays until it is swept."""
+        before = self._settled.get(key, value)
+        after = after_decision(before, model, limit_ms)
+        if after != before:
+            self._settled[key] = after
 
     def _count(self, cases: Counter[tuple[str, int]]) -> None:
         names = {code: name for name, code in self._hashes.items()}
