@@ -8,8 +8,6 @@ whose values are all equal costs no bytes at all, so that 10^6 waiting predictio
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -17,21 +15,24 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from driftline.streams.column_reader import HEAD, ID_TYPE, MAGIC, NARROW, BlockError, Layout, coded_column, read_columns, rows_of
 from driftline.streams.observation import Coded
+
+__all__ = [
+    "ID_TYPE", "BlockError", "ClassProbabilities", "Ids", "LabelBlock", "WaitingBlock",
+    "decode_labels", "decode_waiting", "encode_labels", "encode_waiting",
+]  # fmt: skip
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 Ids = npt.NDArray[np.void]
 
-ID_BYTES: Final = 16
-ID_TYPE: Final = np.dtype("V16")
-MAGIC: Final = b"DLB\x02"
-_HEAD: Final = struct.Struct("<4sI")
-_NARROW: Final = (np.dtype("<u1"), np.dtype("<u2"), np.dtype("<u4"))
 
-
-class BlockError(ValueError):
-    """A record that is not a block this version can read; never dead-lettered, always a stop."""
+_REQUIRED: Final = frozenset({"ids", "offset", "record_ms", "seen_ms", "time_ms"})
+_FLOATS: Final = frozenset({"score", "weight", "value", "probabilities"})
+_NAMED: Final = frozenset({"segment", "rows", "probabilities"})
+_WAITING: Final = Layout("waiting", _REQUIRED | {"model", "score"}, frozenset({"version", "class", "weight"}), _NAMED, _FLOATS)
+_LABELS: Final = Layout("labels", _REQUIRED | {"value"}, frozenset({"text", "model"}), frozenset(), _FLOATS)
 
 
 @dataclass(slots=True)
@@ -147,17 +148,19 @@ def decode_waiting(value: bytes) -> WaitingBlock:
     ------
     BlockError : not a waiting block, cut short, or of a newer version.
     """
-    head, columns = _read(value, "waiting")
-    block = WaitingBlock((head["source"][0], head["source"][1]), head["tick"])
+    head, columns = read_columns(value, _WAITING)
+    block = WaitingBlock(head.source, head.tick)
     for name, (column, extra) in columns.items():
         prefix, _, rest = name.partition(":")
         if prefix == "segment":
-            block.segments[rest] = Coded(column, extra["values"])
+            block.segments[rest] = coded_column(name, column, extra)
         elif prefix == "probabilities":
-            vectors = column.reshape(-1, len(extra["classes"]))
-            block.probabilities[rest] = ClassProbabilities(extra["classes"], columns["rows:" + rest][0], vectors)
+            rows = rows_of(rest, columns, head.rows)
+            if len(column) != len(rows) * len(extra.classes):
+                raise BlockError(f'the probabilities of model "{rest[:40]}" do not fit its rows')
+            block.probabilities[rest] = ClassProbabilities(extra.classes, rows, column.reshape(len(rows), -1))
         elif name in ("model", "version", "class"):
-            setattr(block, "class_" if name == "class" else name, Coded(column, extra["values"]))
+            setattr(block, "class_" if name == "class" else name, coded_column(name, column, extra))
         elif prefix != "rows":
             setattr(block, name, column)
     if len(block):
@@ -173,10 +176,10 @@ def decode_labels(value: bytes) -> LabelBlock:
     ------
     BlockError : not a label block, cut short, or of a newer version.
     """
-    head, columns = _read(value, "labels")
-    block = LabelBlock((head["source"][0], head["source"][1]), head["tick"])
+    head, columns = read_columns(value, _LABELS)
+    block = LabelBlock(head.source, head.tick)
     for name, (column, extra) in columns.items():
-        setattr(block, name, Coded(column, extra["values"]) if name in ("text", "model") else column)
+        setattr(block, name, coded_column(name, column, extra) if name in ("text", "model") else column)
     if len(block):
         block.seen_ms = block.seen_ms + block.record_ms
         block.time_ms = block.time_ms + block.record_ms
@@ -204,7 +207,7 @@ class _Writer:
         if low == high:
             self._add(name, "constant", b"", extra)
             return
-        kind = next((t for t in _NARROW if high - low <= np.iinfo(t).max), np.dtype("<i8"))
+        kind = next((t for t in NARROW if high - low <= np.iinfo(t).max), np.dtype("<i8"))
         if kind.itemsize == 8:
             extra["base"] = low = 0
         self._add(name, kind.str, (column - low).astype(kind).tobytes(), extra)
@@ -227,46 +230,4 @@ class _Writer:
 
     def bytes(self) -> bytes:
         head = orjson.dumps({**self._head, "columns": self._columns})
-        return b"".join((_HEAD.pack(MAGIC, len(head)), head, *self._buffers))
-
-
-def _read(value: bytes, kind: str) -> tuple[dict[str, Any], dict[str, tuple[Any, dict[str, Any]]]]:
-    if len(value) < _HEAD.size or value[:3] != MAGIC[:3]:
-        raise BlockError(f"expected a block of {kind}, got {value[:8]!r}")
-    magic, length = _HEAD.unpack_from(value)
-    if magic != MAGIC:
-        raise BlockError(f"block version {magic[3]}: this worker reads version {MAGIC[3]}; upgrade it first")
-    try:
-        head: dict[str, Any] = orjson.loads(value[_HEAD.size : _HEAD.size + length])
-        if head["kind"] != kind:
-            raise BlockError(f'expected a block of {kind}, got one of "{head["kind"]}"')
-        columns: dict[str, tuple[Any, dict[str, Any]]] = {}
-        at = _HEAD.size + length
-        for name, form, size, extra in head["columns"]:
-            if at + size > len(value):
-                raise BlockError(f'block of {kind} is cut short in column "{name}"')
-            columns[name] = (_column(form, value, at, size, head["rows"], extra, name), extra)
-            at += size
-    except (KeyError, TypeError, ValueError) as error:
-        raise error if isinstance(error, BlockError) else BlockError(f"block of {kind} cannot be read: {error}") from error
-    return head, columns
-
-
-def _column(form: str, value: bytes, at: int, size: int, rows: int, extra: Mapping[str, Any], name: str) -> npt.NDArray[Any]:
-    coded = "values" in extra
-    if form == "ids":
-        return np.frombuffer(value, ID_TYPE, rows, at)
-    if form == "constant":
-        return np.full(_rows(name, rows), extra["base"], np.int32 if coded else np.int64)
-    if form == "same":
-        return np.full(extra["n"], extra["bits"], np.int64).view(np.float64)
-    column = np.frombuffer(value, form, size // np.dtype(form).itemsize, at)
-    if form == "<f8":
-        return column
-    whole: Int64 = column.astype(np.int64) + extra["base"]
-    return whole.astype(np.int32) if coded else whole
-
-
-def _rows(name: str, rows: int) -> int:
-    """A constant `rows:<model>` column has one entry: two rows of a block never have the same number."""
-    return 1 if name.startswith("rows:") else rows
+        return b"".join((HEAD.pack(MAGIC, len(head)), head, *self._buffers))

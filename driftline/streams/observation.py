@@ -15,12 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import orjson
 import pyarrow as pa
+
+from driftline.streams.arrow_frames import FrameError, check_uncompressed
+from driftline.streams.errors import FatalError
 
 Kind = Literal["predictions", "outcomes", "tick"]
 Float64 = npt.NDArray[np.float64]
@@ -32,10 +36,14 @@ IMPLICIT: Final = 1
 UNLABELLED: Final = 2
 
 _META_KEY: Final = b"driftline"
+_FOREIGN: Final = "does another program write to this topic? The processor stops before it: nothing of ours may be skipped"
 
 
-class ObservationError(ValueError):
+class ObservationError(FatalError):
     """A record that is not an observation batch this version can read; never dead-lettered, always a stop."""
+
+    def __init__(self, message: str, *, hint: str = _FOREIGN) -> None:
+        super().__init__(message, hint=hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +122,13 @@ _OPTIONAL: Final = (
     ("label_state", np.int8),
 )
 
+_ARRAYS: Final = {name: pa.from_numpy_dtype(np.dtype(kind)) for name, kind in (*_REQUIRED, *_OPTIONAL)}
+_TEXT_TYPE: Final = pa.dictionary(pa.int32(), pa.string())
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 62))]
+_Index = Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 1)]
+_Int64 = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+
 
 def encode(batch: Observations) -> bytes:
     """The Arrow IPC stream of a batch; equal batches give equal bytes."""
@@ -168,40 +183,114 @@ def decode(value: bytes) -> Observations:
     ------
     ObservationError : not such a stream, or one of a newer wire version.
     """
-    try:
-        with pa.ipc.open_stream(value) as reader:
-            meta = orjson.loads((reader.schema.metadata or {})[_META_KEY])
-            if meta["v"] != WIRE_VERSION:
-                raise ObservationError(f"observation wire version {meta['v']}: this worker reads version {WIRE_VERSION}; upgrade it first")
-            batch = reader.read_next_batch()
-    except (pa.ArrowException, KeyError, TypeError, orjson.JSONDecodeError) as error:
-        raise ObservationError(f"not an observation batch: {error}") from error
+    meta, names, batch = _read(value)
     out = Observations(
-        kind=meta["kind"],
-        model=meta["model"],
-        task=meta["task"],
-        seq=meta["seq"],
-        sources=[(topic, partition) for topic, partition in meta["sources"]],
-        tick_ms=meta["tick_ms"],
-        age_ms=meta["age_ms"],
-        numeric_names=meta["numeric"],
-        generation=meta.get("generation", 0),
+        kind=meta.kind,
+        model=meta.model,
+        task=meta.task,
+        seq=meta.seq,
+        sources=meta.sources,
+        tick_ms=meta.tick_ms,
+        age_ms=meta.age_ms,
+        numeric_names=meta.numeric,
+        generation=meta.generation,
     )
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        if name == "numeric":
-            # `flatten` copies; rows of a stream are never a slice, so `values` are exactly theirs.
-            out.numeric = column.values.to_numpy(zero_copy_only=False).reshape(len(column), column.type.list_size)
-        elif name.startswith("categorical:"):
-            out.categorical[name.removeprefix("categorical:")] = _coded(column)
-        elif name.startswith("segment:"):
-            out.segments[name.removeprefix("segment:")] = _coded(column)
+    for name, column in zip(names, batch.columns, strict=True):
+        prefix, named, rest = name.partition(":")
+        if name in _ARRAYS:
+            setattr(out, name, _array(name, column, _ARRAYS[name]))
+        elif name == "numeric":
+            out.numeric = _matrix(column, len(meta.numeric))
         elif name in _TEXT:
-            setattr(out, name, _coded(column))
+            setattr(out, name, _coded(_text(name, column)))
+        elif named and prefix in ("categorical", "segment"):
+            texts = out.categorical if prefix == "categorical" else out.segments
+            texts[rest] = _coded(_text(name, column))
         else:
-            setattr(out, name, column.to_numpy(zero_copy_only=False))
-    if "invalid" in meta:
-        out.invalid = np.array(meta["invalid"], np.int32).reshape(-1, 2)
+            raise ObservationError(f'an observation batch has a column "{name[:40]}" that it should not have')
+    if meta.invalid is not None:
+        out.invalid = np.array(meta.invalid, np.int32).reshape(-1, 2)
+    _check(out, names)
     return out
+
+
+class _Version(msgspec.Struct):
+    v: int
+
+
+class _Meta(msgspec.Struct):
+    kind: Kind
+    model: str
+    task: str
+    seq: _Count
+    sources: list[tuple[str, _Count]]
+    tick_ms: _Int64 | None
+    age_ms: _Int64 | None
+    numeric: list[str]
+    generation: _Count = 0
+    invalid: list[tuple[_Index, _Index]] | None = None
+
+
+_version_decoder = msgspec.json.Decoder(_Version)
+_meta_decoder = msgspec.json.Decoder(_Meta)
+
+
+def _read(value: bytes) -> tuple[_Meta, list[str], pa.RecordBatch]:
+    try:
+        check_uncompressed(value)
+        with pa.ipc.open_stream(value) as reader:
+            text = (reader.schema.metadata or {})[_META_KEY]
+            version = _version_decoder.decode(text).v
+            if version != WIRE_VERSION:
+                hint = "upgrade this worker: a newer one has already run here"
+                raise ObservationError(f"observation wire version {version}: this worker reads version {WIRE_VERSION}", hint=hint)
+            meta = _meta_decoder.decode(text)
+            batch = reader.read_next_batch()
+        # Lengths, offsets and codes as they are claimed; numpy would read beyond the buffers.
+        batch.validate(full=True)
+        names: list[str] = batch.schema.names
+    except StopIteration:
+        raise ObservationError("an observation batch without its columns") from None
+    except (pa.ArrowException, FrameError, KeyError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OSError) as error:
+        raise ObservationError(f"not an observation batch: {error}") from error
+    return meta, names, batch
+
+
+def _check(batch: Observations, names: Sequence[str]) -> None:
+    """What no column can say of itself."""
+    missing = [name for name, _ in _REQUIRED if name not in names]
+    if missing or len(set(names)) != len(names):
+        raise ObservationError(f"an observation batch with {len(names)} columns lacks {', '.join(missing) or 'nothing, but has one twice'}")
+    if (len(batch) or batch.kind == "tick") and not batch.sources:
+        raise ObservationError("an observation batch names no source")
+    if len(batch) and int(batch.source.max()) >= len(batch.sources):
+        raise ObservationError("an observation batch has rows of a source that it does not name")
+    features = len(batch.numeric_names) + len(batch.categorical)
+    if batch.numeric_names and batch.numeric is None and len(batch):
+        raise ObservationError("an observation batch names numeric features and has none")
+    if batch.invalid is not None and len(batch.invalid) and (batch.invalid.max(axis=0) >= (len(batch), features)).any():
+        raise ObservationError("an observation batch has invalid values outside its rows and features")
+
+
+def _array(name: str, column: pa.Array, kind: pa.DataType) -> npt.NDArray[Any]:
+    if column.type != kind or column.null_count:
+        raise ObservationError(f'column "{name}" of an observation batch: expected {kind} without nulls, got {column.type}')
+    array: npt.NDArray[Any] = column.to_numpy(zero_copy_only=False)
+    return array
+
+
+def _matrix(column: pa.Array, features: int) -> Float64:
+    if column.type != pa.list_(pa.float64(), features) or column.null_count or column.values.null_count:
+        raise ObservationError(f"numeric features of an observation batch: expected {features} doubles a row, got {column.type}")
+    # `flatten` copies; rows of a stream are never a slice, so `values` are exactly theirs.
+    values: Float64 = column.values.to_numpy(zero_copy_only=False)
+    return values.reshape(len(column), features)
+
+
+def _text(name: str, column: pa.Array) -> pa.DictionaryArray:
+    if column.type != _TEXT_TYPE or column.dictionary.null_count:
+        raise ObservationError(f'column "{name[:40]}" of an observation batch: expected texts, got {column.type}')
+    return column
 
 
 def code(texts: Sequence[str | None]) -> Coded:

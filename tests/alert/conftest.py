@@ -14,7 +14,7 @@ from driftline.streams.task import MemoryRecord
 MakeEvent = Callable[..., DriftEvent]
 MakeRecord = Callable[..., MemoryRecord]
 
-_DEFAULTS: dict[str, Any] = {
+DEFAULTS: dict[str, Any] = {
     "kind": "drift", "environment": "test", "model": "fraud", "version": "1", "monitor": "feature_drift", "series": "feature:amount",
     "segment": None, "episode": "ep1", "detector": "psi", "statistic": 0.3, "threshold": 0.1, "value": 12.5, "baseline_value": 10.0,
     "effect": Effect("psi", 0.3), "direction": "up", "severity": "warning", "n": 500, "window": 5000, "baseline": "b1", "since": None,
@@ -28,7 +28,7 @@ def drift_event() -> MakeEvent:
 
     def make(number: int, **fields: Any) -> DriftEvent:
         times = {"time_ms": 1_000 * number, "record_time_ms": 1_000 * number + 5}
-        return DriftEvent(**{"id": f"e{number}", "position": Position("predictions", 0, number), **_DEFAULTS, **times, **fields})
+        return DriftEvent(**{"id": f"e{number}", "position": Position("predictions", 0, number), **DEFAULTS, **times, **fields})
 
     return make
 

@@ -78,7 +78,7 @@ def test_changed_byte_is_refused_or_still_a_sound_manifest(data: st.DataObject) 
         RingEntry("k", 1, 10, 1 << 40, 0, 5),
         RingEntry("k", 1, 10, 20, 6, 5),
         RingEntry("k", 1, 10, 20, 4, 8),
-        RingEntry("k", 1, 10, 20, 0, 1 << 63),
+        RingEntry("k", 1, 10, 20, 0, 1 << 62),
     ],
 )
 def test_impossible_ring_is_refused_before_it_is_read(ring: RingEntry) -> None:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
+
+from driftline.streams.state.blob import Count, Int64
 
 BUCKET_MS: Final = 60_000
 RECENT_BUCKETS: Final = 10
@@ -35,6 +38,16 @@ class HealthSignal:
     direction: str
     n: int
     time_ms: int
+
+
+class _Held(msgspec.Struct, forbid_unknown_fields=True):
+    last_ms: Int64
+    silent: bool
+    volume_open: bool
+    bucket: Int64
+    count: Count
+    counts: Annotated[list[Count], msgspec.Meta(max_length=RECENT_BUCKETS + REFERENCE_BUCKETS)]
+    reached: list[tuple[Count, Int64]]
 
 
 @dataclass(slots=True)
@@ -101,7 +114,8 @@ class StreamHealth:
 
     @classmethod
     def restore(cls, freshness_ms: int | None, state: dict[str, Any]) -> StreamHealth:
-        return cls(freshness_ms, **{**state, "reached": {int(source): int(time_ms) for source, time_ms in state["reached"]}})
+        held = msgspec.convert(state, _Held)
+        return cls(freshness_ms, **{**msgspec.structs.asdict(held), "reached": dict(held.reached)})
 
     def _freshness(self, *, opened: bool, now_ms: int) -> HealthSignal:
         limit = (self.freshness_ms or 0) / 1000

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from driftline.schemas.config import Labels
+from driftline.streams.state.blob import Count, Int64
 
 SERIES: Final = "stream:join_rate"
 BLOCKS: Final = 10
@@ -51,6 +53,17 @@ def judged(labels: Labels, age_ms: int | None) -> bool:
     """
     fixed = [age for age in labels.ages if age != "auto"]
     return labels.join_watched and (age_ms is None or age_ms == max(fixed, default=None))
+
+
+class _Held(msgspec.Struct, forbid_unknown_fields=True):
+    window: Count
+    counts: Annotated[list[Count], msgspec.Meta(max_length=BLOCKS)]
+    rows: Count
+    labelled: Count
+    calm: Count
+    open: bool
+    told: bool
+    seen_ms: Int64
 
 
 @dataclass(slots=True)
@@ -107,9 +120,10 @@ class JoinRate:
     @classmethod
     def restore(cls, limit: float, window: int, loud: float, state: dict[str, Any]) -> JoinRate:
         """Go on from `export`; counts of another window say nothing and are begun anew, an open episode stays open."""
-        if state["window"] != window:
-            state = {**state, "counts": [], "rows": 0, "labelled": 0, "calm": 0}
-        return cls(limit, window, loud, **{name: value for name, value in state.items() if name != "window"})
+        held = msgspec.convert(state, _Held)
+        if held.window != window or held.rows >= -(-window // BLOCKS):
+            held = msgspec.structs.replace(held, counts=[], rows=0, labelled=0, calm=0)
+        return cls(limit, window, loud, **{name: value for name, value in msgspec.structs.asdict(held).items() if name != "window"})
 
     @property
     def _block(self) -> int:

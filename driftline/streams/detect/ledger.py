@@ -11,16 +11,25 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from driftline.detectors.spec import PanelRows
 from driftline.schemas.events import Position
 from driftline.streams.detect.publish import PanelName, RowContext
+from driftline.streams.state.blob import Count, Int64
 
-Int64 = npt.NDArray[np.int64]
+Times = npt.NDArray[np.int64]
 
 _NEVER: int = np.iinfo(np.int64).max
+
+
+class _Held(msgspec.Struct):
+    reached: list[tuple[Count, Int64]]
+    now_ms: Int64
+    last: tuple[str, Count, Count, Int64, Int64] | None
+    rebuilt: bool
 
 
 @dataclass(slots=True)
@@ -39,10 +48,10 @@ class Ledger:
     last: RowContext | None = None
     rebuilt: bool = False
 
-    def rows(self, record_ms: Int64, source: npt.NDArray[np.uint16]) -> Int64:
+    def rows(self, record_ms: Times, source: npt.NDArray[np.uint16]) -> Times:
         """Take a batch in its order; the time at each row."""
         new = np.unique(source).tolist()
-        slowest: Int64 = np.full(len(record_ms), min((ms for s, ms in self.reached.items() if s not in new), default=_NEVER), np.int64)
+        slowest: Times = np.full(len(record_ms), min((ms for s, ms in self.reached.items() if s not in new), default=_NEVER), np.int64)
         for number in new:
             own = np.where(source == number, record_ms, self.reached.get(number, -1))
             own = np.maximum.accumulate(np.maximum(own, self.reached.get(number, -1)))
@@ -72,11 +81,12 @@ class Ledger:
 
     @classmethod
     def restore(cls, state: dict[str, Any]) -> Ledger:
+        held = msgspec.convert(state, _Held)
         last = None
-        if state["last"] is not None:
-            topic, partition, offset, time_ms, record_ms = state["last"]
+        if held.last is not None:
+            topic, partition, offset, time_ms, record_ms = held.last
             last = RowContext(Position(topic, partition, offset), time_ms, record_ms)
-        return cls({int(source): int(ms) for source, ms in state["reached"]}, state["now_ms"], last, state["rebuilt"])
+        return cls(dict(held.reached), held.now_ms, last, held.rebuilt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +109,7 @@ class Feed:
         return row if self.index is None else int(self.index[row])
 
 
-def pieces(clock_ms: Int64, limit_ms: int | None, due_ms: Callable[[], int | None]) -> Iterator[tuple[int, int]]:
+def pieces(clock_ms: Times, limit_ms: int | None, due_ms: Callable[[], int | None]) -> Iterator[tuple[int, int]]:
     """Cut rows where something may be due: (first row, row after the last); an empty piece: something is due before its row.
 
     Within a piece nothing can be: what is open before it is due later, and what opens in it is due a limit after that.

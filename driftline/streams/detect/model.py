@@ -12,6 +12,7 @@ from dataclasses import astuple, dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import quote
 
+import msgspec
 import numpy as np
 
 from driftline.detectors.baseline import Baseline
@@ -21,9 +22,10 @@ from driftline.schemas.events import Position
 from driftline.streams.counters import Counters
 from driftline.streams.detect.gather import Placed, in_order, placing
 from driftline.streams.detect.health import HealthSignal, StreamHealth
+from driftline.streams.detect.held import HeldModel
 from driftline.streams.detect.join_rate import SERIES as JOIN_RATE
 from driftline.streams.detect.join_rate import JoinRate, judged
-from driftline.streams.detect.ledger import Feed, Int64, Ledger, pieces
+from driftline.streams.detect.ledger import Feed, Ledger, Times, pieces
 from driftline.streams.detect.plan import ModelPlan
 from driftline.streams.detect.publish import EventWriter, PanelName, RowContext, anchor_position
 from driftline.streams.detect.rows import feature_rows, outcome_rows, score_rows, take
@@ -141,19 +143,20 @@ class WatchedModel:
 
     def restore(self, meta: Mapping[str, Any], blobs_of: Callable[[str], tuple[dict[str, bytes], dict[str, RingState]]]) -> None:
         """Go on from `export_meta` and the panels' blobs."""
-        for path, kind, version, age_ms, seen, first_ms, learned_here, shown in meta["panels"]:
-            name = PanelName(kind, version, age_ms)
-            blobs, rings = blobs_of(path)
-            panel = Panel.restore(self.plan.panel(kind), blobs, rings)
+        held = msgspec.convert(meta, HeldModel)
+        for panel_held in held.panels:
+            name = PanelName(panel_held.kind, panel_held.version, panel_held.age_ms)
+            panel = Panel.restore(self.plan.panel(name.kind), *blobs_of(panel_held.path))
             self._warn_of_unused(name, panel)
-            self.panels[name] = WatchedPanel(name, panel, seen, first_ms, learned_here, shown)
-        self.health = StreamHealth.restore(self.plan.model.freshness, meta["health"])
-        self.ledgers = {name: Ledger.restore(ledger) for name, ledger in meta["ledgers"].items()}
-        self.health_opened = {series: Position(*position) for series, position in meta["health_opened"].items()}
-        for kind, version, age_ms, held in meta.get("joins", ()):
+            seen = (panel_held.seen, panel_held.first_ms, panel_held.learned_here, panel_held.shown)
+            self.panels[name] = WatchedPanel(name, panel, *seen)
+        self.health = StreamHealth.restore(self.plan.model.freshness, held.health)
+        self.ledgers = {name: Ledger.restore(ledger) for name, ledger in held.ledgers.items()}
+        self.health_opened = {series: Position(*position) for series, position in held.health_opened.items()}
+        for kind, version, age_ms, join in held.joins:
             if (limits := self._join_limits(age_ms)) is not None:
-                self.joins[PanelName(kind, version, age_ms)] = JoinRate.restore(*limits, held)
-        for kind, version, age_ms, position in meta.get("joins_opened", ()):
+                self.joins[PanelName(kind, version, age_ms)] = JoinRate.restore(*limits, join)
+        for kind, version, age_ms, position in held.joins_opened:
             self.joins_opened[PanelName(kind, version, age_ms)] = Position(*position)
 
     def _warn_of_unused(self, name: PanelName, panel: Panel) -> None:
@@ -210,7 +213,7 @@ class WatchedModel:
                 found.append((due, self.writer.join_rate(self.plan, name, join.expire(), row, opened)))
         return in_order(found)
 
-    def _feed(self, feed: Feed, batch: Observations, clock: Int64, start: int, stop: int) -> list[Placed]:
+    def _feed(self, feed: Feed, batch: Observations, clock: Times, start: int, stop: int) -> list[Placed]:
         """Hand some rows to one panel, stopping at every snapshot boundary."""
         placed: list[Placed] = []
         if start == stop:
@@ -340,7 +343,7 @@ class WatchedModel:
         if output is not None:
             yield output
 
-    def _join_rate(self, feed: Feed, batch: Observations, clock: Int64, start: int, stop: int) -> Iterator[Placed]:
+    def _join_rate(self, feed: Feed, batch: Observations, clock: Times, start: int, stop: int) -> Iterator[Placed]:
         """Hold the share of labelled rows against `min_join`."""
         join = self.joins.get(feed.name)
         if join is None:

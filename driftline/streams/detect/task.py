@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 import orjson
 
@@ -21,12 +22,21 @@ from driftline.streams.detect.plan import ModelPlan
 from driftline.streams.detect.publish import EventWriter
 from driftline.streams.errors import SequenceError, StateError
 from driftline.streams.observation import Observations, decode
+from driftline.streams.state.blob import Count, read_state
 from driftline.streams.task import FINAL_MS, Idle, Output, PartitionId, Record, RestoredState, RingWrite, StateDelta
 
 _log = logging.getLogger(__name__)
 
 STATE_VERSION: Final = 1
 _TASK_BLOB: Final = "task"
+
+
+class _Held(msgspec.Struct):
+    sources: list[tuple[str, Count]]
+    sequence: dict[str, Count]
+    models: dict[str, Any]
+    generations: dict[str, Count] = {}
+    rebuilt: bool = False
 
 
 class DetectProcessor:
@@ -216,15 +226,13 @@ class DetectTask:
     def _restore(self, state: RestoredState) -> None:
         place = f"detect partition {self._partition[1]}"
         try:
-            meta = orjson.loads(state.blobs[_TASK_BLOB])
-            if meta["v"] != STATE_VERSION:
-                raise StateError(f"detect state version {meta['v']}: this worker reads version {STATE_VERSION}")
-            self._sources[:] = [(topic, partition) for topic, partition in meta["sources"]]
+            held = read_state(state.blobs[_TASK_BLOB], STATE_VERSION, _Held)
+            self._sources[:] = held.sources
             self._source_index.update({source: index for index, source in enumerate(self._sources)})
-            self._sequence.update(meta["sequence"])
-            self._generations.update(meta.get("generations", {}))
-            self._rebuilt = meta.get("rebuilt", False)
-            for name, model_meta in meta["models"].items():
+            self._sequence.update(held.sequence)
+            self._generations.update(held.generations)
+            self._rebuilt = held.rebuilt
+            for name, model_meta in held.models.items():
                 model = self._model(name)
                 if model is None:
                     # Its blobs and windows stand in the checkpoint: forgotten, they would mix with those it makes when it comes back.
@@ -233,7 +241,7 @@ class DetectTask:
                 else:
                     place = f'model "{name}"'
                     model.restore(model_meta, lambda path, name=name: _under(state, f"{model_path(name)}/{path}/"))  # type: ignore[misc]
-        except (KeyError, TypeError, ValueError, orjson.JSONDecodeError) as error:
+        except (KeyError, TypeError, ValueError, msgspec.MsgspecError) as error:
             raise StateError(f"state of {place} cannot be used: {error}") from error
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import orjson
@@ -33,7 +34,7 @@ from driftline.streams.ingest.silence import SilentModels
 from driftline.streams.ingest.times import RecordTimes, judge
 from driftline.streams.observation import Coded, Observations, encode
 from driftline.streams.partitioner import partition_for
-from driftline.streams.state.blob import read_state
+from driftline.streams.state.blob import Count, Int64, read_state
 from driftline.streams.task import FINAL_MS, Idle, Output, PartitionId, Record, RestoredState, StateDelta
 
 STATE_VERSION: Final = 1
@@ -45,6 +46,14 @@ _AHEAD_MS: Final = 5_000
 _LABEL_SKEW_MS: Final = 600_000
 # Below this, candidates would be the rule: records of a busy minute come in any order.
 _SKEW_MS_MIN: Final = 60_000
+
+
+class _Held(msgspec.Struct):
+    time_ms: Int64
+    seq: dict[str, Count]
+    learned: dict[str, list[str]] = {}
+    classes: dict[str, list[str]] = {}
+    generation: Count = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +105,10 @@ class IngestTask:
         self._skew_ms = _LABEL_SKEW_MS
         self._withhold = has_sensitive(config)
         if (blob := state.blobs.get(_STATE)) is not None:
-            held = read_state(blob, STATE_VERSION)
-            self._time_ms, self._seq, self._generation = held["time_ms"], held["seq"], held.get("generation", 0)
-            self._learned = {model: LearnedNames(names) for model, names in held.get("learned", {}).items()}
-            self._classes = {model: self._class_names(model, names) for model, names in held.get("classes", {}).items()}
+            held = read_state(blob, STATE_VERSION, _Held)
+            self._time_ms, self._seq, self._generation = held.time_ms, held.seq, held.generation
+            self._learned = {model: LearnedNames(names) for model, names in held.learned.items()}
+            self._classes = {model: self._class_names(model, names) for model, names in held.classes.items()}
 
     def process(self, records: Mapping[PartitionId, Sequence[Record]]) -> list[Output]:
         batch = records.get(self._partition, ())

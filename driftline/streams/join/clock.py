@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
+
+from driftline.streams.state.blob import Count, Int64
 from driftline.streams.task import FINAL_MS, PartitionId
 
 NEVER_MS = -1
@@ -11,6 +14,16 @@ NO_END_MS = -(1 << 62)
 # What an end is told of may be written a moment after it: both in the last commit of a run, to two topics, whose brokers'
 # clocks may differ a little. Another run takes longer than this to begin.
 _END_GRACE_MS = 3_000
+
+
+class SourceTick(msgspec.Struct, frozen=True, array_like=True):
+    """How far one source partition has come, as a checkpoint holds it."""
+
+    topic: str
+    partition: Count
+    tick_ms: Int64
+    ended: int
+    last_end_ms: Int64 = NO_END_MS
 
 
 class SourceClock:
@@ -68,19 +81,19 @@ class SourceClock:
         return max(self._ticks.values(), default=NEVER_MS)
 
     def export(self) -> list[list[str | int]]:
-        """[topic, partition, tick, whether it has ended, when it last did] rows for a checkpoint."""
+        """Rows for a checkpoint, with the fields of `SourceTick`."""
         known = sorted({*self._ticks, *self._ends})
         return [[*s, self._ticks.get(s, NEVER_MS), int(s in self._ended), self._ends.get(s, NO_END_MS)] for s in known]
 
-    def restore(self, rows: Iterable[Iterable[str | int]]) -> None:
+    def restore(self, rows: Iterable[SourceTick]) -> None:
         self._ticks.clear()
         self._ended.clear()
         self._ends.clear()
-        for topic, partition, tick, ended, *last in rows:
-            source = (str(topic), int(partition))
-            self._ticks[source] = int(tick)
-            if ended:
+        for row in rows:
+            source = (row.topic, row.partition)
+            self._ticks[source] = row.tick_ms
+            if row.ended:
                 self._ended.add(source)
-            if last and int(last[0]) != NO_END_MS:
-                self._ends[source] = int(last[0])
+            if row.last_end_ms != NO_END_MS:
+                self._ends[source] = row.last_end_ms
         self._minimum = None

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from driftline.streams.columns import ID_TYPE, Ids
+from driftline.streams.errors import StateError
 from driftline.streams.task import RestoredRing, RingWrite
 
 RING: Final = "decided"
@@ -84,8 +85,10 @@ class DecidedIds:
 
     def restore(self, ring: RestoredRing, sizes: Iterable[int]) -> npt.NDArray[np.void]:
         """Go on from a checkpoint; returns the ring's rows, oldest first."""
-        rows = np.frombuffer(ring.rows, RECORD)
         older, newer = sizes
+        if ring.record_bytes != RECORD.itemsize or older + newer > len(ring.rows) // RECORD.itemsize:
+            raise StateError(f'its window "{RING}" has not the {older + newer} rows that it should have')
+        rows = np.frombuffer(ring.rows, RECORD)
         keys = rows["id"].tolist()
         self._newer = set(keys[len(keys) - newer :])
         self._older = set(keys[len(keys) - newer - older : len(keys) - newer])

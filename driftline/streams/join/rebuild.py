@@ -48,8 +48,8 @@ class RebuildMarks:
     def export(self) -> list[Any]:
         return [self._apart_ms, self._marks]
 
-    def restore(self, held: Sequence[Any]) -> None:
-        self._apart_ms = int(held[0])
-        self._marks = [(int(offset), int(latest)) for offset, latest in held[1]]
+    def restore(self, apart_ms: int, marks: Sequence[_Mark]) -> None:
+        self._apart_ms = apart_ms
+        self._marks = list(marks)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from driftline.streams.join.clock import NEVER_MS, SourceClock
 from driftline.streams.join.decide import Matches, Window, match
 from driftline.streams.join.decided import RING, DecidedIds, keys_by_model
 from driftline.streams.join.facts import after_decision, facts_of, first_ms, model_hash, read_facts
+from driftline.streams.join.held import HeldJoin
 from driftline.streams.join.outcomes import outcomes
 from driftline.streams.join.rebuild import RebuildMarks
 from driftline.streams.join.setting import JoinSetting
@@ -31,7 +32,7 @@ from driftline.streams.join.silence import OutcomeTicks
 from driftline.streams.observation import IMPLICIT, LABELLED, UNLABELLED, Observations, encode
 from driftline.streams.partitioner import partition_for
 from driftline.streams.state.blob import read_state
-from driftline.streams.task import FINAL_MS, Idle, Output, PartitionId, Record, RestoredState, StateDelta
+from driftline.streams.task import FINAL_MS, Idle, Output, PartitionId, Record, RestoredRing, RestoredState, StateDelta
 
 STATE_VERSION: Final = 1
 _STATE: Final = "join"
@@ -159,25 +160,25 @@ class JoinTask:
         if blob is None:
             self._cache.reset(0)
             return
-        held = read_state(blob, STATE_VERSION)
-        self._waiting_next, self._labels_next, self._cached_next = held["waiting_next"], held["labels_next"], held["cached_next"]
-        self._label_clock.restore(held["label_ticks"])
-        self._waiting_clock.restore(held["waiting_ticks"])
-        self._read_clock.restore(held["waiting_ticks"])
-        self._marks.restore(held["marks"])
-        self._generation = held.get("generation", 0)
-        self._ticks.restore(held.get("ticks", {}))
-        self._seq, self._age_ms = held["seq"], held["age_ms"] if self._setting.age == "auto" else self._setting.age
+        held = read_state(blob, STATE_VERSION, HeldJoin)
+        self._waiting_next, self._labels_next, self._cached_next = held.waiting_next, held.labels_next, held.cached_next
+        self._label_clock.restore(held.label_ticks)
+        self._waiting_clock.restore(held.waiting_ticks)
+        self._read_clock.restore(held.waiting_ticks)
+        self._marks.restore(*held.marks)
+        self._generation = held.generation
+        self._ticks.restore(held.ticks)
+        self._seq, self._age_ms = held.seq, held.age_ms if self._setting.age == "auto" else self._setting.age
         covered = self._cache.covered()
         if RING in state.rings:
-            self._reopen_decided(state, held)
+            self._reopen_decided(state.rings[RING], held)
         if covered is None or covered[1] < self._cached_next:
             self._begin_rebuild()
 
-    def _reopen_decided(self, state: RestoredState, held: dict[str, Any]) -> None:
+    def _reopen_decided(self, ring: RestoredRing, held: HeldJoin) -> None:
         """A crash between a commit and the removal of what it decided left labels behind: they would be found again."""
-        rows = self._decided.restore(state.rings[RING], held["decided"])
-        self._settle_head = held["settle_head"]
+        rows = self._decided.restore(ring, held.decided)
+        self._settle_head = held.settle_head
         last = rows[max(0, len(rows) - (self._decided.head - self._settle_head)) :]
         if not len(last):
             return

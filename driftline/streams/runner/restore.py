@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
+import msgspec
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from driftline.streams.errors import LostStateError, OffsetError, StateError
@@ -28,6 +29,8 @@ _REBUILD: Final = (
     "`--on-lost-state=rebuild-from-earliest` learns again from what the input topics still hold; "
     "windows and baselines will differ from the lost ones"
 )
+
+_DAMAGE: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, msgspec.MsgspecError)
 
 Committed = Mapping[PartitionId, tuple[int, str]]
 
@@ -222,6 +225,9 @@ class Restorer:
             task = self._processor.open(name, loaded.state)
         except StateError as error:
             raise StateError(f'task "{name}": {error.message}', hint=error.hint or f"bring the old settings back, or {_REBUILD}") from error
+        except _DAMAGE as error:
+            # Its checksums are right, so that it was written like this: by another program, or by a fault of ours.
+            raise StateError(f'task "{name}": its state cannot be used: {error!r}', hint=_REBUILD) from error
         begin = {**loaded.offsets, **{key: at for key, at in task.positions().items() if key in inputs}}
         self._check_kept(name, begin)
         replay_to = None if loaded.offsets == offsets else offsets

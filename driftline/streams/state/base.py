@@ -13,7 +13,7 @@ import time
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 from confluent_kafka import Consumer, KafkaError, TopicPartition
@@ -21,8 +21,9 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from driftline.schemas.config import Config
 from driftline.schemas.topics import CHECKPOINTS
 from driftline.streams.cluster import Cluster
-from driftline.streams.errors import AwayError, LostStateError, RecoverableError, StateError
-from driftline.streams.kafka import consumer_properties
+from driftline.streams.errors import AwayError, LostStateError, RecoverableError, SetupError, StateError
+from driftline.streams.kafka import consumer_properties, needs_a_person
+from driftline.streams.state.blob import Count
 from driftline.streams.state.checkpoints import Checkpoints, Loaded
 from driftline.streams.state.manifest import Manifest, checksum, decode_manifest, encode_manifest
 from driftline.streams.task import Output, RestoredRing, RestoredState
@@ -38,20 +39,22 @@ _SOON_SECONDS: Final = 5.0
 _CHUNK_BYTES: Final = 512 << 10
 _READ_SECONDS_MAX: Final = 300.0
 _MANIFEST: Final = "manifest"
+_RIGHTS: Final = "`driftline topics create CONFIG --print` lists topics and rights"
+_DAMAGED: Final = "`--on-lost-state=rebuild-from-earliest` begins anew from what the input topics still hold"
 
 
 class _Part(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     name: str
-    kind: str
-    length: int
+    kind: Literal["b", "r"]
+    length: Count
     checksum: str
-    chunks: int
+    chunks: Count
 
 
 class _Base(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     manifest: msgspec.Raw
     parts: list[_Part]
-    rows: int
+    rows: Count
 
 
 _decoder = msgspec.json.Decoder(_Base)
@@ -108,7 +111,8 @@ class BaseLog:
         except LostStateError as error:
             raise RecoverableError(error.message) from error
         task = checkpoints.task
-        values = [("b", name, blob) for name, blob in state.blobs.items()] + [("r", name, ring.rows) for name, ring in state.rings.items()]
+        values: list[tuple[Literal["b", "r"], str, bytes]] = [("b", name, blob) for name, blob in state.blobs.items()]
+        values += [("r", name, ring.rows) for name, ring in state.rings.items()]
         outputs: list[Output] = []
         parts: list[_Part] = []
         names: set[str] = set()
@@ -142,8 +146,8 @@ class BaseLog:
             return None
         try:
             base = _decoder.decode(data)
-        except (msgspec.MsgspecError, RecursionError) as error:
-            raise StateError(f'task "{task}": the base checkpoint in Kafka is damaged: {error}') from error
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise StateError(f'task "{task}": the base checkpoint in Kafka is damaged: {error}', hint=_DAMAGED) from error
         manifest = decode_manifest(bytes(base.manifest), task)
         blobs: dict[str, bytes] = {}
         rings: dict[str, RestoredRing] = {}
@@ -159,8 +163,8 @@ class BaseLog:
     def _value(self, task: str, part: _Part, records: Mapping[bytes, bytes]) -> bytes:
         keys = [self._key(task, f"{part.kind}/{part.name}/{number}") for number in range(min(part.chunks, len(records)))]
         value = b"".join(records.get(key, b"") for key in keys)
-        if len(value) != part.length or checksum(value) != part.checksum:
-            raise StateError(f'task "{task}": "{part.name}" of the base checkpoint in Kafka is damaged or incomplete')
+        if len(keys) != part.chunks or len(value) != part.length or checksum(value) != part.checksum:
+            raise StateError(f'task "{task}": "{part.name}" of the base checkpoint in Kafka is damaged or incomplete', hint=_DAMAGED)
         return value
 
     def _key(self, task: str, name: str) -> bytes:
@@ -188,6 +192,8 @@ class BaseLog:
                     error = message.error()
                     if error is not None and error.code() == KafkaError._PARTITION_EOF:
                         return found
+                    if error is not None and needs_a_person(error):
+                        raise SetupError(f'kafka: topic "{self._topic}": {error.str()}', hint=_RIGHTS)
                     key = message.key()
                     if error is None and isinstance(key, bytes) and key.startswith(prefix):
                         _keep(found, key, message.value())

@@ -1,29 +1,42 @@
-"""The small state of a task: one JSON object with a version."""
+"""The small state of a task: one JSON object with a version, read by its type."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-import orjson
+import msgspec
 
 from driftline.streams.errors import StateError
 
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
+"""A number of rows, an offset, a sequence number."""
+Int64 = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 
-def read_state(blob: bytes, version: int) -> dict[str, Any]:
-    """The object in a blob.
+_Held = TypeVar("_Held")
+
+
+class _Versioned(msgspec.Struct):
+    v: Any
+
+
+def read_state(blob: bytes, version: int, kind: type[_Held]) -> _Held:
+    """The state in a blob.
+
+    Parameters
+    ----------
+    kind : what it must be, every field with type and bounds: a wrong one would end the worker rows later, without a reason.
 
     Raises
     ------
     StateError : damaged, or of another version: an older worker must not go on from a newer one's state (PROTOCOL 21).
     """
     try:
-        held = orjson.loads(blob)
-        found = held["v"]
-    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        found = msgspec.json.decode(blob, type=_Versioned).v
+        if found == version:
+            return msgspec.json.decode(blob, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise StateError(f"its state is damaged: {error}") from error
-    if found != version:
-        raise StateError(
-            f"its state is of version {found!r}, this worker reads version {version}",
-            hint="upgrade this worker: a newer one has already run here",
-        )
-    return held  # type: ignore[no-any-return]
+    raise StateError(
+        f"its state is of version {found!r:.40}, this worker reads version {version}",
+        hint="upgrade this worker: a newer one has already run here",
+    )

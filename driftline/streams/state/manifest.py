@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import base64
 import zlib
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 import xxhash
 
 from driftline.streams.errors import StateError
+from driftline.streams.state.blob import Count
 
 MANIFEST_VERSION: Final = 1
 _HEAD_MAX: Final = 1 << 62
 _RECORD_BYTES_MAX: Final = 1 << 20
 _CAPACITY_MAX: Final = 1 << 28
+
+Partition = Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 1)]
 
 
 def checksum(data: bytes) -> str:
@@ -31,7 +34,7 @@ class BlobEntry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
 
     key: str
     checksum: str
-    length: int
+    length: Count
 
 
 class RingEntry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -41,11 +44,11 @@ class RingEntry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     """
 
     key: str
-    record_bytes: int
-    window: int
-    capacity: int
-    base: int
-    head: int
+    record_bytes: Count
+    window: Count
+    capacity: Count
+    base: Count
+    head: Count
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,17 +67,17 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     v: int
     task: str
     id: str
-    sequence: int
-    epoch: int
+    sequence: Count
+    epoch: Count
     kept: list[str]
     cluster_id: str
     topic_ids: dict[str, str]
-    partitions: dict[str, int]
+    partitions: dict[str, Count]
     state_version: str
-    offsets: list[tuple[str, int, int]]
+    offsets: list[tuple[str, Partition, Count]]
     blobs: dict[str, BlobEntry]
     rings: dict[str, RingEntry]
-    written_ms: int = 0
+    written_ms: Count = 0
     config: str = ""
 
 
@@ -113,8 +116,6 @@ def decode_manifest(data: bytes, task: str) -> Manifest:
         )
         if not sound:
             raise StateError(f'task "{task}": ring "{name}" of the checkpoint has impossible bounds: {ring}')
-    if any(blob.length < 0 for blob in manifest.blobs.values()) or any(offset < 0 for _, _, offset in manifest.offsets):
-        raise StateError(f'task "{task}": the checkpoint holds a negative length or offset')
     return manifest
 
 
@@ -130,7 +131,7 @@ class CommitReference(msgspec.Struct, frozen=True, array_like=True, forbid_unkno
     v: int
     id: str
     checksum: str
-    epoch: int
+    epoch: Count
     base: str = ""
     inline: str = ""
 
@@ -190,7 +191,7 @@ def decode_reference(metadata: str | None, task: str) -> CommitReference:
         reference = _reference_decoder.decode(metadata)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise StateError(f'task "{task}": the metadata of its committed offset is not ours: {metadata[:80]!r}') from error
-    if reference.v != MANIFEST_VERSION or not 0 <= reference.epoch < _HEAD_MAX:
+    if reference.v != MANIFEST_VERSION:
         raise StateError(
             f'task "{task}": its committed offset names a checkpoint of version {reference.v}, this worker reads {MANIFEST_VERSION}',
             hint="upgrade this worker: a newer one has already run here",

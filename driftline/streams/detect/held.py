@@ -1,0 +1,36 @@
+"""What detect keeps of a model beside the blobs of its panels, with types and bounds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from driftline.streams.detect.plan import PanelKind
+from driftline.streams.state.blob import Count, Int64
+
+_Place = tuple[str, Count, Count]
+
+
+class HeldPanel(msgspec.Struct, array_like=True):
+    """A panel; its blobs stand under `path`."""
+
+    path: str
+    kind: PanelKind
+    version: str | None
+    age_ms: Count | None
+    seen: Count
+    first_ms: Int64
+    learned_here: bool
+    shown: list[Count]
+
+
+class HeldModel(msgspec.Struct):
+    """`WatchedModel.export_meta` as a checkpoint holds it."""
+
+    panels: list[HeldPanel]
+    health: dict[str, Any]
+    ledgers: dict[str, dict[str, Any]]
+    health_opened: dict[str, _Place]
+    joins: list[tuple[PanelKind, str | None, Count | None, dict[str, Any]]] = []
+    joins_opened: list[tuple[PanelKind, str | None, Count | None, _Place]] = []
