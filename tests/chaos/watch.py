@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +18,9 @@ from tests.chaos.workers import Stuck
 
 _CALL_SECONDS: Final = 10.0
 _READ_SECONDS_MAX: Final = 180.0
+_PAUSE_SECONDS: Final = 0.1
+# Not called retriable by the client, and true of any broker that has just started or lost a coordinator.
+_BUSY: Final = (KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,24 +45,22 @@ class Watch:
             asker.close()
 
     def partitions(self, topic: str) -> list[PartitionId]:
-        with self._lock:
-            found = self._asker("").list_topics(topic, timeout=_CALL_SECONDS).topics[topic].partitions
+        found = self._asked(lambda: self._asker("").list_topics(topic, timeout=_CALL_SECONDS)).topics[topic].partitions
         return [(topic, number) for number in sorted(found)]
 
     def committed(self, group: str, partitions: Iterable[PartitionId]) -> dict[PartitionId, tuple[int, str]]:
         """Committed offsets and their metadata; what a running transaction is about to commit does not count."""
-        with self._lock:
-            answers = self._asker(group).committed([TopicPartition(*key) for key in partitions], timeout=_CALL_SECONDS)
+        wanted = [TopicPartition(*key) for key in partitions]
+        answers = self._asked(lambda: self._asker(group).committed(wanted, timeout=_CALL_SECONDS))
         return {(a.topic, a.partition): (a.offset, a.metadata or "") for a in answers if a.offset >= 0}
 
     def ends(self, topic: str) -> dict[PartitionId, Ends]:
         """Where each partition of a topic ends, for committed readers and for all."""
         found = {}
         for key in self.partitions(topic):
-            with self._lock:
-                high = self._asker("").get_watermark_offsets(TopicPartition(*key), timeout=_CALL_SECONDS, cached=False)[1]
-                stable = self._asker("", committed=True).get_watermark_offsets(TopicPartition(*key), timeout=_CALL_SECONDS, cached=False)[1]
-            found[key] = Ends(min(stable, high), high)
+            # The stable end first: it may move between two questions, and never beyond the other one.
+            stable, high = (self._asked(lambda: self._end(key, committed=committed)) for committed in (True, False))  # noqa: B023
+            found[key] = Ends(stable, high)
         return found
 
     def open_records(self, topic: str) -> list[MemoryRecord]:
@@ -78,6 +79,27 @@ class Watch:
             fresh = self._read({key: reached}, committed=True)
             self._counted[key] = (fresh[-1].offset() + 1 if fresh else reached, n + len(fresh))
         return sum(n for (name, _), (_, n) in self._counted.items() if name == topic)
+
+    def _end(self, key: PartitionId, *, committed: bool) -> int:
+        asker = self._asker("", committed=committed)
+        return asker.get_watermark_offsets(TopicPartition(*key), timeout=_CALL_SECONDS, cached=False)[1]
+
+    def _asked(self, ask: Callable[[], Any]) -> Any:
+        """The answer, asked for again while the broker is busy with itself.
+
+        Raises
+        ------
+        KafkaException : there was none in time.
+        """
+        deadline = time.monotonic() + _CALL_SECONDS
+        while True:
+            try:
+                with self._lock:
+                    return ask()
+            except KafkaException as error:
+                if (not error.args[0].retriable() and error.args[0].code() not in _BUSY) or time.monotonic() > deadline:
+                    raise
+            time.sleep(_PAUSE_SECONDS)
 
     def _asker(self, group: str, *, committed: bool = False) -> Consumer:
         """A client that never joins a group; without a name it belongs to none of ours."""
