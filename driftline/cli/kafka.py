@@ -36,21 +36,25 @@ def admin(kafka: Kafka) -> AdminClient:
     Raises
     ------
     Failure : no broker answers.
+    SetupError : none ever will: password, certificate or protocol.
     """
     from confluent_kafka import KafkaException
-    from confluent_kafka.admin import AdminClient
 
-    from driftline.streams.kafka import client_properties
+    from driftline.streams.kafka import make_admin
 
-    client = AdminClient(quiet(client_properties(kafka)))
-    try:
-        client.list_topics(timeout=CONNECT_SECONDS)
-    except KafkaException as error:
-        raise Failure(
-            f'kafka: no broker answers at "{kafka.bootstrap}" within {CONNECT_SECONDS:.0f} s ({error.args[0].name()})',
-            hint="is kafka.bootstrap right and the broker up? `make services` starts a local one",
-        ) from error
-    return client
+    client = make_admin(kafka)
+    for _ in range(2):
+        try:
+            client.list_topics(timeout=CONNECT_SECONDS / 2)
+            return client
+        except KafkaException as error:
+            name = error.args[0].name()
+        if (refused := client.refusal()) is not None:
+            raise refused
+    raise Failure(
+        f'kafka: no broker answers at "{kafka.bootstrap}" within {CONNECT_SECONDS:.0f} s ({name})',
+        hint="is kafka.bootstrap right and the broker up? `make services` starts a local one",
+    )
 
 
 def partition_counts(client: AdminClient, wanted: Iterable[str] = ()) -> dict[str, int]:

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicCollection
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -20,14 +20,17 @@ from driftline.schemas.secret import SecretError, resolve_secret
 from driftline.schemas.topics import TOPICS, retention_ms
 from driftline.streams.cluster import Cluster
 from driftline.streams.errors import KafkaAwayError, SetupError
+from driftline.streams.kafka_refusal import Heard, refusal
 
 _log = logging.getLogger(__name__)
 
+_Client = TypeVar("_Client")
 ErrorCallback = Callable[[KafkaError], None]
 
 # Metadata of a large cluster behind TLS takes seconds; a wrong address shall not take a minute.
 CALL_SECONDS: Final = 10.0
 START_SECONDS: Final = 60.0
+_FIRST_CALL_SECONDS: Final = 3.0
 _START_PAUSE_SECONDS: Final = 2.0
 
 # Our binary topics are columns already; lz4 costs least of what still halves them.
@@ -102,7 +105,7 @@ def _with_owned(properties: dict[str, Any], owned: Mapping[str, Any]) -> dict[st
     for name, value in owned.items():
         given = properties.get(name, value)
         if str(given).lower() != str(value).lower() and not (name == "acks" and str(given) == "-1"):
-            raise SetupError(f'kafka.properties: "{name}" is "{given}", Driftline needs "{value}"', hint="remove the property")
+            raise SetupError(f'kafka.properties: "{name}" is not "{value}", which Driftline needs', hint="remove the property")
         properties[name] = value
     return properties
 
@@ -156,20 +159,52 @@ def producer_properties(kafka: Kafka, *, transactional_id: str | None = None) ->
 def make_consumer(kafka: Kafka, group: str, *, instance: str | None = None, error_cb: ErrorCallback | None = None) -> Consumer:
     """A consumer for `Runner`; errors of the connection go to `error_cb` and the log."""
     properties = consumer_properties(kafka, group, instance=instance)
-    return Consumer({**properties, "error_cb": error_cb or log_client_error, "logger": _log})
+    return _made(lambda: Consumer({**properties, "error_cb": error_cb or log_client_error, "logger": _log}), kafka)
 
 
 def make_producer(kafka: Kafka, *, transactional_id: str | None = None, error_cb: ErrorCallback | None = None) -> Producer:
     """A producer for `Runner`."""
     properties = producer_properties(kafka, transactional_id=transactional_id)
-    return Producer({**properties, "error_cb": error_cb or log_client_error, "logger": _log})
+    return _made(lambda: Producer({**properties, "error_cb": error_cb or log_client_error, "logger": _log}), kafka)
 
 
-def make_admin(kafka: Kafka) -> AdminClient:
-    """A client for topics and offsets."""
+class Admin(AdminClient):
+    """A client for topics and offsets, which can say why no broker takes it."""
+
+    def __init__(self, properties: Mapping[str, Any]) -> None:
+        self._properties = dict(properties)
+        self._heard = Heard()
+        # What fails comes back from the call, with its reason: on the terminal it would stand a dozen times before.
+        settings: dict[str, Any] = {**properties, "error_cb": self._heard, "log_level": 2}
+        super().__init__(settings)
+
+    def refusal(self) -> SetupError | None:
+        """What a person must mend, after a call has failed; None where waiting may help."""
+        self.poll(0)
+        return refusal(self._properties, self._heard.errors)
+
+
+def make_admin(kafka: Kafka) -> Admin:
+    """A client for topics and offsets.
+
+    Raises
+    ------
+    SetupError : a property is unknown, or has a value that the client does not take.
+    """
     properties = _without(client_properties(kafka), _PRODUCER_ONLY + _CONSUMER_ONLY)
-    settings: dict[str, Any] = {**properties, "error_cb": log_client_error, "logger": _log}
-    return AdminClient(settings)
+    return _made(lambda: Admin(properties), kafka)
+
+
+def _made(make: Callable[[], _Client], kafka: Kafka) -> _Client:
+    """A client; its complaints quote values, which may be secrets where a reference was given."""
+    try:
+        return make()
+    except KafkaException as error:
+        text = error.args[0].str()
+        for value in kafka.properties.values():
+            if isinstance(value, SecretRef):
+                text = text.replace(secret_text(value), "(secret)")
+        raise SetupError(f"kafka.properties: {text}", hint="docs/configuration.md says where librdkafka's properties are listed") from None
 
 
 def log_client_error(error: KafkaError) -> None:
@@ -212,17 +247,23 @@ def wait_for_broker(admin: AdminClient, *, seconds: float = START_SECONDS) -> No
     Raises
     ------
     KafkaAwayError : none did within `seconds`.
+    SetupError : none ever will: password, certificate or protocol.
     """
     deadline = time.monotonic() + seconds
+    # The first one is short: a wrong password is known by then, and a large cluster is asked again.
+    patience = _FIRST_CALL_SECONDS
     while True:
         try:
-            admin.list_topics(timeout=min(CALL_SECONDS, max(1.0, deadline - time.monotonic())))
+            admin.list_topics(timeout=min(patience, max(1.0, deadline - time.monotonic())))
             return
         except KafkaException as error:
             reason = error.args[0].str()
+        if isinstance(admin, Admin) and (refused := admin.refusal()) is not None:
+            raise refused
         if time.monotonic() >= deadline:
             message = f"kafka: no broker answered within {seconds:.0f} s: {reason}"
             raise KafkaAwayError(message, hint="is kafka.bootstrap right and the broker up?")
+        patience = CALL_SECONDS
         _log.warning("kafka_away at=start error=%r retry_in_seconds=%.0f", reason, _START_PAUSE_SECONDS)
         time.sleep(_START_PAUSE_SECONDS)
 

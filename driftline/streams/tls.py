@@ -19,8 +19,9 @@ _VERDICT_SECONDS: Final = 0.5
 _PEM_BYTES_MAX: Final = 1 << 20
 
 NOT_TLS: Final = "it does not speak TLS"
+NO_CERTIFICATE: Final = "it asks for a client certificate and none was sent"
 _ALERTS: Final = {
-    "CERTIFICATE_REQUIRED": "it asks for a client certificate and none was sent",
+    "CERTIFICATE_REQUIRED": NO_CERTIFICATE,
     "HANDSHAKE_FAILURE": "it refuses the handshake; it may ask for a client certificate",
     "UNKNOWN_CA": "it does not know the authority of the client certificate",
     "BAD_CERTIFICATE": "it refuses the client certificate",

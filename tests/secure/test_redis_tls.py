@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,21 +19,6 @@ from tests.secure.certificates import Authority, Certificate, encrypted_key
 
 PASSWORD = "pa:ss/wo#rd@%41 !"
 """Every character that means something in a URL."""
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("certificates")
-
-
-@pytest.fixture(scope="module")
-def ours(folder: Path) -> Authority:
-    return Authority(folder, "ours")
-
-
-@pytest.fixture(scope="module")
-def strange(folder: Path) -> Authority:
-    return Authority(folder, "strange")
 
 
 @contextmanager

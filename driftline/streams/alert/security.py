@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Mapping
 from typing import Any
 
 import faust
 
 from driftline.streams.errors import SetupError
+from driftline.streams.kafka_refusal import tls_context
 
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 _UNKNOWN = (
@@ -33,7 +33,7 @@ def faust_credentials(properties: Mapping[str, Any]) -> Any:
     if protocol == "PLAINTEXT":
         return None
     if protocol == "SSL":
-        return faust.SSLCredentials(context=_ssl_context(properties))
+        return faust.SSLCredentials(context=tls_context(properties))
     if protocol not in ("SASL_PLAINTEXT", "SASL_SSL"):
         raise SetupError(f'kafka.properties: security.protocol: expected plaintext, ssl, sasl_plaintext or sasl_ssl, got "{protocol}"')
     mechanism = str(properties.get("sasl.mechanism", properties.get("sasl.mechanisms", "GSSAPI"))).upper()
@@ -45,27 +45,9 @@ def faust_credentials(properties: Mapping[str, Any]) -> Any:
     return faust.SASLCredentials(
         username=_required(properties, "sasl.username"),
         password=_required(properties, "sasl.password"),
-        ssl_context=_ssl_context(properties) if protocol == "SASL_SSL" else None,
+        ssl_context=tls_context(properties) if protocol == "SASL_SSL" else None,
         mechanism=mechanism,
     )
-
-
-def _ssl_context(properties: Mapping[str, Any]) -> ssl.SSLContext:
-    location = properties.get("ssl.ca.location")
-    cafile = str(location) if location and str(location) != "probe" else None
-    try:
-        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=cafile)   # a file given replaces the system's
-        certificate = properties.get("ssl.certificate.location")
-        if certificate:
-            context.load_cert_chain(str(certificate), properties.get("ssl.key.location"), properties.get("ssl.key.password"))
-    except OSError as error:
-        raise SetupError(f"kafka.properties: ssl: a certificate or key cannot be used: {error}") from error
-    if str(properties.get("enable.ssl.certificate.verification", "true")).lower() == "false":
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    elif str(properties.get("ssl.endpoint.identification.algorithm", "https")).lower() == "none":
-        context.check_hostname = False
-    return context
 
 
 def _refuse_unknown(properties: Mapping[str, Any]) -> None:
