@@ -9,10 +9,11 @@ REDIS_PORT ?= 6379
 DEMO_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=
+QUALITY_ARGS ?=
 CHAOS_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint types fmt docs bench chaos services services-down wheel clean clean-kernels
+.PHONY: help venv demo test lint types fmt docs bench chaos quality services services-down wheel clean clean-kernels
 
 help:  ## list these recipes
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -47,6 +48,9 @@ bench: $(VENV)/.ready-dev  ## the table of docs/benchmarks.md, on a real Kafka a
 chaos: $(VENV)/.ready-test  ## faults on a real Kafka and Redis: nothing lost, doubled or changed (CHAOS_ARGS="--short"; --list)
 	@.ci/system-packages
 	@$(BIN)/python -m tests.chaos $(CHAOS_ARGS)
+
+quality: $(VENV)/.ready-dev  ## false alarms and delays against promises and peers, two minutes (QUALITY_ARGS="--seed 7")
+	@$(BIN)/python -m benchmarks.quality $(QUALITY_ARGS)
 
 services: $(VENV)/.ready  ## a real Kafka and Redis on this machine, under ./.services (KAFKA_PORT, REDIS_PORT)
 	@.ci/system-packages

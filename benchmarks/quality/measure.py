@@ -1,0 +1,127 @@
+"""Figures with their uncertainty: rates of false alarms, delays, intervals."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from benchmarks.quality.streams import Change, Law, Values
+
+Detect = Callable[[Values, Values, int], Any]
+"""(reference, values, seed) to alarm positions."""
+
+
+def poisson_interval(count: int) -> tuple[float, float]:
+    """The exact 95 % interval of a Poisson mean (Garwood 1936)."""
+    low = 0.0 if count == 0 else float(stats.chi2.ppf(0.025, 2 * count)) / 2
+    return low, float(stats.chi2.ppf(0.975, 2 * count + 2)) / 2
+
+
+@dataclass(frozen=True, slots=True)
+class FalseAlarms:
+    """Alarms on values without a change."""
+
+    alarms: int
+    values: int
+
+    @property
+    def per_million(self) -> float:
+        return self.alarms / self.values * 1e6
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        low, high = poisson_interval(self.alarms)
+        return low / self.values * 1e6, high / self.values * 1e6
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{_short(self.per_million)} ({_short(low)} to {_short(high)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Delay:
+    """Values from the change to the first alarm after it, over streams."""
+
+    delays: tuple[int, ...]
+    missed: int
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.delays)) if self.delays else math.nan
+
+    @property
+    def error(self) -> float:
+        """Standard error of the mean."""
+        return float(np.std(self.delays, ddof=1) / math.sqrt(len(self.delays))) if len(self.delays) > 1 else math.nan
+
+    @property
+    def median(self) -> float:
+        """Over all streams, a missed change being later than any found one."""
+        total = len(self.delays) + self.missed
+        ranked = sorted(self.delays)
+        return float(ranked[(total - 1) // 2]) if len(ranked) > (total - 1) // 2 else math.inf
+
+    @property
+    def missed_share(self) -> float:
+        return self.missed / (len(self.delays) + self.missed)
+
+    def __str__(self) -> str:
+        missed = f", {self.missed_share:.0%} missed" if self.missed else ""
+        return "none found" if not self.delays else f"{self.mean:.0f} +- {1.96 * self.error:.0f}{missed}"
+
+
+def generator(seed: int, *about: object) -> np.random.Generator:
+    """Random numbers of one stream: of the seed and what it is for, whatever else runs."""
+    return np.random.default_rng([seed, *(zlib.crc32(str(part).encode()) for part in about)])
+
+
+def false_alarms(law: Law, name: str, detect: Detect, *, streams: int, rows: int, reference: int, seed: int) -> FalseAlarms:
+    """Alarms on streams of a law, each after a reference of its own."""
+    found = 0
+    for stream in range(streams):
+        values = law.draw(generator(seed, "null", name, stream), reference + rows)
+        found += len(detect(values[:reference], values[reference:], seed * 100_003 + stream))
+    return FalseAlarms(found, streams * rows)
+
+
+def delay(change: Change, detect: Detect, *, streams: int, before: int, after: int, reference: int, seed: int) -> Delay:
+    """Delays on streams with one change."""
+    delays, missed = [], 0
+    for stream in range(streams):
+        g = generator(seed, "change", change.name, stream)
+        values = np.concatenate([change.before.draw(g, reference + before), change.after(g, after)])
+        first = first_after(detect(values[:reference], values[reference:], seed * 100_003 + stream), before)
+        if first is None:
+            missed += 1
+        else:
+            delays.append(first - before + 1)
+    return Delay(tuple(delays), missed)
+
+
+def first_after(alarms: Iterable[int], start: int) -> int | None:
+    return next((int(a) for a in alarms if a >= start), None)
+
+
+def nearest_setting(settings: Sequence[float], rate_of: Callable[[float], FalseAlarms], wanted: float) -> tuple[float, FalseAlarms]:
+    """Of settings from fewest to most false alarms the last whose rate is at most `wanted` a million, by bisection."""
+    low, high = 0, len(settings) - 1
+    best = (settings[0], rate_of(settings[0]))
+    while low <= high:
+        middle = (low + high) // 2
+        found = rate_of(settings[middle])
+        if found.per_million <= wanted:
+            best = (settings[middle], found)
+            low = middle + 1
+        else:
+            high = middle - 1
+    return best
+
+
+def _short(x: float) -> str:
+    return f"{x:.0f}" if x >= 100 else f"{x:.1f}" if x >= 1 else f"{x:.2g}"

@@ -1,0 +1,111 @@
+"""The measurement of detection quality: its figures against SciPy and plain counts, and a run of it in small."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from benchmarks.quality import budgets, single
+from benchmarks.quality.contenders import PEERS
+from benchmarks.quality.measure import Delay, FalseAlarms, delay, false_alarms, nearest_setting, poisson_interval
+from benchmarks.quality.report import Gate, Size, page
+from benchmarks.quality.streams import CHANGES, COVERED, NOT_COVERED, RIVALRY
+
+TINY = Size(
+    5, null_streams=3, null_rows=4_000, tuning_streams=3, change_streams=6, slow_streams=2, slow=2_000, kswin=300, kswin_streams=1,
+    rivalry_rate=1_000.0, tolerance_streams=1, tolerance_rows=3_000, weeks=1, week_rows=1_000,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 250])
+def test_intervals_of_counts_are_exact(count: int) -> None:
+    low, high = poisson_interval(count)
+    assert stats.poisson.cdf(count, high) == pytest.approx(0.025)
+    if count:
+        assert stats.poisson.sf(count - 1, low) == pytest.approx(0.025)
+
+
+def test_false_alarms_are_counted_on_the_values_after_the_reference() -> None:
+    seen = []
+
+    def detect(reference: np.ndarray, values: np.ndarray, _: int) -> list[int]:
+        seen.append((len(reference), len(values)))
+        return [3, 5]
+
+    found = false_alarms(COVERED["normal"], "normal", detect, streams=4, rows=1_000, reference=200, seed=1)
+    assert seen == [(200, 1_000)] * 4
+    assert found == FalseAlarms(8, 4_000)
+    assert found.per_million == 2_000
+
+
+def test_a_delay_counts_from_the_change_and_what_is_missed_is_late() -> None:
+    answers = iter([[10, 104, 150], [99], [100], []])
+    found = delay(CHANGES[0], lambda *_: next(answers), streams=4, before=100, after=100, reference=10, seed=1)
+    assert found == Delay((5, 1), 2)
+    assert (found.mean, found.missed_share, found.median) == (3.0, 0.5, 5.0)
+    assert Delay((), 3).median == math.inf
+
+
+def test_streams_are_of_the_seed_and_nothing_else() -> None:
+    kept: list[np.ndarray] = []
+    for seed in (1, 1, 2):
+        delay(CHANGES[3], lambda _, v, __: kept.append(v) or [], streams=1, before=50, after=50, reference=10, seed=seed)  # type: ignore[func-returns-value]
+    assert np.array_equal(kept[0], kept[1])
+    assert not np.array_equal(kept[0], kept[2])
+
+
+def test_the_setting_is_the_last_that_raises_no_more_than_wanted() -> None:
+    rates = {1.0: 0, 2.0: 4, 3.0: 9, 4.0: 11, 5.0: 50}
+    found = nearest_setting(tuple(rates), lambda s: FalseAlarms(rates[s], 10**6), 10.0)
+    assert found == (3.0, FalseAlarms(9, 10**6))
+
+
+@pytest.mark.parametrize("law", [*COVERED, *NOT_COVERED])
+def test_laws_have_the_moments_the_peers_are_told(law: str) -> None:
+    known = {**COVERED, **NOT_COVERED}[law]
+    values = known.draw(np.random.default_rng(1), 400_000)
+    assert len(values) == 400_000
+    if law != "categories, Zipf":
+        assert abs(values.mean() - known.mean) < 0.1 * known.sd
+        assert law == "rate 0" or values.std() == pytest.approx(known.sd, rel=0.2)
+
+
+def test_every_change_is_one_of_a_known_law() -> None:
+    assert {change.law for change in (*CHANGES, *RIVALRY)} <= set(COVERED)
+    assert len({change.name for change in CHANGES}) == len(CHANGES)
+
+
+def test_a_gate_fails_only_where_chance_does_not_explain_it() -> None:
+    assert Gate("g", 10.0, 14.0, 9.0).holds
+    assert not Gate("g", 10.0, 14.0, 11.0).holds
+    assert Gate("g", 0.9, 0.88, 0.91, least=True).holds
+    assert not Gate("g", 0.9, 0.8, 0.85, least=True).holds
+
+
+def test_a_run_in_small_gives_every_table_and_its_gates_hold() -> None:
+    tables = (single.nulls, single.slope, single.tolerance, single.dating, budgets.weekly, budgets.spread)
+    sections = [table(TINY) for table in tables]
+    assert all(gate.holds for section in sections for gate in section.gates)
+    text = page(sections, TINY, "python -m benchmarks.quality", "2026-01-31", 60.0)
+    for section in sections:
+        assert f"## {section.title}\n" in text
+        assert all(len(row) == len(section.header) for row in section.rows)
+        assert len(section.rows) >= 3
+
+
+def test_a_detector_that_fires_too_often_fails_its_gates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(single, "ours", lambda run_length, reference, values, seed, **options: range(0, len(values), 100))
+    gates = single.nulls(dataclasses.replace(TINY, null_streams=2)).gates
+    assert gates
+    assert not any(gate.holds for gate in gates)
+
+
+@pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
+def test_every_peer_runs_and_finds_a_large_change(peer: object) -> None:
+    change = next(c for c in RIVALRY if c.name == "rate 0.1 to 0.3")
+    found = delay(change, single._peer(peer, change.before, peer.default), streams=4, before=500, after=3_000, reference=1, seed=3)  # type: ignore[arg-type, attr-defined]
+    assert found.missed <= 2
