@@ -178,10 +178,13 @@ def test_same_event_again_changes_nothing_at_its_offset_or_at_another(life: Life
 
 
 def test_event_below_the_alerts_offset_changes_nothing_even_when_its_id_is_new(life: Life, drift_event: MakeEvent) -> None:
-    life.take(drift_event(5), offset=10)
+    before = life.take(drift_event(5), offset=10).state
+    assert before is not None
     decision = life.take(drift_event(4, kind="evidence", severity="critical"), offset=9)
     assert decision.dropped == "duplicate"
-    assert decision.state is None
+    assert (decision.alert, decision.transition) == (None, None)
+    assert decision.state is not None
+    assert decision.state.alert == before.alert
 
 
 def test_late_evidence_of_a_resolved_episode_does_not_open_it_again(life: Life, drift_event: MakeEvent) -> None:

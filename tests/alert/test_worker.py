@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 
 import pytest
 
@@ -12,8 +13,10 @@ from driftline.streams.alert.pipeline import AlertPipeline
 from driftline.streams.alert.recovery import state_of
 from driftline.streams.alert.store import Applied, MemoryAlertStore, OutboxRow
 from driftline.streams.alert.wire import SOURCE_HEADER, source_offset
-from driftline.streams.alert.worker import AlertContentionError, AlertWorker, Names
-from driftline.streams.errors import AwayError, StateError
+from driftline.streams.alert.worker import AlertContentionError, AlertWorker, BeginAgainError, Names
+from driftline.streams.errors import AwayError
+from driftline.streams.metrics import ALERTS as ALERT_GAUGE
+from driftline.streams.metrics import Metrics
 from driftline.streams.task import MemoryRecord, Record
 from tests.alert.conftest import MakeEvent, MakeRecord
 
@@ -66,13 +69,12 @@ def ids(rows: Sequence[OutboxRow]) -> list[tuple[str, str]]:
     return [(row.topic, dict(row.headers)["ce_id"]) for row in rows]
 
 
-LIFE = [
-    ("driftline.alerts", "ep1/1"), ("driftline.transitions", "ep1/1"), ("driftline.alerts", "ep1/2"), ("driftline.transitions", "ep1/2"),
-    ("driftline.alerts", "ep1/3"), ("driftline.transitions", "ep1/3"),
-]
+TRANSITIONS = [("driftline.transitions", f"ep1/{seq}") for seq in (1, 2, 3)]
+ALERTS = [("driftline.alerts", f"ep1/{seq}") for seq in (1, 2, 3)]
+LIFE = [*TRANSITIONS, *ALERTS]
 
 
-def test_alert_and_transition_are_published_in_order_and_the_outbox_is_empty(
+def test_transitions_are_published_before_their_alerts_and_the_outbox_is_empty(
     worker: AlertWorker, store: MemoryAlertStore, publisher: Recording, records: list[MemoryRecord]
 ) -> None:
     worker.handle(records)
@@ -115,7 +117,7 @@ def test_two_workers_on_one_partition_apply_each_event_once(
     worker.handle(records[:2])
     zombie.handle(records)
     worker.handle(records)
-    assert ids(publisher.rows) == LIFE
+    assert ids(publisher.rows) == [*TRANSITIONS[:2], *ALERTS[:2], TRANSITIONS[2], ALERTS[2]]
 
 
 def test_zombie_that_lost_the_race_reads_the_new_state_first(
@@ -134,7 +136,7 @@ def test_zombie_that_lost_the_race_reads_the_new_state_first(
 
     late = Late()
     worker_of(late, publisher).handle(records[:1])
-    assert ids(late.outbox("topic-id/0", 10) + publisher.rows) == LIFE[:2]
+    assert ids(late.outbox("topic-id/0", 10) + publisher.rows) == [TRANSITIONS[0], ALERTS[0]]
 
 
 def test_endless_contention_is_an_error(publisher: Recording, records: list[MemoryRecord]) -> None:
@@ -151,8 +153,43 @@ def test_store_that_lost_writes_under_a_running_worker_stops_it(
 ) -> None:
     worker.handle(records[:2])
     store._next.clear()
-    with pytest.raises(StateError, match="Redis lost writes"):
+    with pytest.raises(BeginAgainError, match="Redis lost writes"):
         worker.handle(records[2:])
+    with pytest.raises(BeginAgainError, match="Redis lost writes"):
+        worker.check([0])
+
+
+def test_store_that_lost_writes_publishes_nothing_older_again(
+    worker: AlertWorker, store: MemoryAlertStore, publisher: Recording, records: list[MemoryRecord]
+) -> None:
+    worker.handle(records[:1])
+    old = deepcopy(store.__dict__)
+    worker.handle(records[1:])
+    store.__dict__.update(old)   # Redis came back with what it had a moment ago
+    publisher.rows.clear()
+    with pytest.raises(BeginAgainError):
+        worker.republish([0])
+    assert publisher.rows == []
+    worker.begin_again()
+    worker.handle(records)
+    assert ids(publisher.rows) == [*TRANSITIONS[1:], *ALERTS[1:]]
+
+
+class DiesWithAlerts(Recording):
+    """Kafka is gone by the time alerts come."""
+
+    def publish(self, rows: Sequence[OutboxRow]) -> None:
+        if any(row.topic == "driftline.alerts" for row in rows):
+            raise AwayError("no broker")
+        super().publish(rows)
+
+
+def test_no_alert_is_on_its_topic_whose_transition_is_not(store: MemoryAlertStore, records: list[MemoryRecord]) -> None:
+    """A store that is filled from the alerts topic takes those events as done: their transitions would never come."""
+    publisher = DiesWithAlerts()
+    with pytest.raises(AwayError):
+        worker_of(store, publisher).handle(records)
+    assert ids(publisher.rows) == TRANSITIONS
 
 
 def test_poison_record_is_dead_lettered_once_and_the_next_event_still_counts(
@@ -211,4 +248,36 @@ def test_store_seeded_from_the_alerts_topic_takes_old_events_without_effect(
     empty.seed(seeded)
     rebuilt = worker_of(empty, silent)
     rebuilt.handle(records)   # from the start of the log
-    assert ids(silent.rows) == LIFE[4:]
+    assert ids(silent.rows) == [TRANSITIONS[2], ALERTS[2]]
+
+
+def test_refilled_store_knows_duplicates_and_closed_episodes_again(
+    publisher: Recording, drift_event: MakeEvent, drift_record: MakeRecord
+) -> None:
+    """An alert of the compacted topic names neither; the drift topic, read again, does."""
+    first, end, other = drift_event(1), drift_event(2, kind="recovery"), drift_event(3, episode="ep2")
+    records = [drift_record(event, offset) for offset, event in enumerate((first, end, other))]
+    worker_of(MemoryAlertStore(), publisher).handle(records)
+    alert = next(row for row in reversed(publisher.rows) if row.topic == "driftline.alerts")
+    found = decode(alert.topic, alert.value.encode(), [(name, value.encode()) for name, value in alert.headers])
+    assert isinstance(found, Alert)
+    empty, silent = MemoryAlertStore(), Recording()
+    empty.seed({alert.key: state_of(found, *source_offset(dict(alert.headers)[SOURCE_HEADER].encode()))})
+    late = drift_event(9, kind="evidence", episode="ep1", severity="critical")
+    again = [drift_record(event, offset) for offset, event in enumerate((other, late), start=3)]
+    worker_of(empty, silent).handle([*records, *again])
+    assert silent.rows == []
+
+
+def test_open_alerts_are_counted_by_the_worker_that_owns_their_partition(
+    store: MemoryAlertStore, publisher: Recording, drift_event: MakeEvent, drift_record: MakeRecord
+) -> None:
+    mine, theirs = Metrics(), Metrics()
+    names = Names("test", "driftline", "topic-id")
+    one = AlertWorker(AlertPipeline(), store, publisher, names, metrics=mine)
+    two = AlertWorker(AlertPipeline(), store, publisher, names, metrics=theirs)
+    one.handle([drift_record(drift_event(1), 0)])
+    two.handle([drift_record(drift_event(2, series="score", episode="s"), 0, 1)])
+    one.republish([0])
+    two.republish([1])
+    assert (mine.value(ALERT_GAUGE, "warning", "firing"), theirs.value(ALERT_GAUGE, "warning", "firing")) == (1, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
@@ -11,18 +12,14 @@ from driftline.schemas.config import Kafka
 from driftline.schemas.dead_letter import dead_letter
 from driftline.schemas.topics import DEAD_LETTERS
 from driftline.streams.alert.store import OutboxRow
-from driftline.streams.errors import AwayError, OutputError
+from driftline.streams.errors import KafkaAwayError, OutputError
 from driftline.streams.kafka import log_client_error, make_consumer, producer_properties
 from driftline.streams.task import Record
 
 log = logging.getLogger(__name__)
 
-_NEVER = (
-    KafkaError.MSG_SIZE_TOO_LARGE,
-    KafkaError._UNKNOWN_TOPIC,
-    KafkaError.UNKNOWN_TOPIC_OR_PART,
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-)
+# Not "unknown topic": topics were there at the start, and a client whose broker is away says so too.
+_NEVER = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG, KafkaError.TOPIC_AUTHORIZATION_FAILED)
 DELIVERY_SECONDS = 60
 ANSWER_SECONDS = 10
 _OVERHEAD_BYTES = 512
@@ -34,18 +31,16 @@ class KafkaPublisher:
 
     def __init__(self, kafka: Kafka, *, prefix: str) -> None:
         self._dead_letters = DEAD_LETTERS.full_name(prefix)
-        properties = producer_properties(kafka)
         # each event is awaited: a linger would only be added to its delay
-        self._producer = Producer({
-            **properties, "linger.ms": 0, "delivery.timeout.ms": DELIVERY_SECONDS * 1000, "error_cb": log_client_error, "logger": log
-        })
+        self._properties = {**producer_properties(kafka), "linger.ms": 0, "delivery.timeout.ms": DELIVERY_SECONDS * 1000}
+        self._producer = self._make()
 
     def publish(self, rows: Sequence[OutboxRow]) -> None:
         """Deliver the rows, in order within a key.
 
         Raises
         ------
-        AwayError : Kafka did not take all of them in time; publishing again is harmless.
+        KafkaAwayError : Kafka did not take all of them in time; publishing again is harmless.
         OutputError : Kafka will never take one of them.
         """
         self._deliver(
@@ -60,6 +55,10 @@ class KafkaPublisher:
 
     def close(self) -> None:
         self._producer.flush(ANSWER_SECONDS)
+
+    def _make(self) -> Producer:
+        settings: dict[str, Any] = {**self._properties, "error_cb": log_client_error, "logger": log}
+        return Producer(settings)
 
     def _deliver(self, records: Iterable[tuple[str, bytes | None, bytes | None, list[tuple[str, str | bytes | None]]]]) -> None:
         failures: list[KafkaError] = []
@@ -79,8 +78,10 @@ class KafkaPublisher:
                     failures.append(error.args[0])
                 break
         if self._producer.flush(DELIVERY_SECONDS + ANSWER_SECONDS) > 0:
-            raise AwayError("Kafka did not acknowledge what the alert app published")
+            raise KafkaAwayError("Kafka did not acknowledge what the alert app published")
         if failures:
+            if any(error.fatal() for error in failures):
+                self._producer = self._make()   # this one takes nothing any more
             _raise(failures[0])
 
 
@@ -95,7 +96,7 @@ class EndOffsets:
 
         Raises
         ------
-        AwayError : no answer in time.
+        KafkaAwayError : no answer in time.
         """
         try:
             return {
@@ -103,7 +104,7 @@ class EndOffsets:
                 for number in partitions
             }
         except KafkaException as error:
-            raise AwayError(f'no end offsets of "{topic}": {error.args[0].str()}') from error
+            raise KafkaAwayError(f'no end offsets of "{topic}": {error.args[0].str()}') from error
 
     def close(self) -> None:
         self._consumer.close()
@@ -112,4 +113,4 @@ class EndOffsets:
 def _raise(error: KafkaError) -> None:
     if error.code() in _NEVER:
         raise OutputError(f"Kafka refused a record of the alert app: {error.str()}")
-    raise AwayError(f"Kafka did not take a record of the alert app: {error.str()}")
+    raise KafkaAwayError(f"Kafka did not take a record of the alert app: {error.str()}")

@@ -6,18 +6,22 @@ import asyncio
 import logging
 import os
 import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from driftline.schemas.config import Config
 from driftline.schemas.topics import ALERTS, DEAD_LETTERS, DRIFT, TRANSITIONS
 from driftline.streams.alert import transport
-from driftline.streams.alert.app import AlertApp, AppSettings
+from driftline.streams.alert.app import AlertApp
 from driftline.streams.alert.connections import EndOffsets, KafkaPublisher
+from driftline.streams.alert.faust_app import AppSettings
 from driftline.streams.alert.pipeline import AlertPipeline
 from driftline.streams.alert.recovery import published_states
 from driftline.streams.alert.redis_store import RedisAlertStore
 from driftline.streams.alert.security import faust_credentials
-from driftline.streams.alert.watchdog import Progress, Watchdog
-from driftline.streams.alert.worker import AlertWorker, Names
+from driftline.streams.alert.watchdog import AWAY_SECONDS, STALL_SECONDS, Progress, Watchdog
+from driftline.streams.alert.worker import AlertWorker, BeginAgainError, Names
 from driftline.streams.errors import StreamError
 from driftline.streams.http import Health
 from driftline.streams.kafka import MOCK_CLUSTER_PREFIX, client_properties, make_admin, read_cluster
@@ -27,8 +31,10 @@ from driftline.streams.runner.instance import Instance
 
 log = logging.getLogger(__name__)
 
-STALL_SECONDS = 120
 REDIS_SECONDS = 5
+_BEGIN_AGAIN_MAX = 5
+_BEGIN_AGAIN_SECONDS = 600
+"""A store that loses writes more often than that in so long needs somebody."""
 
 
 def run_alert(
@@ -39,7 +45,9 @@ def run_alert(
     health: Health | None = None,
     instance: str | None = None,
     stall_s: float = STALL_SECONDS,
+    away_s: float = AWAY_SECONDS,
     session_timeout_s: float = 10,
+    republish_s: float = 300,
 ) -> int:
     """Run the alert app in this process until a signal, an idle end or a failure.
 
@@ -51,6 +59,8 @@ def run_alert(
     until_idle_s : end with 0 after this many seconds at the end of the drift topic.
     instance : name of this worker among its like; default: DRIFTLINE_INSTANCE, else the host and a free slot on it.
     stall_s : end the process when events wait this long without any of them being taken.
+    away_s : the same while Kafka or Redis is away.
+    republish_s : between two publications of all open and recent alerts.
 
     Returns
     -------
@@ -58,8 +68,9 @@ def run_alert(
     """
     for noisy in ("faust", "mode", "aiokafka", transport.__name__):   # the transport's services log as Faust's do
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    timing = _Timing(until_idle_s, stall_s, away_s, session_timeout_s, republish_s)
     try:
-        return _run(config, until_idle_s, metrics or Metrics(), health or Health(), instance, stall_s, session_timeout_s)
+        return _run(config, timing, metrics or Metrics(), health or Health(), instance)
     except StreamError as error:
         log.error("alert_stopped error=%s: %s", type(error).__name__, error)
         return error.exit_code
@@ -69,15 +80,16 @@ def run_alert(
         os._exit(1)
 
 
-def _run(
-    config: Config,
-    until_idle_s: float | None,
-    metrics: Metrics,
-    health: Health,
-    instance: str | None,
-    stall_s: float,
-    session_timeout_s: float,
-) -> int:
+@dataclass(frozen=True, slots=True)
+class _Timing:
+    until_idle_s: float | None
+    stall_s: float
+    away_s: float
+    session_timeout_s: float
+    republish_s: float
+
+
+def _run(config: Config, timing: _Timing, metrics: Metrics, health: Health, instance: str | None) -> int:
     credentials = faust_credentials(client_properties(config.kafka))
     prefix, topic, group = config.topics.prefix, DRIFT.full_name(config.topics.prefix), f"{config.kafka.group_prefix}.alert"
     cluster = read_cluster(make_admin(config.kafka), [table.full_name(prefix) for table in (DRIFT, ALERTS, TRANSITIONS, DEAD_LETTERS)])
@@ -98,22 +110,41 @@ def _run(
         return len(states)
 
     progress = Progress()
-    watchdog = Watchdog(progress, lambda: EndOffsets(config.kafka, group), topic, stall_seconds=stall_s)
+    watchdog = Watchdog(
+        progress, lambda: EndOffsets(config.kafka, group), topic, stall_seconds=timing.stall_s, away_seconds=timing.away_s
+    )
     ends_of = EndOffsets(config.kafka, group)
     place = Instance(group, config.kafka.bootstrap, name=instance)
     with tempfile.TemporaryDirectory(prefix="driftline-alert-") as directory:   # Faust makes one, in the current directory by default
         settings = AppSettings(
             brokers=config.kafka.bootstrap, group=group, topic=topic, data_directory=directory, credentials=credentials,
-            until_idle_s=until_idle_s, session_timeout_s=session_timeout_s, instance_id=place.name,
-            check_crcs=not cluster.cluster_id.startswith(MOCK_CLUSTER_PREFIX),
+            until_idle_s=timing.until_idle_s, session_timeout_s=timing.session_timeout_s, republish_s=timing.republish_s,
+            instance_id=place.name, check_crcs=not cluster.cluster_id.startswith(MOCK_CLUSTER_PREFIX),
         )
-        app = AlertApp(worker, settings, seed=seed, ends_of=ends_of, progress=progress, health=health, metrics=metrics)
         watchdog.start()
         try:
-            return asyncio.run(app.run())
+            return _run_again(
+                lambda: AlertApp(worker, settings, seed=seed, ends_of=ends_of, progress=progress, health=health, metrics=metrics), worker
+            )
         finally:
+            health.stopping()
             watchdog.stop()
             publisher.close()
             ends_of.close()
             client.close()
             place.close()
+
+
+def _run_again(make_app: Callable[[], AlertApp], worker: AlertWorker) -> int:
+    """Run the app; one that cannot go on from where it is gives way to a new one, which begins where the store stands."""
+    begun: list[float] = []
+    while True:
+        try:
+            return asyncio.run(make_app().run())
+        except BeginAgainError as error:
+            now = time.monotonic()
+            begun = [at for at in begun if at > now - _BEGIN_AGAIN_SECONDS] + [now]
+            if len(begun) > _BEGIN_AGAIN_MAX:
+                raise
+            log.warning("alert_begins_again reason=%r", error.message)
+            worker.begin_again()

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import orjson
+from msgspec import structs
 
 from driftline.schemas import contracts
 from driftline.schemas.events import Alert, DriftEvent, Severity, Transition
@@ -33,9 +34,15 @@ class PoisonEventError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """Nothing changes; `reason` is a counter's label: duplicate, closed_episode, no_alert."""
+    """No alert changes; `reason` is a counter's label: duplicate, closed_episode, no_alert.
+
+    Attributes
+    ----------
+    state : what is remembered of the event all the same.
+    """
 
     reason: str
+    state: AlertState | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +117,11 @@ def dedup(work: Work) -> Work | Dropped:
     before = work.before
     if before is None:
         return work
-    applied = before.source == work.source.key and work.source.offset <= before.offset
-    return Dropped("duplicate") if applied or work.event.id in before.seen else work
+    if work.event.id in before.seen:
+        return Dropped("duplicate")
+    if before.source == work.source.key and work.source.offset <= before.offset:
+        return Dropped("duplicate", _remembered(before, work.event))
+    return work
 
 
 def episode(work: Work) -> Work | Dropped:
@@ -185,7 +195,7 @@ class AlertPipeline:
         for stage in self._stages:
             done = stage(work)
             if isinstance(done, Dropped):
-                return Decision(fingerprint, dropped=done.reason)
+                return Decision(fingerprint, state=done.state, dropped=done.reason)
             work = done
         return record(work)
 
@@ -224,6 +234,13 @@ def record(work: Work) -> Decision:
         alert=alert, members=work.members, closed=work.closed, seen=seen, source=work.source.key, offset=work.source.offset
     )
     return Decision(work.fingerprint, state=state, alert=alert, transition=_transition(work, alert))
+
+
+def _remembered(before: AlertState, event: DriftEvent) -> AlertState:
+    """A store that was filled from the alerts topic knows each alert, not what led to it: the drift topic, read again, tells."""
+    ended = event.kind == "recovery" and all(member.episode != event.episode for member in before.members)
+    closed = (*before.closed, event.episode)[-CLOSED_MAX:] if ended and event.episode not in before.closed else before.closed
+    return structs.replace(before, seen=(*before.seen, event.id)[-SEEN_MAX:], closed=closed)
 
 
 def _shown(work: Work) -> Mapping[str, object]:

@@ -19,7 +19,7 @@ from driftline.schemas.topics import ALERTS
 from driftline.streams.alert.connections import ANSWER_SECONDS
 from driftline.streams.alert.state import AlertState, Member
 from driftline.streams.alert.wire import SOURCE_HEADER, source_offset
-from driftline.streams.errors import AwayError
+from driftline.streams.errors import KafkaAwayError
 from driftline.streams.kafka import consumer_properties
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def published_states(kafka: Kafka, *, group: str, prefix: str) -> dict[str, Aler
 
     Raises
     ------
-    AwayError : Kafka stopped answering before the end of the topic.
+    KafkaAwayError : Kafka stopped answering before the end of the topic.
     """
     topic = ALERTS.full_name(prefix)
     consumer = Consumer({**consumer_properties(kafka, group), "auto.offset.reset": "earliest", "logger": log})
@@ -51,9 +51,9 @@ def published_states(kafka: Kafka, *, group: str, prefix: str) -> dict[str, Aler
                     unread.discard(message.partition())
             last_answer = time.monotonic() if messages else last_answer
             if time.monotonic() - last_answer > SILENCE_SECONDS:
-                raise AwayError(f'the end of "{topic}" was not reached: no record for {SILENCE_SECONDS} s')
+                raise KafkaAwayError(f'the end of "{topic}" was not reached: no record for {SILENCE_SECONDS} s')
     except KafkaException as error:
-        raise AwayError(f'"{topic}" cannot be read: {error.args[0].str()}') from error
+        raise KafkaAwayError(f'"{topic}" cannot be read: {error.args[0].str()}') from error
     finally:
         consumer.close()
     return states

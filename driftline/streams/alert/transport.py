@@ -69,6 +69,13 @@ class CommittedConsumer(driver.Consumer):
         app: Any = self.app
         await app.seek_to_applied(self)
 
+    async def on_partitions_assigned(self, assigned: Any, generation_id: int = 0) -> None:
+        """With nothing assigned there is nothing to seek, and nobody would tell the app."""
+        await super().on_partitions_assigned(assigned, generation_id)
+        if not assigned:
+            app: Any = self.app
+            app.stand_by()
+
     def committed_offset(self, partition: Any) -> int | None:
         """The group's offset as read at the last seek or commit; None when there is none."""
         offset: int | None = self._committed_offset.get(partition)

@@ -2,6 +2,7 @@
 
 Faust workers are known to stop consuming without dying (faust-streaming#532, #175): nothing fails, nothing is logged,
 no alert ever comes again. The watch is kept by a thread and a client of its own, so no state of Faust can silence it.
+While the app waits for Kafka or Redis and says so, it has longer: an outage shall end by itself.
 """
 
 from __future__ import annotations
@@ -18,14 +19,21 @@ log = logging.getLogger(__name__)
 
 EndOffsetsOf = Callable[[str, Iterable[int]], Mapping[int, int]]
 EXIT_STALLED = 1
+STALL_SECONDS = 120
+AWAY_SECONDS = 900
+"""With Kafka or Redis away that long somebody must look; whoever restarts the process sees it fail at the start."""
+WORD_SECONDS = 90
+"""How long the app's word that it waits counts: one attempt to deliver takes up to 70 s."""
 
 
 class Progress:
     """How far the app has come: written by its event loop, read by the watchdog's thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._lock = threading.Lock()
         self._done: dict[int, int] = {}
+        self._word: tuple[str, float] | None = None
 
     def set(self, done: Mapping[int, int]) -> None:
         """The next offset of every owned partition that is not finished yet."""
@@ -36,29 +44,33 @@ class Progress:
         with self._lock:
             return dict(self._done)
 
+    def waits(self, reason: str | None) -> None:
+        """What the app waits for, said again at every attempt; None when it does not."""
+        with self._lock:
+            self._word = None if reason is None else (reason, self._clock())
+
+    def reason(self) -> str | None:
+        """What it waits for, if it said so lately."""
+        with self._lock:
+            return self._word[0] if self._word is not None and self._clock() - self._word[1] < WORD_SECONDS else None
+
 
 class StallDetector:
-    """Which partitions stand still although their log goes on; pure, the time is an argument.
+    """How long partitions have stood still although their log goes on; pure, the time is an argument."""
 
-    Parameters
-    ----------
-    stall_seconds : how long a partition may stand still with records to read.
-    """
-
-    def __init__(self, stall_seconds: float) -> None:
-        self._stall_seconds = stall_seconds
+    def __init__(self) -> None:
         self._since: dict[int, tuple[int, float]] = {}
 
-    def stalled(self, now: float, done: Mapping[int, int], ends: Mapping[int, int]) -> list[int]:
-        """Partitions whose position did not move for too long while records wait."""
+    def standing(self, now: float, done: Mapping[int, int], ends: Mapping[int, int]) -> dict[int, float]:
+        """Seconds without movement of each partition where records wait."""
         self._since = {partition: since for partition, since in self._since.items() if partition in done}
-        found = []
+        found = {}
         for partition, position in done.items():
             before = self._since.get(partition)
             if before is None or before[0] != position or ends.get(partition, position) <= position:
                 self._since[partition] = (position, now)
-            elif now - before[1] >= self._stall_seconds:
-                found.append(partition)
+            else:
+                found[partition] = now - before[1]
         return found
 
 
@@ -68,6 +80,8 @@ class Watchdog(threading.Thread):
     Parameters
     ----------
     make_ends : makes the function that asks for end offsets; called in this thread, which owns its client.
+    stall_seconds : how long a partition may stand still with records to read.
+    away_seconds : the same while the app says that it waits for Kafka or Redis.
     end : ends the process; `os._exit` because a hung event loop answers to nothing milder.
     """
 
@@ -77,7 +91,8 @@ class Watchdog(threading.Thread):
         make_ends: Callable[[], EndOffsetsOf],
         topic: str,
         *,
-        stall_seconds: float,
+        stall_seconds: float = STALL_SECONDS,
+        away_seconds: float = AWAY_SECONDS,
         end: Callable[[int], object] = os._exit,
     ) -> None:
         super().__init__(name="alert-watchdog", daemon=True)
@@ -85,24 +100,31 @@ class Watchdog(threading.Thread):
         self._make_ends = make_ends
         self._topic = topic
         self._stall_seconds = stall_seconds
+        self._away_seconds = max(stall_seconds, away_seconds)
         self._end = end
         self._stopping = threading.Event()
 
     def run(self) -> None:
         """Look four times per stall time until `stop`."""
-        detector = StallDetector(self._stall_seconds)
+        detector = StallDetector()
         ends_of = self._make_ends()
         while not self._stopping.wait(self._stall_seconds / 4):
             done = self._progress.get()
             try:
                 ends = ends_of(self._topic, done)
             except AwayError as error:
+                # What happened meanwhile is not known: whoever comes back from an outage gets the whole time.
+                detector = StallDetector()
                 log.warning("alert_watchdog_blind reason=%s", error)
                 continue
-            stalled = detector.stalled(time.monotonic(), done, ends)
+            reason = self._progress.reason()
+            limit = self._stall_seconds if reason is None else self._away_seconds
+            standing = detector.standing(time.monotonic(), done, ends)
+            stalled = {number: seconds for number, seconds in standing.items() if seconds >= limit}
             if stalled and not self._stopping.is_set():
-                where = ", ".join(f"partition {number} at {done[number]} of {ends[number]}" for number in stalled)
-                log.error("alert_stalled topic=%s seconds=%g where=%s: the process ends", self._topic, self._stall_seconds, where)
+                where = ", ".join(f"partition {number} at {done[number]} of {ends[number]}" for number in sorted(stalled))
+                seconds = max(stalled.values())
+                log.error("alert_stalled topic=%s seconds=%.0f where=%r reason=%r: the process ends", self._topic, seconds, where, reason)
                 logging.shutdown()
                 self._end(EXIT_STALLED)
                 return

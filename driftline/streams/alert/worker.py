@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from driftline.schemas.topics import ALERTS as ALERTS_TOPIC
 from driftline.streams.alert.pipeline import RANK, AlertPipeline, Decision, PoisonEventError, decode, fingerprint_of
 from driftline.streams.alert.state import AlertState, Source
 from driftline.streams.alert.store import AlertStore, Applied, OutboxRow
 from driftline.streams.alert.wire import outbox_rows, state_row
-from driftline.streams.errors import RecoverableError, StateError
+from driftline.streams.errors import RecoverableError
 from driftline.streams.metrics import ALERT_TRANSITIONS, ALERTS, DEAD_LETTERS, RECORDS, Metrics
+from driftline.streams.runner.failpoint import ALERT_STEPS, Failpoints
 from driftline.streams.task import Record
 
 log = logging.getLogger(__name__)
@@ -21,12 +23,18 @@ log = logging.getLogger(__name__)
 STAGE = "alert"
 OUTBOX_BATCH = 500
 RECENT_REPUBLISHED = 200
+_NO_PARTITION = "none"
+"""What a worker without partitions asks the store for, to see that it answers."""
 CAS_ATTEMPTS = 8
 """A refused write means another worker took the partition's event just now; more than a few is not a race."""
 
 
 class AlertContentionError(RecoverableError):
     """Two workers fight for one partition; stop and let the group settle."""
+
+
+class BeginAgainError(RecoverableError):
+    """The app cannot go on from where it is; a new one begins where the store stands."""
 
 
 class Publisher(Protocol):
@@ -66,7 +74,9 @@ class AlertWorker:
         self._store = store
         self._publisher = publisher
         self._names = names
+        self._alerts = ALERTS_TOPIC.full_name(names.prefix)
         self._metrics = metrics or Metrics()
+        self._failpoints = Failpoints(steps=ALERT_STEPS)
         self._known: dict[str, int] = {}
 
     def partition_key(self, partition: int) -> str:
@@ -86,6 +96,7 @@ class AlertWorker:
     def apply(self, record: Record) -> None:
         """Store the effect of one record; a poison record reaches the dead-letter topic before its offset is applied."""
         source = Source(self._names.topic_id, record.partition(), record.offset())
+        self._failpoints.reach("alert_taken")
         try:
             event = decode(record.value(), record.headers())
         except PoisonEventError as error:
@@ -97,27 +108,58 @@ class AlertWorker:
             self._metrics.add(ALERT_TRANSITIONS, 1, event.monitor, transition.condition or "note", transition.change)
 
     def flush(self, partition: int) -> int:
-        """Publish the partition's outbox, await delivery, forget the rows; returns how many were published."""
+        """Publish the partition's outbox, await delivery, forget the rows; returns how many were published.
+
+        Transitions are delivered before alerts: a store that is filled again from the alerts topic takes no event twice, so
+        a transition that was not there by then would never come.
+        """
         key = self.partition_key(partition)
         count = 0
         while rows := self._store.outbox(key, OUTBOX_BATCH):
-            self._publisher.publish(rows)
+            alerts = [row for row in rows if row.topic == self._alerts]
+            if transitions := [row for row in rows if row.topic != self._alerts]:
+                self._publisher.publish(transitions)
+            self._publisher.publish(alerts)
+            self._failpoints.reach("alert_delivered")
             self._store.published(key, rows)
+            self._failpoints.reach("alert_deleted")
             count += len(rows)
         return count
 
     def republish(self, partitions: Iterable[int]) -> int:
-        """Publish open and recent alerts of these partitions again; readers know them by their `seq`."""
-        keys = {self.partition_key(partition) for partition in partitions}
-        opened = self._store.open_alerts()
-        states = [state for state in (*opened, *self._store.recent_alerts(RECENT_REPUBLISHED)) if state.source in keys]
-        for partition in sorted(partitions):
+        """Publish open and recent alerts of these partitions again; readers know them by their `seq`.
+
+        Raises
+        ------
+        BeginAgainError : the store has lost writes; what it still holds is older than what was published.
+        """
+        owned = sorted(partitions)
+        self.check(owned)
+        keys = {self.partition_key(partition) for partition in owned}
+        opened = [state for state in self._store.open_alerts() if state.source in keys]
+        recent = [state for state in self._store.recent_alerts(RECENT_REPUBLISHED) if state.source in keys]
+        for partition in owned:
             self.flush(partition)
-        self._publisher.publish([state_row(state, prefix=self._names.prefix) for state in states])
+        self._publisher.publish([state_row(state, prefix=self._names.prefix) for state in (*opened, *recent)])
         counts = Counter(state.alert.severity for state in opened)
         for severity in RANK:
             self._metrics.set(ALERTS, counts[severity], severity, "firing")
-        return len(states)
+        return len(opened) + len(recent)
+
+    def check(self, partitions: Iterable[int]) -> None:
+        """See that the store still knows what it was told.
+
+        Raises
+        ------
+        BeginAgainError : it does not: Redis was emptied or rolled back.
+        AwayError : it does not answer.
+        """
+        for key in [self.partition_key(partition) for partition in partitions] or [_NO_PARTITION]:
+            self._check_known(key, self._store.next_offset(key))
+
+    def begin_again(self) -> None:
+        """Forget what the store was told: from now on what it says holds."""
+        self._known.clear()
 
     def _poison(self, record: Record, source: Source, reason: str) -> None:
         if (self._store.next_offset(source.key) or 0) > source.offset:
@@ -130,7 +172,7 @@ class AlertWorker:
     def _store_decision(self, source: Source, fingerprint: str, decide: Callable[[AlertState | None], Decision]) -> Decision:
         for _ in range(CAS_ATTEMPTS):
             loaded = self._store.load(source.key, fingerprint)
-            self._check_progress(source.key, loaded.next_offset)
+            self._check_known(source.key, loaded.next_offset)
             if loaded.next_offset is not None and loaded.next_offset > source.offset:
                 return Decision(fingerprint, dropped="applied")
             decision = decide(loaded.state)
@@ -141,19 +183,21 @@ class AlertWorker:
                 states={fingerprint: decision.state} if decision.state is not None else {},
                 outbox=outbox_rows(decision, source, prefix=self._names.prefix, environment=self._names.environment),
             )
+            self._failpoints.reach("alert_decided")
             if self._store.apply(change):
                 self._known[source.key] = change.next_offset
+                self._failpoints.reach("alert_stored")
                 return decision
         raise AlertContentionError(
             f"offset {source.offset} of drift partition {source.partition} was refused {CAS_ATTEMPTS} times:"
             " another worker applies the same partition"
         )
 
-    def _check_progress(self, key: str, next_offset: int | None) -> None:
+    def _check_known(self, key: str, next_offset: int | None) -> None:
         """A store that knows less than it was told has lost writes: going on would leave a hole in the alerts."""
         known = self._known.get(key)
         if known is not None and (next_offset is None or next_offset < known):
-            raise StateError(
+            raise BeginAgainError(
                 f"the alert store was at offset {known} of drift partition {key} and is now at {next_offset}: Redis lost writes",
-                hint="start the alert processor again; it goes back to where Redis stands and takes the events again",
+                hint="the events since then are taken again",
             )

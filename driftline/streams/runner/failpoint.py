@@ -1,8 +1,9 @@
-"""Kill this process at a named step of the commit, for tests of recovery.
+"""Kill this process at a named step of its work, for tests of recovery.
 
 ``DRIFTLINE_FAILPOINT=checkpointed`` kills at the first pass of that step, ``checkpointed:5`` at the fifth;
 ``checkpointed:5:stop`` sends SIGSTOP instead, which makes a zombie when the process is continued, and
 ``checkpointed:5:hang`` holds the calling thread alone until SIGCONT: the Kafka client's threads go on.
+``checkpointed:5:raise`` raises an error that no code expects.
 """
 
 from __future__ import annotations
@@ -10,27 +11,46 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from collections.abc import Sequence
 from typing import Final
 
 _log = logging.getLogger(__name__)
 
 STEPS: Final = ("restored", "produced", "checkpointed", "offsets_sent", "committed")
-_WAYS: Final = ("kill", "stop", "hang")
+"""Of a commit (`commit.py`)."""
+
+ALERT_STEPS: Final = ("alert_taken", "alert_decided", "alert_stored", "alert_delivered", "alert_deleted")
+"""Of the alert app (`alert/worker.py`): an event is looked at; its effect is known; it is stored; what follows from it is
+acknowledged by Kafka; that is gone from the outbox, and the event is not acknowledged to the group yet."""
+
+_WAYS: Final = ("kill", "stop", "hang", "raise")
+
+
+class FailpointError(Exception):
+    """Raised on purpose; of no class that any code catches."""
 
 
 class Failpoints:
-    """Reads the variable once; without it a pass costs one comparison."""
+    """Reads the variable once; without it a pass costs one comparison.
 
-    def __init__(self, setting: str | None = None) -> None:
+    Parameters
+    ----------
+    steps : those that this process passes; the variable may name a step of another one, and means nothing here then.
+    """
+
+    def __init__(self, setting: str | None = None, *, steps: Sequence[str] = STEPS) -> None:
         text = os.environ.get("DRIFTLINE_FAILPOINT", "") if setting is None else setting
         self._step, _, rest = text.partition(":")
         times, _, how = rest.partition(":")
         self._left = int(times or 1)
         self._how = how or "kill"
-        if self._step and self._step not in STEPS:
-            raise ValueError(f'DRIFTLINE_FAILPOINT: expected one of {", ".join(STEPS)}, got "{self._step}"')
+        known = (*STEPS, *ALERT_STEPS)
+        if self._step and self._step not in known:
+            raise ValueError(f'DRIFTLINE_FAILPOINT: expected one of {", ".join(known)}, got "{self._step}"')
         if self._how not in _WAYS:
             raise ValueError(f'DRIFTLINE_FAILPOINT: expected one of {", ".join(_WAYS)}, got "{self._how}"')
+        if self._step not in steps:
+            self._step = ""
 
     def reach(self, step: str) -> None:
         """Stop here if this is the pass to stop at."""
@@ -39,6 +59,8 @@ class Failpoints:
         self._left -= 1
         if self._left != 0:
             return
+        if self._how == "raise":
+            raise FailpointError(f'DRIFTLINE_FAILPOINT: raised at "{step}"')
         if self._how == "hang":
             _hang(step)
         else:

@@ -1,0 +1,16 @@
+"""Faults of the alert app: a real Kafka, a real Redis, the real Faust worker as a process, drift events made by hand.
+
+    drift events ──> feeder (transactions, some aborted) ──> driftline.drift ──> alert workers ──> alerts, transitions, dlq
+                                                                  │                   ^                      │
+                                                                  v                faults                    v
+                                                   uninterrupted `AlertWorker` in memory ──────────────> compared
+
+    python -m tests.chaos.alerts [--short] [--seed N] [--only FAULT ...] [--json FILE]
+
+The claim: alerts are exactly once in state and at least once sent. The store holds the alerts of the uninterrupted run; each
+change stands in the topics, once or more often with the same id and the same bytes; a reader that follows docs/subscribing.md
+and the compacted topic end with the same alerts. `reference.py` computes them, `verify.py` compares.
+
+A fault is a function of a `Scene` in `faults.py`; each of its hits needs a witness. A control (`controls.py`) takes one rule
+out of the real code of the workers (`switches.py`), and the same run must then be found lossy.
+"""
