@@ -45,7 +45,7 @@ def main() -> int:
             name = f"{number:02}-{fault.name}" + (f"-without-{without}" if without else "")
             row = perform(fault, services, logs / name, seed=options.seed + number, short=options.short, without=without, rule=rule)
             rows.append(row)
-            print(f"{name}: {row.result} in {row.seconds:.0f} s", file=sys.stderr, flush=True)
+            print(f"{name}: {row.result} in {row.seconds:.0f} s {row.phases_s}", file=sys.stderr, flush=True)
     show(rows, console)
     if options.json:
         about = {"form": "short" if options.short else "long", "seed": options.seed, "started": began, "seconds": time.time() - began}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +16,6 @@ from tests.chaos.report import Row
 from tests.chaos.scene import Scene, Services
 from tests.chaos.verify import Verdict, doubled_ids, verify_detect, verify_join
 from tests.chaos.verify_ingest import Ingested, sent, verify_ingest
-from tests.chaos.workers import STAGES
 
 _CONTROL_DRIFT_EVENTS: Final = 300
 """A control has to find one difference, not to count them."""
@@ -32,9 +31,9 @@ def perform(
     began = time.monotonic()
     scene = Scene(services, directory, fault.options, seed=seed, short=short, without=without)
     try:
-        scene.open(fault.failpoints, directory / "clock" if fault.clocked else None)
+        _timed(row, "open", lambda: scene.open(fault.failpoints, directory / "clock" if fault.clocked else None))
         _run(fault, scene, row)
-        _verify(scene, row)
+        _timed(row, "verify", lambda: _verify(scene, row))
     except Exception:  # noqa: BLE001 - one run that breaks does not end the others
         row.failures.append(traceback.format_exc())
     finally:
@@ -46,24 +45,41 @@ def perform(
 def _run(fault: Fault, scene: Scene, row: Row) -> None:
     """A worker that hangs or ends is a finding; what stands in the topics is compared all the same."""
     events, seconds = (_CONTROL_DRIFT_EVENTS, _CONTROL_DRIFT_SECONDS) if row.without else (fault.drift_events, _DRIFT_SECONDS)
-    for step in (lambda: fault.inject(scene), lambda: scene.until_drift(events, seconds), scene.until_recovered):
+    steps: dict[str, Callable[[], None]] = {
+        "inject": lambda: fault.inject(scene),
+        "drift": lambda: scene.until_drift(events, seconds),
+        "recover": scene.until_recovered,
+    }
+    for name, step in steps.items():
         try:
-            step()
+            _timed(row, name, step)
         except AssertionError as error:
             row.failures.append(str(error))
             break
+    row.surprises = scene.surprises()
     try:
-        scene.end()
-        row.drained = True
+        # After a surprise nothing is waited for: that worker's work is lost, as it would be to a user.
+        if not row.surprises:
+            _timed(row, "drain", scene.end)
+            row.drained = True
     except AssertionError as error:
         row.failures.append(str(error))
-        for crew in scene.crews.values():
-            crew.kill()
+    scene.feeder.stop()
+    for crew in scene.crews.values():
+        crew.kill()
+    row.surprises = scene.surprises()
+
+
+def _timed(row: Row, name: str, step: Callable[[], None]) -> None:
+    began = time.monotonic()
+    try:
+        step()
+    finally:
+        row.phases_s[name] = round(time.monotonic() - began, 1)
 
 
 def _verify(scene: Scene, row: Row) -> None:
     """Compare what stands with what should, and fill the row."""
-    row.surprises = [text for stage in STAGES for text in scene.crews[stage].surprises()]
     row.failures += row.surprises
     watch, installation = scene.watch, scene.installation
     config, cluster = installation.config, installation.cluster()

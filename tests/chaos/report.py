@@ -58,6 +58,7 @@ class Row:
     surprises: list[str] = field(default_factory=list)
     cases: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+    phases_s: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     hits: list[dict[str, Any]] = field(default_factory=list)

@@ -20,7 +20,7 @@ from tests.chaos.feeder import Feeder
 from tests.chaos.inputs import InputStream
 from tests.chaos.installation import Installation, Options
 from tests.chaos.watch import Watch
-from tests.chaos.workers import PATIENCE_SECONDS, STAGES, Crew, Launch, Stage, Worker, until
+from tests.chaos.workers import PATIENCE_SECONDS, STAGES, Crew, Launch, Stage, Stuck, Worker, until
 
 DRIFT_EVENTS: Final = 1_000
 """A run with fewer proves little."""
@@ -110,7 +110,7 @@ class Scene:
     def until_drift(self, events: int, seconds: float) -> None:
         """Let the input flow until so many drift events stand in the topic."""
         topic = self.installation.topic("drift")
-        until(lambda: self._pause() or self.watch.count(topic) >= events, lambda: f"{self.watch.count(topic)} drift events", seconds)
+        self.until(lambda: self._pause() or self.watch.count(topic) >= events, f"{events} drift events", seconds)
 
     def until_recovered(self) -> None:
         """Let the input flow until every hit is recovered from."""
@@ -169,9 +169,21 @@ class Scene:
 
         Raises
         ------
-        Stuck : it did not.
+        Stuck : it did not, or a worker has ended by itself, after which it hardly will.
         """
-        until(condition, lambda: f"not so: {what}\n{self._tails()}", seconds)
+
+        def met() -> bool:
+            if condition():
+                return True
+            if self.surprises():
+                raise Stuck(f"a worker ended by itself; not so: {what}")
+            return False
+
+        until(met, lambda: f"not so: {what}\n{self._tails()}", seconds)
+
+    def surprises(self) -> list[str]:
+        """Workers that ended by themselves, with the end of what they said."""
+        return [text for crew in self.crews.values() for text in crew.surprises()]
 
     def each_stage(self, act: Callable[[Stage], None], stages: Iterable[Stage] = STAGES) -> None:
         """Do the same to several stages at once."""
