@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from rich.console import Console
 
@@ -45,12 +45,18 @@ def main() -> int:
             name = f"{number:02}-{fault.name}" + (f"-without-{without}" if without else "")
             row = perform(fault, services, logs / name, seed=options.seed + number, short=options.short, without=without, rule=rule)
             rows.append(row)
-            print(f"{name}: {row.result} in {row.seconds:.0f} s {row.phases_s}", file=sys.stderr, flush=True)
+            print(f"{name}: {row.result} in {row.seconds:.0f} s", file=sys.stderr, flush=True)
+            if options.json:
+                # After every run: the long form takes hours, and whoever stops it keeps what it has found.
+                write(options.json, rows, _about(options, began))
     show(rows, console)
-    if options.json:
-        about = {"form": "short" if options.short else "long", "seed": options.seed, "started": began, "seconds": time.time() - began}
-        write(options.json, rows, about | {"driftline": version("driftline"), "confluent_kafka": version("confluent-kafka")})
     return 0 if all(row.passed for row in rows) else 1
+
+
+def _about(options: Namespace, began: float) -> dict[str, Any]:
+    versions = {name: version(name) for name in ("driftline", "confluent-kafka", "redis")}
+    form = "short" if options.short else "long"
+    return {"form": form, "seed": options.seed, "started": round(began), "seconds": round(time.time() - began), "versions": versions}
 
 
 def _options() -> Namespace:
