@@ -59,6 +59,8 @@ def inspect(config_path: str, task: str | None, output: str) -> None:
     for row in rows:
         if row["reason"]:
             note(f"{row['task']}: {row['reason']}")
+        if len(history := (row["redis"] or {}).get("history", [])) > 1:
+            note(f"{row['task']}: configurations {', '.join(map(_active, history))}")
 
 
 @command.command()
@@ -182,6 +184,12 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
         "owner": f"{kept['owner']} ({kept['epoch']})" if kept.get("owner") else None,
         "watches": ", ".join(_watched(model) for model in row["models"]) or None,
     }
+
+
+def _active(one: dict[str, Any]) -> str:
+    """A configuration and the offsets from which it was active."""
+    offsets = ", ".join(f"{place}:{offset}" for place, offset in one["from"].items())
+    return f"{one['config']} from {offsets or 'before this was kept'}"
 
 
 def _watched(model: dict[str, Any]) -> str:

@@ -85,7 +85,8 @@ def _run_tasks(name: str, config: Config, options: WorkerOptions, metrics: Metri
     live_since_ms = _live_since_ms(config, cluster) if options.time == "wall" else 0
     cluster = read_cluster(admin, topics_of(name, config), live_since_ms=live_since_ms)
     store = open_store(config)
-    processor = _processor(name, config, cluster, Counts(metrics), options, store.token_of)
+    counts = Counts(metrics)
+    processor = _processor(name, config, cluster, counts, options.age or 0, store.token_of)
     runner = Runner(
         processor,
         config,
@@ -101,6 +102,7 @@ def _run_tasks(name: str, config: Config, options: WorkerOptions, metrics: Metri
         transactional=config.kafka.guarantee == "exactly_once",
         on_lost_state=options.on_lost_state,
         instance=options.instance,
+        former=lambda decisive: _former(name, config, decisive, cluster, counts, options.age or 0, store.token_of),
     )
     log.info("processor_ready processor=%s topics=%s", name, ",".join(processor.input_topics()))
     prepare_process()
@@ -113,9 +115,24 @@ def _run_tasks(name: str, config: Config, options: WorkerOptions, metrics: Metri
     return 0
 
 
-def _processor(
-    name: str, config: Config, cluster: Cluster, counts: Counts, options: WorkerOptions, token_of: Callable[[str], str]
+def _former(
+    name: str, config: Config, decisive: bytes, cluster: Cluster, counts: Counts, age: int, token_of: Callable[[str], str]
 ) -> Processor:
+    """The processor as it was configured when its state was made.
+
+    Raises
+    ------
+    ValueError : that configuration is of another release, or has not the age of this join.
+    """
+    from driftline.streams.join.age import join_ages
+
+    former = config.under(decisive)
+    if name == "join":
+        age = join_ages(former).index(join_ages(config)[age])
+    return _processor(name, former, cluster, counts, age, token_of)
+
+
+def _processor(name: str, config: Config, cluster: Cluster, counts: Counts, age: int, token_of: Callable[[str], str]) -> Processor:
     if name == "ingest":
         return make_ingest(config, cluster, counts)
     if name == "detect":
@@ -125,7 +142,6 @@ def _processor(
         log.info("kernels_compiling first_start_takes=about_half_a_minute")
         compile_kernels()
         return make_detect(config, cluster, counts)
-    age = options.age or 0
     group = f"{config.kafka.group_prefix}.{join_names(config)[age]}"
     root = f"{config.redis.key_prefix}:{config.environment}:{cluster.cluster_id or 'unknown'}:{group}"
     from driftline.streams.state.redis_store import deadline_seconds

@@ -12,8 +12,9 @@ Categorical columns have no mean: ADWIN, Page-Hinkley and river's detectors pass
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -35,6 +36,9 @@ RATE_MARGIN: Final = 0.05
 _SCORE: Final = 0
 _RAW: Final = 1
 _FLAG: Final = 2
+
+_THRESHOLDS: Final = {"adwin": ("delta",), "page_hinkley": ("threshold", "mode", "min_instances")}
+"""Parameters that decide when a detector speaks, not what it remembers."""
 
 Watch = tuple[int, int]
 """A series and the place of a detector in it."""
@@ -125,6 +129,33 @@ class ChangeDetectors:
             raise ValueError(f"expected the state of {len(banks)} banks, got {len(blobs)}")
         for bank, blob in zip(banks, blobs, strict=True):
             bank.restore(scope, blob)
+
+    def carry(self, other: ChangeDetectors, scopes: Sequence[tuple[int, int]], series: Mapping[int, int]) -> None:
+        """Go on with the detectors of another panel that are as they were; the rest begin anew.
+
+        Parameters
+        ----------
+        scopes : this panel's and the other's, in pairs.
+        series : this panel's to the other's.
+        """
+        there = other._members()
+        for (q, detector, copy), (bank, column) in self._members().items():
+            found = there.get((series[q], detector, copy)) if q in series else None
+            if found is None:
+                continue
+            for scope, from_scope in scopes:
+                bank.take(scope, column, found[0], from_scope, found[1])
+
+    def _members(self) -> dict[tuple[int, str, int], tuple[Any, int]]:
+        """Bank and column of every detector: by series, what shapes its state, and which of several equal ones it is."""
+        out: dict[tuple[int, str, int], tuple[Any, int]] = {}
+        banks: list[tuple[Any, Sequence[Watch]]] = [(member.bank, member.watches) for member in self._fed]
+        if self._rates is not None:
+            banks.append((self._rates, self._rated))
+        for bank, watches in banks:
+            for column, (q, place) in enumerate(watches):
+                out[(q, *places_of(self._layout.series[q])[place])] = (bank, column)
+        return out
 
     def statistics(self, scope: int) -> dict[int, list[tuple[float, float]]]:
         """Running statistic and threshold, both finite, of the detectors that have one (Page-Hinkley, rate), by series."""
@@ -222,6 +253,19 @@ class ChangeDetectors:
             direction=np.array([DIRECTIONS[layout.series[q].direction] for q in indexes], np.int8),
             active=t.watched[:, indexes],
         )
+
+
+def places_of(series: Series) -> list[tuple[str, int]]:
+    """What shapes the state of each detector of a series, and which of several equal ones it is.
+
+    Thresholds do not: a detector goes on under another one.
+    """
+    out: list[tuple[str, int]] = []
+    for detector in series.detectors:
+        params = {name: value for name, value in detector.params.items() if name not in _THRESHOLDS.get(detector.name, ())}
+        shape = json.dumps([detector.name, detector.input, params], sort_keys=True, default=str)
+        out.append((shape, sum(shape == before for before, _ in out)))
+    return out
 
 
 def _group(series: Series, detector: ColumnDetector) -> tuple[Any, ...]:

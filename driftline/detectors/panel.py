@@ -15,31 +15,16 @@ import numpy as np
 
 from driftline.detectors.baseline import Baseline
 from driftline.detectors.baseline_build import BaselineBuilder
-from driftline.detectors.changes import ChangeDetectors
-from driftline.detectors.coding import RowCoder
 from driftline.detectors.episodes import E_OPEN, OPEN
-from driftline.detectors.kernels.psi import PsiBank
+from driftline.detectors.panel_carry import carry, reason_for
 from driftline.detectors.panel_levels import levels_of
-from driftline.detectors.panel_state import (
-    BASELINE_BLOB,
-    SPEC_BLOB,
-    ScopeState,
-    check_learning,
-    check_spec,
-    learn_blob,
-    pack_learned,
-    ring_name,
-    scope_blob,
-    spec_blob,
-    unpack_learned,
-)
-from driftline.detectors.scopes import Scopes
-from driftline.detectors.signals import signals_of
-from driftline.detectors.spec import Anchor, Column, Int64, Level, PanelRows, PanelSpec, RingState, Signal, StateError
-from driftline.detectors.stale import Silence
-from driftline.detectors.tables import NO_GROUP, Layout, Tables, build_tables, lay_out
-from driftline.detectors.windows import new_windows, run_windows
+from driftline.detectors.panel_spec import SPEC_BLOB, describe, describes, read_spec, spec_blob
+from driftline.detectors.panel_state import BASELINE_BLOB, learn_blob, pack_learned, ring_name, scope_blob, unpack_learned
+from driftline.detectors.panel_watch import Watch
+from driftline.detectors.spec import Anchor, Column, Ended, Int64, Level, PanelRows, PanelSpec, RingState, Signal, StateError
+from driftline.detectors.tables import lay_out
 
+_BY_SCOPE: Final = ("scope/", "ring/")
 PIECE_ROWS: Final = 4096
 """Rows worked on at once: their codes and inputs stay in the processor's cache, and memory does not follow the batch."""
 
@@ -63,13 +48,24 @@ class Panel:
         self.columns: tuple[Column, ...] = spec.columns or ()
         self.scope_names: list[tuple[str, str] | None] = [None]
         self._chunks_exported = 0
-        self._watch: _Watch | None = None
+        self._watch: Watch | None = None
         self._fresh = True
+        self._ended: list[Ended] = []
+        self._dropped: list[str] = []
         self._builder = BaselineBuilder(
             spec.columns, spec.segments, column_factory=spec.column_factory, sensitive=spec.sensitive, hash_key=spec.hash_key
         )
         if baseline is not None:
             self._start(baseline)
+
+    @property
+    def spec(self) -> PanelSpec:
+        """What it was made with."""
+        return self._spec
+
+    def shown_scopes(self) -> dict[tuple[str, str] | None, int]:
+        """The scopes that it watches, by segment value; None = all rows."""
+        return {name: scope for scope, name in enumerate(self.scope_names) if scope or self._spec.whole}
 
     @property
     def rows(self) -> int:
@@ -88,7 +84,7 @@ class Panel:
         return int(np.count_nonzero(self._watch.tables.watched)), int(np.count_nonzero(opened))
 
     def _start(self, baseline: Baseline) -> None:
-        self._watch = _Watch(self._spec, baseline)
+        self._watch = Watch(self._spec, baseline)
         self.baseline = baseline
         self.columns = self._watch.layout.columns
         self.scope_names = self._watch.scopes.names
@@ -106,7 +102,8 @@ class Panel:
         signals: list[Signal] = []
         start = 0
         if self._watch is None:
-            start = min(rows.n, self._spec.learn_rows - self.learned)
+            # At least one: where fewer are asked for than were learned already, the next row is the last.
+            start = min(rows.n, max(self._spec.learn_rows - self.learned, 1))
             if start:
                 self._builder.add(rows.slice(0, start))
                 self.learned += start
@@ -142,7 +139,7 @@ class Panel:
         return [] if watch is None else levels_of(watch.layout, watch.tables, watch.windows, watch.psi.arrays, watch.changes, scope)
 
     def export(self) -> tuple[dict[str, bytes | None], list[RingState]]:
-        """What changed since the last call: blobs to write (None = drop) and ring rows to append.
+        """What changed since the last call: blobs to write (None = drop the blob or ring of this name) and ring rows to append.
 
         While learning, the rows taken since the last call are one more ``learn/<k>``; when the baseline stands they are
         all dropped. Then each scope that had rows is one blob and one ring.
@@ -163,119 +160,116 @@ class Panel:
             blobs[BASELINE_BLOB] = self.baseline.to_json().encode()
             blobs |= {learn_blob(k): None for k in range(self._chunks_exported)}
             self._chunks_exported = 0
+        blobs |= dict.fromkeys(self._dropped)
+        self._dropped = []
         scopes, rings = self._watch.export()
         return blobs | scopes, rings
 
-    @classmethod
-    def restore(cls, spec: PanelSpec, blobs: Mapping[str, bytes], rings: Mapping[str, RingState]) -> Panel:
-        """The panel as it stood at those exports; goes on to the bit as if it had never stopped.
+    def ended(self) -> list[Ended]:
+        """The open episodes that ended with what a restart under another specification no longer has; once."""
+        found, self._ended = self._ended, []
+        return found
 
-        `rings` maps a name to anything with the fields of RingState whose `rows` are the last `min(head, window)`
-        records, oldest first.
+    def end_all(self, reason: str, reasons: Mapping[str, str] | None = None) -> list[Ended]:
+        """End every open episode, as of a panel that gets no more rows; the level decides if it ever does.
+
+        Parameters
+        ----------
+        reasons : of columns and segment keys that have one of their own, as in `restore`.
+        """
+        watch = self._watch
+        if watch is None:
+            return []
+        return [watch.end(scope, q, reason_for(watch, scope, q, reasons or {}, reason)) for scope, q in watch.opened()]
+
+    @classmethod
+    def made_with(cls, spec: PanelSpec, blobs: Mapping[str, bytes]) -> PanelSpec:
+        """The specification that a state was made with; `spec` is the present one.
 
         Raises
         ------
-        StateError : damaged, of a newer version, or of another specification.
+        StateError : as for `restore`.
+        """
+        columns = None
+        if BASELINE_BLOB in blobs and not describes(blobs.get(SPEC_BLOB)):
+            columns = lay_out(spec, _baseline(blobs)).columns
+        return read_spec(blobs.get(SPEC_BLOB), spec, columns)
+
+    @classmethod
+    def restore(
+        cls, spec: PanelSpec, blobs: Mapping[str, bytes], rings: Mapping[str, RingState], *, reasons: Mapping[str, str] | None = None
+    ) -> Panel:
+        """The panel as it stood at those exports; goes on to the bit as if it had never stopped.
+
+        Under another specification what did not change is kept (`panel_carry.py`); `ended` then says which episodes
+        ended with the rest. Every column and segment key must be one that the state was made with, or its baseline has.
+
+        Parameters
+        ----------
+        rings : a name to anything with the fields of RingState whose `rows` are the last `min(head, window)` records,
+            oldest first.
+        reasons : why a column, or ``segment/key``, is gone, for the episodes that end with it.
+
+        Raises
+        ------
+        StateError : damaged, of a newer version, or rows to learn from that lack a column or a segment key.
         """
         panel = cls(spec)
         if not blobs:
             return panel
         panel._fresh = False
         if BASELINE_BLOB not in blobs:
-            # An edited specification is written anew with the next export.
-            panel._fresh = check_learning(blobs.get(SPEC_BLOB), spec)
-            while (name := learn_blob(panel._chunks_exported)) in blobs:
-                for chunk in unpack_learned(blobs[name]):
-                    panel._builder.add(chunk)
-                    panel.learned += chunk.n
-                panel._chunks_exported += 1
-            panel._builder.take_new_chunks()
-            if panel.learned >= spec.learn_rows:
-                raise StateError(f"checkpoint: {panel.learned} rows are learned already, the configuration asks for {spec.learn_rows}")
+            panel._restore_learning(blobs)
             return panel
         try:
-            panel._start(Baseline.from_json(blobs[BASELINE_BLOB], place="checkpoint"))
+            panel._start(_baseline(blobs))
         except ValueError as error:
-            raise StateError(f"checkpoint: baseline: {error}") from error
-        check_spec(blobs.get(SPEC_BLOB), spec, panel.columns)
+            raise error if isinstance(error, StateError) else StateError(f"checkpoint: baseline: {error}") from error
         assert panel._watch is not None
+        assert panel.baseline is not None
         panel.learned = spec.learn_rows
-        panel._watch.restore(blobs, rings)
+        before = read_spec(blobs.get(SPEC_BLOB), spec, panel.columns)
+        if describe(before, before.columns) == describe(spec, panel.columns) or before is spec:
+            panel._watch.restore(blobs, rings)
+            panel._watch.fresh = before is spec
+            return panel
+        try:
+            old = Watch(before, panel.baseline)
+        except ValueError as error:
+            raise StateError(f"checkpoint: blob {SPEC_BLOB}: {error}") from error
+        old.restore(blobs, rings)
+        panel._ended = carry(old, panel._watch, reasons or {})
+        kept = {name_of(scope) for scope in range(len(panel.scope_names)) for name_of in (scope_blob, ring_name)}
+        panel._dropped = sorted({name for name in (*blobs, *rings) if name.startswith(_BY_SCOPE)} - kept)
         return panel
 
-
-class _Watch:
-    """What a panel has once it has a baseline."""
-
-    def __init__(self, spec: PanelSpec, baseline: Baseline) -> None:
-        self.layout: Layout = lay_out(spec, baseline)
-        self.tables: Tables = build_tables(spec, self.layout)
-        self.coder = RowCoder(self.layout.references, hash_key=spec.hash_key)
-        self.scopes = Scopes(self.layout.segments, sensitive=spec.sensitive, hash_key=spec.hash_key)
-        self.changes = ChangeDetectors(self.layout, self.tables)
-        self.psi = _psi_bank(self.tables)
-        n_scopes, n_series = self.tables.watched.shape
-        self.windows = new_windows(n_scopes, spec.window, len(self.layout.columns), len(self.tables.lane_column), n_series)
-        self._room = sum(len(series.detectors) + 3 for series in self.layout.series) + 1
-        self._touched = np.zeros(n_scopes, bool)
-        self._exported = np.zeros(n_scopes, np.int64)
-        self.silence = Silence(spec.stale_ms, n_scopes)
-        self.fresh = True
-
-    def update(self, rows: PanelRows, clock_ms: Int64 | None) -> list[Signal]:
-        codes, values = self.coder.encode(rows)
-        scopes = self.scopes.encode(rows)
-        self._touched[scopes.reshape(-1)] = True
-        if clock_ms is not None:
-            self.silence.saw(scopes, clock_ms)
-        at = np.empty((rows.n, 3), np.int64)
-        at[:, 0], at[:, 1], at[:, 2] = rows.source, rows.offset, rows.time_ms
-        changes = self.changes.update(codes, values, scopes)
-        notes = run_windows(self.tables, self.windows, self.psi.arrays, codes, values, scopes, at, changes, self._room)
-        return signals_of(notes, self.layout, self.tables) if len(notes) else []
-
-    def expire(self, now_ms: int) -> list[tuple[int, Signal]]:
-        found = self.silence.expire(self.windows, self.layout, now_ms)
-        self._touched[[signal.scope for _, signal in found]] = True
-        return found
-
-    def export(self) -> tuple[dict[str, bytes | None], list[RingState]]:
-        self.fresh = False
-        blobs: dict[str, bytes | None] = {}
-        rings = []
-        for scope in np.flatnonzero(self._touched).tolist():
-            state = self._state(scope)
-            blobs[scope_blob(scope)] = state.pack()
-            if self._exported[scope] != self.windows.heads[scope]:
-                rings.append(state.ring(since=int(self._exported[scope])))
-                self._exported[scope] = self.windows.heads[scope]
-        self._touched[:] = False
-        return blobs, rings
-
-    def restore(self, blobs: Mapping[str, bytes], rings: Mapping[str, RingState]) -> None:
-        for scope in range(len(self.windows.heads)):
-            if scope_blob(scope) in blobs:
-                self._state(scope).restore(blobs[scope_blob(scope)], rings.get(ring_name(scope)))
-        self._exported[:] = self.windows.heads
-        self.fresh = False
-
-    def _state(self, scope: int) -> ScopeState:
-        return ScopeState(scope, self.tables, self.windows, self.silence, self.psi, self.changes)
+    def _restore_learning(self, blobs: Mapping[str, bytes]) -> None:
+        """Rows to learn from are rows: series, windows and detectors may be others, as if they had always been so."""
+        before = read_spec(blobs.get(SPEC_BLOB), self._spec, None)
+        lacking = _lacking(before, self._spec)
+        if lacking:
+            raise StateError(f"checkpoint: the rows learned so far have no {lacking}")
+        # An edited specification is written anew with the next export.
+        self._fresh = before is self._spec or describe(before, None) != describe(self._spec, None)
+        while (name := learn_blob(self._chunks_exported)) in blobs:
+            for chunk in unpack_learned(blobs[name]):
+                self._builder.add(chunk)
+                self.learned += chunk.n
+            self._chunks_exported += 1
+        self._builder.take_new_chunks()
 
 
-def _psi_bank(t: Tables) -> PsiBank:
-    """PSI by lane; lanes without a distribution, and scopes that do not watch it, have no group, only counts."""
-    groups = np.ascontiguousarray(t.group[:, t.lane_column])
-    for lane, q in enumerate(t.psi_series.tolist()):
-        idle = slice(None) if q < 0 else ~t.watched[:, q].astype(bool)
-        groups[idle, lane] = NO_GROUP
-    return PsiBank(
-        len(t.watched),
-        len(t.lane_column),
-        window=t.lane_window,
-        groups=groups,
-        # Contiguous: an index array leaves a layout that depends on the number of scopes, and each layout compiles anew.
-        expected=np.ascontiguousarray(t.share[:, t.lane_column]),
-        threshold=0.0,
-        n_groups=np.ascontiguousarray(t.groups[:, t.lane_column]),
-    )
+def _baseline(blobs: Mapping[str, bytes]) -> Baseline:
+    try:
+        return Baseline.from_json(blobs[BASELINE_BLOB], place="checkpoint")
+    except ValueError as error:
+        raise StateError(f"checkpoint: baseline: {error}") from error
+
+
+def _lacking(before: PanelSpec, now: PanelSpec) -> str:
+    """What cannot be learned from rows that were taken under another specification; empty = nothing."""
+    known = None if before.columns is None else {(column.name, column.kind, column.tails) for column in before.columns}
+    for column in now.columns or ():
+        if known is not None and (column.name, column.kind, column.tails) not in known:
+            return f'{column.kind} column "{column.name}"'
+    return next((f'segment "{key}"' for key in now.segments if key not in before.segments), "")

@@ -20,19 +20,16 @@ from driftline.detectors.episodes import A_ROW, ANCHOR_FIELDS, E_KIND, E_OPEN, E
 from driftline.detectors.kernels.bank import pack, unpack
 from driftline.detectors.kernels.psi import PsiBank
 from driftline.detectors.levels import RATE_EFFECT
-from driftline.detectors.spec import N_CODES, Column, PanelRows, PanelSpec, RingState, StateError
+from driftline.detectors.spec import N_CODES, PanelRows, RingState, StateError
 from driftline.detectors.stale import Silence
 from driftline.detectors.tables import Tables
 
 VERSION: Final = 2
-SPEC_BLOB: Final = "spec"
 BASELINE_BLOB: Final = "baseline"
 _SCOPE_MAGIC: Final = b"DPNL"
 _OWN_TYPES: Final = ("<i8", "<i4", "<f8", "<i8", "<i4", "<i8", "<i8", "<i8", "u1")
 _DAMAGE: Final = (ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError, AttributeError, RecursionError, struct.error)
 _SUM_BYTES: Final = 8
-_OUTLINE_DIGITS: Final = 8
-_CHANGES_SHOWN: Final = 4
 
 
 def scope_blob(scope: int) -> str:
@@ -48,134 +45,6 @@ def ring_name(scope: int) -> str:
 def learn_blob(k: int) -> str:
     """The name of the k-th export's learning rows."""
     return f"learn/{k}"
-
-
-def spec_blob(spec: PanelSpec, columns: tuple[Column, ...] | None) -> bytes:
-    """Version and hash of what the state belongs to, and its outline, to say what has changed."""
-    described = _described(spec, columns)
-    known = {"version": VERSION, "spec": _hash(described), "learns": _hash(_learns(described)), "outline": _outline(described)}
-    return json.dumps(known).encode()
-
-
-def check_spec(blob: bytes | None, spec: PanelSpec, columns: tuple[Column, ...] | None) -> None:
-    """Refuse the state of another specification.
-
-    Raises
-    ------
-    StateError : missing, damaged, of another version, or of another specification.
-    """
-    found, described = _read_spec(blob), _described(spec, columns)
-    if found.get("spec") != _hash(described):
-        raise _other_spec(found, described)
-
-
-def check_learning(blob: bytes | None, spec: PanelSpec) -> bool:
-    """Refuse rows that this specification cannot learn from; whether they were taken under another one.
-
-    While a panel learns it has rows and nothing else: windows, series and detectors may be edited as if they had always been so.
-
-    Raises
-    ------
-    StateError : missing, damaged, of another version, or rows of other columns or segments.
-    """
-    found, described = _read_spec(blob), _described(spec, None)
-    if found.get("spec") == _hash(described):
-        return False
-    if found.get("learns") != _hash(_learns(described)):
-        raise _other_spec(found, described)
-    return True
-
-
-def _read_spec(blob: bytes | None) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(blob or b"")
-        version = found["version"]
-    except _DAMAGE as error:
-        raise StateError(f"checkpoint: blob {SPEC_BLOB}: damaged: {error}") from error
-    if version != VERSION:
-        raise StateError(f"checkpoint: version {version!r}, this release reads version {VERSION}")
-    return found
-
-
-def _other_spec(found: dict[str, Any], described: dict[str, Any]) -> StateError:
-    return StateError(
-        "checkpoint: it was made with other columns, series, detectors, segments or windows than the configuration names now"
-        + _listed(_changes(found.get("outline"), _outline(described)))
-    )
-
-
-def _learns(described: dict[str, Any]) -> dict[str, Any]:
-    """What decides which rows are learned from, and how they are taken in."""
-    columns = described["columns"]
-    named = None if columns is None else [[column["name"], column["kind"], column["tails"]] for column in columns]
-    return {"columns": named, "segments": described["segments"], "sensitive": described["sensitive"]}
-
-
-def _described(spec: PanelSpec, columns: tuple[Column, ...] | None) -> dict[str, Any]:
-    """All that shapes the state. Severities and run lengths do not: thresholds are made anew at every start."""
-    listed = columns if columns is not None else spec.columns
-    return {
-        "columns": None if listed is None else [_column(column) for column in listed],
-        "segments": list(spec.segments.items()),
-        "window": spec.window,
-        "learn_rows": spec.learn_rows,
-        "sensitive": sorted(spec.sensitive),
-    }
-
-
-def _hash(described: Any) -> str:
-    return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _outline(described: dict[str, Any]) -> dict[str, Any]:
-    """One entry for whatever an operator can edit: its value where that is short, else a part of its hash."""
-    outline = {name: described[name] for name in ("window", "learn_rows", "segments", "sensitive")}
-    for column in described["columns"] or ():
-        outline[f'column "{column["name"]}"'] = _hash([column["kind"], column["tails"]])[:_OUTLINE_DIGITS]
-        for series in column["series"]:
-            detectors = _hash([series["flag"], series["direction"], series["detectors"]])[:_OUTLINE_DIGITS]
-            outline[f'series "{series["name"]}"'] = [series["window"], detectors]
-    return json.loads(json.dumps(outline, default=str))  # type: ignore[no-any-return]  # as it is read back
-
-
-def _changes(before: Any, now: dict[str, Any]) -> list[str]:
-    """What differs between two outlines, in words; empty where the old one was not written or cannot be read."""
-    if not isinstance(before, dict):
-        return []
-    found = []
-    for name in [*now, *(name for name in before if name not in now)]:
-        old: Any = before.get(name)
-        new: Any = now.get(name)
-        if name not in before or name not in now:
-            found.append(f"{name} is {'new' if name in now else 'gone'}")
-        elif name.startswith("series ") and isinstance(old, list) and len(old) == 2 and old != new:
-            found.append(f"{name}: window {old[0]} -> {new[0]}" if old[0] != new[0] else f"{name}: other detectors or another direction")
-        elif old != new:
-            found.append(f"{name}: another kind" if name.startswith("column ") else f"{name} {old} -> {new}")
-    return found
-
-
-def _listed(changes: list[str]) -> str:
-    more = f" and {len(changes) - _CHANGES_SHOWN} more" if len(changes) > _CHANGES_SHOWN else ""
-    return f": {'; '.join(changes[:_CHANGES_SHOWN])}{more}" if changes else ""
-
-
-def _column(column: Column) -> dict[str, Any]:
-    return {
-        "name": column.name,
-        "kind": column.kind,
-        "tails": column.tails,
-        "series": [
-            {
-                "name": series.name,
-                "flag": series.flag,
-                "window": series.window,
-                "direction": series.direction,
-                "detectors": [(detector.name, detector.input, dict(detector.params)) for detector in series.detectors],
-            }
-            for series in column.series
-        ],
-    }
 
 
 def _sealed(payload: bytes) -> bytes:

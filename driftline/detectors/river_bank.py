@@ -47,6 +47,11 @@ class RiverBank:
                         found.append((row, scope, column, 1.0, 1.0, 0, detector.width))
         return np.array(found, ALARM)
 
+    def take(self, scope: int, column: int, other: RiverBank, from_scope: int, from_column: int) -> None:
+        """Go on with one detector of another bank, of the same class and parameters; that bank must not be used any more."""
+        if self._detectors[scope][column] is not None and (held := other._detectors[from_scope][from_column]) is not None:
+            self._detectors[scope][column] = held
+
     def export(self, scope: int) -> bytes:
         """The state of one scope."""
         blobs = [b"" if detector is None else detector.export() for detector in self._detectors[scope]]

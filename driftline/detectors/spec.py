@@ -81,6 +81,7 @@ class Series:
     run_length : mean values between false alarms, per detector.
     warning, critical : effect sizes; mean in baseline standard deviations, PSI, rates relative to the baseline's.
     rate_floor : a baseline rate below this counts as this when a change is sized: 1 null more in a thousand is no "+2,000 %".
+    owner : whom its events are for, by the caller's own name; an episode ends where another takes the series over.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Series:
     warning: float = 0.1
     critical: float = 0.25
     rate_floor: float = 0.01
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,7 @@ class PanelSpec:
     learn_rows : rows a baseline is learned from when none is given.
     stale_ms : an episode whose scope had no rows for longer than this ends; None = never.
     sensitive : columns and segment keys whose values appear only as keyed hashes, made with `hash_key`.
+    whole : whether the scope of all rows is watched too; not where another panel watches it and this one has a further segment key.
     """
 
     columns: tuple[Column, ...] | None
@@ -127,6 +130,7 @@ class PanelSpec:
     stale_ms: int | None = None
     sensitive: frozenset[str] = frozenset()
     hash_key: bytes = b""
+    whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +257,26 @@ class Level(NamedTuple):
     statistic: float | None
     threshold: float | None
     open: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An open episode whose series, segment or panel is gone: it did not recover, and it must not stay open for ever.
+
+    Attributes
+    ----------
+    segment : key and value; None = all rows.
+    owner : of the series as it was.
+    reason : why it ended, for people.
+    """
+
+    series: str
+    segment: tuple[str, str] | None
+    owner: str
+    severity: Severity
+    window: int
+    episode: Anchor
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,7 +204,7 @@ def build_tables(spec: PanelSpec, layout: Layout) -> Tables:
     for c, column in enumerate(layout.columns):
         _fill_column(tables, layout, c, column)
     for q, series in enumerate(layout.series):
-        _fill_series(tables, layout, q, series)
+        _fill_series(tables, layout, q, series, first_scope=0 if spec.whole else 1)
     return tables
 
 
@@ -228,7 +228,7 @@ def _fill_column(tables: Tables, layout: Layout, c: int, column: Column) -> None
             tables.log_share[scope, c, g] = portable_log(share)
 
 
-def _fill_series(tables: Tables, layout: Layout, q: int, series: Series) -> None:
+def _fill_series(tables: Tables, layout: Layout, q: int, series: Series, *, first_scope: int) -> None:
     c = layout.column_of[q]
     reference = layout.references[c]
     lane = int(tables.series_lane[q])
@@ -239,9 +239,10 @@ def _fill_series(tables: Tables, layout: Layout, q: int, series: Series) -> None
         counts = layout.counts[scope, c]
         valued = int(counts[tables.flags[q] != SKIP].sum())
         tables.size[scope, q] = max(valued, 1)
-        tables.watched[scope, q] = valued >= least
+        watched = valued >= least and scope >= first_scope
+        tables.watched[scope, q] = watched
         if series.flag == "constant":
-            tables.run_limit[scope, c] = run_limit(counts, series.run_length) if valued >= least else 0
+            tables.run_limit[scope, c] = run_limit(counts, series.run_length) if watched else 0
         elif series.flag is not None:
             tables.rate[scope, q] = int(counts[tables.flags[q] == 1].sum()) / max(valued, 1)
     if series.flag is None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -310,6 +311,9 @@ class Http(Section):
     )
 
 
+_DECISIVE = frozenset({"environment", "unknown_models", "predictions", "labels", "models"})
+
+
 class Config(Section):
     """A whole file."""
 
@@ -333,10 +337,25 @@ class Config(Section):
     http: Http = Field(default_factory=Http, description="health and metrics")
 
     @property
+    def decisive(self) -> bytes:
+        """What decides outcomes and events, as JSON; how services are reached, and secrets, are not in it. `under` reads it."""
+        return self.model_dump_json(include=set(_DECISIVE), exclude_unset=True, by_alias=True).encode()
+
+    @property
     def digest(self) -> str:
-        """12 hex digits of what decides outcomes and events; how services are reached, and secrets, are not in it."""
-        chosen = self.model_dump_json(include={"environment", "unknown_models", "predictions", "labels", "models"})
-        return hashlib.sha256(chosen.encode()).hexdigest()[:12]
+        """12 hex digits of `decisive` and of the defaults that fill it."""
+        # Both: whether a level was set or is the default makes a difference for rates.
+        return hashlib.sha256(self.model_dump_json(include=set(_DECISIVE)).encode() + self.decisive).hexdigest()[:12]
+
+    def under(self, decisive: bytes) -> Config:
+        """The same file with what decided outcomes and events at another time.
+
+        Raises
+        ------
+        ValueError : not of `decisive`, or of a release with other keys.
+        """
+        rest = json.loads(self.model_dump_json(exclude=set(_DECISIVE), exclude_unset=True, by_alias=True))
+        return Config.model_validate_json(json.dumps(rest | json.loads(decisive)))
 
     @property
     def greatest_age_ms(self) -> int:

@@ -1,4 +1,4 @@
-"""Write what is made from the types: the JSON Schema files, and the tables of docs/configuration.md and docs/topics.md.
+"""Write what is made from the types: the JSON Schema files, and the tables of docs/configuration.md, topics.md and upgrades.md.
 
 ``python -m driftline.schemas.generate`` writes, ``--check`` only says what is out of date and exits with 1.
 """
@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from driftline.schemas.config import DEFAULT_MONITORS, Config, Section
+from driftline.schemas.effects import EFFECTS, MEANINGS
 from driftline.schemas.json_schema import all_schemas
 from driftline.schemas.topics import DAY_MS, TOPICS, Topic
 
@@ -35,7 +36,7 @@ def files() -> Iterator[tuple[Path, str]]:
     """Every generated file and its text; docs only where the checkout has them."""
     for name, schema in all_schemas().items():
         yield JSON_FOLDER / f"{name}.schema.json", orjson.dumps(schema, option=orjson.OPT_INDENT_2).decode() + "\n"
-    for page, table in (("configuration.md", fields_table), ("topics.md", topics_table)):
+    for page, table in (("configuration.md", fields_table), ("topics.md", topics_table), ("upgrades.md", effects_table)):
         path = DOCS_FOLDER / page
         if path.exists():
             yield path, _replace(path.read_text("utf-8"), page.removesuffix(".md"), table())
@@ -61,6 +62,14 @@ def topics_table() -> str:
         partitions = "`topics.partitions`" if topic.partitions is None else str(topic.partitions)
         row = (f"`{topic.full_name('driftline')}`", topic.key, topic.event, topic.producer, partitions, _kept(topic), _size(topic))
         lines.append("| " + " | ".join(row) + " |")
+    return "\n".join(lines)
+
+
+def effects_table() -> str:
+    """What an edit of each key does to state, in Markdown."""
+    lines = ["| | |", "|---|---|", *(f"| **{kind}** | {meaning} |" for kind, meaning in MEANINGS.items()), ""]
+    lines += ["| key | effect | what |", "|---|---|---|"]
+    lines += [f"| `{effect.key}` | {effect.kind} | {effect.what} |" for effect in EFFECTS]
     return "\n".join(lines)
 
 

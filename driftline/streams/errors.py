@@ -4,6 +4,7 @@ StreamError
   FatalError            the worker stops with `exit_code`
     SetupError          a topic, right or setting is missing; a person acts, exit code 2
     StateError          state is missing, damaged or another's; going on would be silently wrong
+      NewerStateError   a newer release made it: this worker has to be upgraded, and must not give it up for a rebuild
     OffsetError         records that were promised are gone (retention, truncation)
     SequenceError       observation batches of a task are missing, repeated or torn between two workers
     OutputError         a record of ours that Kafka will never take
@@ -47,6 +48,10 @@ class StateError(FatalError):
 
 class LostStateError(StateError):
     """Gone or damaged: an older checkpoint and replay may bring it back."""
+
+
+class NewerStateError(StateError):
+    """A newer release made it (PROTOCOL 21)."""
 
 
 class OffsetError(FatalError):

@@ -49,6 +49,7 @@ class Health:
         self._kafka: str | None = None
         self._redis: str | None = "not connected yet"
         self._stopping = False
+        self._failure: str | None = None
         self.progress = Progress(stall_seconds=stall_seconds, clock=clock)
 
     def beat(self) -> None:
@@ -93,6 +94,11 @@ class Health:
         with self._lock:
             self._stopping = True
 
+    def failed(self, reason: str) -> None:
+        """It cannot go on, and leaves the group: another worker, or a person, has to."""
+        with self._lock:
+            self._failure = reason
+
     def live(self) -> tuple[bool, dict[str, object]]:
         """Whether the loop still goes round; a process that is not live is worth a restart."""
         with self._lock:
@@ -129,7 +135,9 @@ class Health:
 
     def _troubles(self) -> list[str]:
         reasons = []
-        if self._stopping:
+        if self._failure is not None:
+            reasons.append(f"stopped: {self._failure}")
+        elif self._stopping:
             reasons.append("stopping")
         if self._kafka is not None:
             reasons.append(f"kafka: {self._kafka.removeprefix('kafka: ')}")

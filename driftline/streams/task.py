@@ -93,7 +93,7 @@ class RingWrite:
 
 @dataclass(frozen=True, slots=True)
 class StateDelta:
-    """What changed since the last checkpoint of a task: blobs to write or (None) to drop, and ring rows."""
+    """What changed since the last checkpoint of a task: blobs to write, (None) blobs or rings to drop, and ring rows."""
 
     blobs: Mapping[str, bytes | None] = field(default_factory=dict)
     rings: Sequence[RingWrite] = ()
@@ -144,6 +144,12 @@ class Task(Protocol):
 
     def process(self, records: Mapping[PartitionId, Sequence[Record]]) -> list[Output]:
         """Take the next records of each partition, in offset order, and return what to publish, in order."""
+
+    def opened(self) -> list[Output]:
+        """What follows of the state alone, such as the end of what an edited configuration no longer has; once.
+
+        Asked when the task goes live, before the next record: it is published with the state that no longer has it.
+        """
 
     def tick(self, idle: Idle) -> list[Output]:
         """Let time pass (about once a second when live, once with `FINAL_MS` at the end of the input)."""

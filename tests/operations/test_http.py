@@ -164,3 +164,14 @@ def test_the_port_is_free_after_stop(health: Health) -> None:
     first.stop()
     with HttpServer(Metrics().registry, health, port=first.port) as second:
         assert _get(second, "/livez")[0] == 200
+
+
+def test_a_worker_that_cannot_go_on_says_why_while_it_leaves(health: Health, server: HttpServer) -> None:
+    health.redis(None)
+    health.assigned(1)
+    assert _get(server, "/readyz")[0] == 200
+    health.failed('task "detect/0": checkpoint version 3: this worker reads versions 1 to 2')
+    health.stopping()
+    code, _, body = _get(server, "/readyz")
+    assert code == 503
+    assert json.loads(body)["reasons"] == ['stopped: task "detect/0": checkpoint version 3: this worker reads versions 1 to 2']

@@ -165,7 +165,7 @@ def there_are_no_bases(patch: MonkeyPatch, world: World) -> None:
 
 
 def a_replay_publishes(patch: MonkeyPatch, world: World) -> None:
-    def replay(self: Runner, task: RunningTask, target: Any, inputs: Any) -> None:
+    def replay(self: Runner, task: RunningTask, inputs: Any) -> None:
         task.replay_to = None
         self._after(task, task.task.process(inputs), 1)
 

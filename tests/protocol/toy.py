@@ -79,6 +79,9 @@ class ToyTask:
             self._full |= {key for key, rows in records.items() if key[0] == "b" and len(rows) > 2}
         return outputs
 
+    def opened(self) -> list[Output]:
+        return []
+
     def tick(self, idle: Idle) -> list[Output]:
         return []
 

@@ -41,6 +41,9 @@ class ToyTask:
             self._positions[key] = rows[-1].offset() + 1
         return outputs
 
+    def opened(self) -> list[Output]:
+        return []
+
     def tick(self, idle: Idle) -> list[Output]:
         self.ticks += 1
         return [self._echo({"tick": idle.time_ms, "n": self.n})] if self._positions else []

@@ -250,7 +250,7 @@ def test_inspect_shows_what_a_task_holds(installation: Installation) -> None:
     (row,) = installation.done("inspect", "--task", "detect/0", "-o", "json")
     assert row["offsets"] == {f"{installation.prefix}-ours.observations/0": RECORDS - 1}
     assert row["committed"]["id"] == row["redis"]["id"]
-    assert (row["redis"]["version"], row["redis"]["state_version"], row["redis"]["epoch"]) == (1, "1", 1)
+    assert (row["redis"]["version"], row["redis"]["state_version"], row["redis"]["epoch"]) == (2, "1", 1)
     assert (row["redis"]["ring_bytes"], row["redis"]["blobs"]) == (50, 3)
     assert row["redis"]["age_seconds"] > 1e6
     assert row["rows"] == 70

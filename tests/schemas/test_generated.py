@@ -118,7 +118,7 @@ def test_links_inside_the_page_have_a_heading() -> None:
     assert set(re.findall(r"\]\(#([^)]+)\)", page)) <= anchors
 
 
-@pytest.mark.parametrize("page", ["configuration.md", "topics.md"])
+@pytest.mark.parametrize("page", ["configuration.md", "topics.md", "upgrades.md"])
 def test_files_that_a_page_links_to_exist(page: str) -> None:
     text = (ROOT / "docs" / page).read_text("utf-8")
     for target in re.findall(r"\]\((\.\./[^)#]+)\)", text):

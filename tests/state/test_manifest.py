@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -91,6 +93,23 @@ def test_newer_version_asks_for_an_upgrade() -> None:
         decode_manifest(encode_manifest(manifest(v=MANIFEST_VERSION + 1)), "t")
     with pytest.raises(StateError, match="upgrade this worker"):
         decode_reference(encode_reference(CommitReference(MANIFEST_VERSION + 1, "1-1-a", "0", 1)), "t")
+
+
+def test_a_newer_version_is_named_whatever_its_shape() -> None:
+    newer = b'{"v": 99, "task": {"name": "t"}, "shape": [1]}'
+    with pytest.raises(StateError, match="checkpoint version 99: this worker reads versions 1 to 2") as refused:
+        decode_manifest(newer, "t")
+    assert "upgrade this worker" in str(refused.value)
+    with pytest.raises(StateError, match="checkpoint of version 99: this worker reads versions 1 to 2"):
+        decode_reference('[99, {"id": "x"}, 5, 6, 7, 8, 9]', "t")
+
+
+def test_the_version_before_is_read() -> None:
+    fields = json.loads(encode_manifest(manifest(v=1)))
+    del fields["environment"], fields["history"]
+    older = decode_manifest(json.dumps(fields).encode(), "t")
+    assert (older.v, older.environment, older.history) == (1, "", [])
+    assert decode_reference('[1, "1-1-a", "0", 1]', "t").id == "1-1-a"
 
 
 def test_offsets_set_by_a_tool_are_noticed() -> None:

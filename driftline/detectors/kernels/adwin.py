@@ -286,12 +286,10 @@ class AdwinBank:
         if not np.all((self.delta > 0) & (self.delta <= 1)):  # above 1 the bound can be negative
             raise ValueError("expected delta above 0 and at most 1")
         self.active = all_active(n_scopes, n_columns, active)
-        self.clock, self.max_buckets = clock, max_buckets
-        self.min_window_length, self.grace_period = min_window_length, grace_period
+        self.clock, self.max_buckets, self.min_window_length, self.grace_period = clock, max_buckets, min_window_length, grace_period
         series = n_scopes * n_columns
         self.moments = np.zeros((series, 3))
-        self.depth = np.ones(series, np.int32)
-        self.ticks = np.zeros(series, np.int32)
+        self.depth, self.ticks = np.ones(series, np.int32), np.zeros(series, np.int32)
         self.fired = np.zeros(series, np.uint8)
         slots = 1 << max_buckets.bit_length()
         self.sizes = np.zeros((series, _FIRST_ROWS, 2), np.uint8)
@@ -332,6 +330,16 @@ class AdwinBank:
         first = scope * self.n_columns + (column or 0)
         for q in range(first, first + (self.n_columns if column is None else 1)):
             _clear(q, self.moments, self.sizes, self.depth, self.ticks, self.fired)
+
+    def take(self, scope: int, column: int, other: AdwinBank, from_scope: int, from_column: int) -> None:
+        """Go on with one series of another bank with the same `clock` and `max_buckets`; this one has had no values."""
+        here, there = scope * self.n_columns + column, from_scope * other.n_columns + from_column
+        self._reserve(int(other.moments[there, WIDTH]))
+        rows = int(other.depth[there])
+        for name in ("depth", "fired", "ticks", "moments"):
+            getattr(self, name)[here] = getattr(other, name)[there]
+        for name in ("sizes", "totals", "variances"):
+            getattr(self, name)[here, :rows] = getattr(other, name)[there, :rows]
 
     def width(self) -> Float64Array:
         """Values in each window (n_scopes, n_columns)."""

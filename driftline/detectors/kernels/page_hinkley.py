@@ -186,6 +186,10 @@ class PageHinkleyBank:
         self.sums[series, LOWEST] = np.inf
         self.sums[series, HIGHEST] = -1.0
 
+    def take(self, scope: int, column: int, other: PageHinkleyBank, from_scope: int, from_column: int) -> None:
+        """Go on with one series of another bank: its sums, under the thresholds of this one."""
+        self.sums[scope * self.n_columns + column] = other.sums[from_scope * other.n_columns + from_column]
+
     def export(self, scope: int) -> bytes:
         """The state of one scope."""
         return pack(_MAGIC, _VERSION, self.n_columns, [self.sums[scope * self.n_columns : (scope + 1) * self.n_columns]])

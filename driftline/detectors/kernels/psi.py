@@ -346,10 +346,10 @@ class PsiBank:
         a.counts[scope, columns, codes] = counts
         a.sums[scope] = sums.reshape(n, 2)
         a.armed[scope] = armed
-        self._group(scope)
+        self.regroup(scope)
 
-    def _group(self, scope: int) -> None:
-        """Counts of groups from counts of codes."""
+    def regroup(self, scope: int) -> None:
+        """Make the counts of groups anew from the counts of codes; the sums are the caller's."""
         a = self.arrays
         a.group_counts[scope] = 0
         of_code = a.groups[scope if len(a.groups) > 1 else 0]

@@ -235,6 +235,15 @@ class RateBank:
         self.starts[scope, chosen] = 0
         self.seen[scope, chosen] = 0
 
+    def take(self, scope: int, series: int, other: RateBank, from_scope: int, from_series: int) -> None:
+        """Go on with one series of another bank; a side that was not watched there has no evidence yet."""
+        self.seen[scope, series] = other.seen[from_scope, from_series]
+        for side, sign in enumerate((1, -1)):
+            if other.sides[from_scope, from_series] * sign < 0:
+                continue
+            for mine, theirs in ((self.stakes, other.stakes), (self.peaks, other.peaks), (self.starts, other.starts)):
+                mine[scope, series, side] = theirs[from_scope, from_series, side]
+
     def export(self, scope: int) -> bytes:
         """The state of one scope."""
         return pack(_MAGIC, _VERSION, self.n_series, [self.seen[scope], self.stakes[scope], self.peaks[scope], self.starts[scope]])

@@ -10,8 +10,8 @@ import msgspec
 from driftline.schemas.events import DriftEvent
 from driftline.streams.alert.state import Member
 
-_STALE: Final = "stale"
-"""The detector of an event that ends an episode because no rows came; nothing is back then."""
+_NOT_BACK: Final = frozenset({"stale", "removed"})
+"""The detectors of events that end an episode because no rows came, or because nothing watches it; nothing is back then."""
 _TOLERANCE: Final = 1e-6
 _VERBS = {"up": "moved up", "down": "moved down", None: "changed"}
 
@@ -26,7 +26,7 @@ def summary_of(event: DriftEvent, shown: Mapping[str, Any], *, resolved: bool) -
     where = f"{event.model}: {event.series}"
     if event.segment:
         where += " in " + ", ".join(f"{key}={value}" for key, value in sorted(event.segment.items()))
-    if resolved and event.detector == _STALE:
+    if resolved and event.detector in _NOT_BACK:
         return f"{where}: {event.reason}"
     if resolved:
         return f"{where} is back in its band" + (f" ({event.reason})" if event.reason else "")

@@ -23,10 +23,18 @@ class HeldPanel(msgspec.Struct, array_like=True):
     first_ms: Int64
     learned_here: bool
     shown: list[Count]
+    part: Count = 0
 
 
 class HeldModel(msgspec.Struct):
-    """`WatchedModel.export_meta` as a checkpoint holds it."""
+    """`WatchedModel.export_meta` as a checkpoint holds it.
+
+    Attributes
+    ----------
+    settings : what decided the meaning of its series, by place in the configuration; see `driftline.schemas.effects`.
+    owners : the monitors of series that no panel has.
+    parked : it is configured no more, and its open episodes have ended.
+    """
 
     panels: list[HeldPanel]
     health: dict[str, Any]
@@ -34,3 +42,6 @@ class HeldModel(msgspec.Struct):
     health_opened: dict[str, _Place]
     joins: list[tuple[PanelKind, str | None, Count | None, dict[str, Any]]] = []
     joins_opened: list[tuple[PanelKind, str | None, Count | None, _Place]] = []
+    settings: dict[str, Any] = {}
+    owners: dict[str, str] = {}
+    parked: bool = False

@@ -7,7 +7,7 @@ due and to the last row before it, so that neither the cut of the stream nor the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,6 +73,10 @@ class Ledger:
         if self.reached:
             self.now_ms = max(self.now_ms, tick_ms)
         return self.now_ms
+
+    def forget(self, sources: Collection[int]) -> None:
+        """Source partitions that will not be heard of again, and must not hold up time."""
+        self.reached = {source: ms for source, ms in self.reached.items() if source not in sources}
 
     def export(self) -> dict[str, Any]:
         row = self.last

@@ -7,28 +7,27 @@ stream into batches.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import astuple, dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
-from urllib.parse import quote
 
-import msgspec
 import numpy as np
 
 from driftline.detectors.baseline import Baseline
 from driftline.detectors.panel import Panel
-from driftline.detectors.spec import RingState, Signal
+from driftline.detectors.spec import Signal
 from driftline.schemas.events import Position
 from driftline.streams.counters import Counters
 from driftline.streams.detect.gather import Placed, in_order, placing
 from driftline.streams.detect.health import HealthSignal, StreamHealth
-from driftline.streams.detect.held import HeldModel
 from driftline.streams.detect.join_rate import SERIES as JOIN_RATE
 from driftline.streams.detect.join_rate import JoinRate, judged
 from driftline.streams.detect.ledger import Feed, Ledger, Times, pieces
+from driftline.streams.detect.parts import begins
 from driftline.streams.detect.plan import ModelPlan
 from driftline.streams.detect.publish import EventWriter, PanelName, RowContext, anchor_position
 from driftline.streams.detect.rows import feature_rows, outcome_rows, score_rows, take
+from driftline.streams.detect.watched import PREDICTIONS, WatchedPanel, ledger_name, panel_path, segment_of
 from driftline.streams.observation import LABELLED, Observations
 from driftline.streams.task import Output
 
@@ -40,28 +39,8 @@ NO_VERSION: Final = ""
 LEARNING_SNAPSHOT_EVERY: Final = 500
 VERSIONS_MAX: Final = 50
 OTHER_VERSIONS: Final = "(other versions)"
-PREDICTIONS: Final = "predictions"
-
-
-
-@dataclass(slots=True)
-class WatchedPanel:
-    """A panel with what the stream side remembers of it.
-
-    Attributes
-    ----------
-    seen : rows so far, learning included; snapshots fall on its multiples.
-    first_ms : event time of the first row, for the provisional time of a learned baseline.
-    learned_here : the baseline came from these rows, not from a file.
-    shown : rows of each scope at its last snapshot.
-    """
-
-    name: PanelName
-    panel: Panel
-    seen: int = 0
-    first_ms: int = -1
-    learned_here: bool = True
-    shown: list[int] = field(default_factory=list)
+STREAM_SERIES: Final = ("stream:freshness", "stream:volume", JOIN_RATE)
+"""Series that no panel has."""
 
 
 @dataclass(slots=True)
@@ -73,6 +52,10 @@ class WatchedModel:
     sources : the task's table of source partitions, shared by all models; rows index it.
     baselines : from a file, by panel kind.
     rebuilt : an operator had the task's state rebuilt.
+
+    Attributes
+    ----------
+    dropped : names of blobs and rings of panels that an edit left nothing of, to be removed with the next checkpoint.
     """
 
     plan: ModelPlan
@@ -87,6 +70,8 @@ class WatchedModel:
     health_opened: dict[str, Position] = field(default_factory=dict)
     joins: dict[PanelName, JoinRate] = field(default_factory=dict)
     joins_opened: dict[PanelName, Position] = field(default_factory=dict)
+    dropped: list[str] = field(default_factory=list)
+    _parts: dict[PanelName, list[WatchedPanel]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.health = StreamHealth(self.plan.model.freshness)
@@ -103,7 +88,9 @@ class WatchedModel:
         return sorted([*self._stream(batch), *self._work(batch, feeds)], key=placing)
 
     def outcomes(self, batch: Observations) -> list[Placed]:
-        """Update the outcome panels with a batch of joined predictions."""
+        """Update the outcome panels with a batch of joined predictions; those of an age that is configured no more are passed over."""
+        if self.plan.left_out("outcomes", batch.age_ms):
+            return []
         self._mark(ledger_name(PanelName("outcomes", age_ms=batch.age_ms)), batch.generation)
         segments = list(self.plan.model.segments)
         feeds = []
@@ -131,40 +118,32 @@ class WatchedModel:
         return sum(n for n, _ in found), sum(n for _, n in found)
 
     def export_meta(self) -> dict[str, Any]:
-        """What a restart needs beside the panels' own blobs, as JSON."""
+        """What a restart needs beside the panels' own blobs, as JSON; `reopen.py` reads it."""
         return {
-            "panels": [[panel_path(p.name), *astuple(p.name), p.seen, p.first_ms, p.learned_here, p.shown] for p in self.panels.values()],
+            "panels": [
+                [panel_path(p.name), p.name.kind, p.name.version, p.name.age_ms, p.seen, p.first_ms, p.learned_here, p.shown, p.name.part]
+                for p in self.panels.values()
+            ],
             "health": self.health.export(),
             "ledgers": {name: ledger.export() for name, ledger in self.ledgers.items()},
             "health_opened": {series: _position_list(position) for series, position in self.health_opened.items()},
-            "joins": [[*astuple(name), join.export()] for name, join in self.joins.items()],
-            "joins_opened": [[*astuple(name), _position_list(position)] for name, position in self.joins_opened.items()],
+            "joins": [[name.kind, name.version, name.age_ms, join.export()] for name, join in self.joins.items()],
+            "joins_opened": [[n.kind, n.version, n.age_ms, _position_list(position)] for n, position in self.joins_opened.items()],
+            "settings": {place: setting.value for place, setting in self.plan.settings.items()},
+            "owners": {series: owner.id for series in STREAM_SERIES if (owner := self.plan.monitor_of(series)) is not None},
         }
 
-    def restore(self, meta: Mapping[str, Any], blobs_of: Callable[[str], tuple[dict[str, bytes], dict[str, RingState]]]) -> None:
-        """Go on from `export_meta` and the panels' blobs."""
-        held = msgspec.convert(meta, HeldModel)
-        for panel_held in held.panels:
-            name = PanelName(panel_held.kind, panel_held.version, panel_held.age_ms)
-            panel = Panel.restore(self.plan.panel(name.kind), *blobs_of(panel_held.path))
-            self._warn_of_unused(name, panel)
-            seen = (panel_held.seen, panel_held.first_ms, panel_held.learned_here, panel_held.shown)
-            self.panels[name] = WatchedPanel(name, panel, *seen)
-        self.health = StreamHealth.restore(self.plan.model.freshness, held.health)
-        self.ledgers = {name: Ledger.restore(ledger) for name, ledger in held.ledgers.items()}
-        self.health_opened = {series: Position(*position) for series, position in held.health_opened.items()}
-        for kind, version, age_ms, join in held.joins:
-            if (limits := self._join_limits(age_ms)) is not None:
-                self.joins[PanelName(kind, version, age_ms)] = JoinRate.restore(*limits, join)
-        for kind, version, age_ms, position in held.joins_opened:
-            self.joins_opened[PanelName(kind, version, age_ms)] = Position(*position)
-
-    def _warn_of_unused(self, name: PanelName, panel: Panel) -> None:
+    def warn_of_unused(self, name: PanelName, panel: Panel) -> None:
         """A panel keeps the baseline it began with: its windows and detectors are of that one."""
-        wanted = self.baselines.get(name.kind) if not self._seen_version(name) else None
+        wanted = self.baselines.get(name.kind) if not name.part and not self._seen_version(name) else None
         if wanted is not None and (panel.baseline is None or panel.baseline.id != wanted.id):
             held = "one that is being learned" if panel.baseline is None else panel.baseline.id
             _log.warning("baseline_unused model=%s panel=%s file=%s in_use=%s", self.plan.name, panel_path(name), wanted.id, held)
+
+    def add(self, watched: WatchedPanel) -> None:
+        """Let a panel take part; those of one name see rows in the order in which they were added."""
+        self.panels[watched.name] = watched
+        self._parts.setdefault(replace(watched.name, part=0), []).append(watched)
 
     def _mark(self, name: str, generation: int) -> None:
         """Events say whether their state was rebuilt: this task's, or that of one which wrote to their ledger."""
@@ -214,44 +193,53 @@ class WatchedModel:
         return in_order(found)
 
     def _feed(self, feed: Feed, batch: Observations, clock: Times, start: int, stop: int) -> list[Placed]:
-        """Hand some rows to one panel, stopping at every snapshot boundary."""
+        """Hand some rows to the parts of one panel, together, stopping at every snapshot boundary."""
         placed: list[Placed] = []
         if start == stop:
             return placed
         name, rows, own_clock, end = feed.name, feed.rows, clock if feed.index is None else clock[feed.index], stop
-        watched = self.panels.get(name)
-        if watched is None:
-            watched = self._open(name, int(rows.time_ms[start]))
+        if name not in self._parts:
+            self._open(name)
             if name.kind == "scores" and name.version:
-                row = feed.place(start)
-                reason = f'first event of version "{name.version}"'
-                if name.version == OTHER_VERSIONS:
-                    reason = f"first event of a version beyond the first {VERSIONS_MAX}: from here on later versions share their panels"
-                note = self.writer.note(self.plan, name, self._row(batch, row), kind="version_seen", baseline=None, n=1, reason=reason)
-                placed.append((row, note))
+                placed.append(self._version_note(feed, batch, start))
         if name.kind == "scores" and name.version == OTHER_VERSIONS:
             self.counters.increment("versions_shared", {"model": self.plan.name}, end - start)
         if name.kind == "outcomes":
             placed += self._join_rate(feed, batch, own_clock, start, end)
-        while start < end:
-            every = self._snapshot_every(watched)
-            stop = min(end, start + every - watched.seen % every)
-            for signal in watched.panel.update(rows.slice(start, stop), own_clock[start:stop]):
-                row = feed.place(start + signal.row)
-                placed.append((row, self._signal_output(watched, signal, self._row(batch, row))))
-            watched.seen += stop - start
-            if watched.seen % self._snapshot_every(watched) == 0:
-                row = feed.place(stop - 1)
-                placed += [(row, output) for output in self._snapshots(watched, self._row(batch, row))]
+        parts = [part for part in self._parts[name] if self._begun(part, batch, int(rows.time_ms[start]))]
+        while start < end and parts:
+            stop = min([end, *(start + every - p.seen % every for p in parts for every in [self._snapshot_every(p)])])
+            for part in parts:
+                for signal in part.panel.update(rows.slice(start, stop), own_clock[start:stop]):
+                    row = feed.place(start + signal.row)
+                    placed.append((row, self._signal_output(part, signal, self._row(batch, row))))
+                part.seen += stop - start
+            for part in parts:
+                if part.seen % self._snapshot_every(part) == 0:
+                    row = feed.place(stop - 1)
+                    placed += [(row, output) for output in self._snapshots(part, parts, self._row(batch, row))]
             start = stop
         return placed
 
-    def _open(self, name: PanelName, first_ms: int) -> WatchedPanel:
+    def _version_note(self, feed: Feed, batch: Observations, start: int) -> Placed:
+        row = feed.place(start)
+        reason = f'first event of version "{feed.name.version}"'
+        if feed.name.version == OTHER_VERSIONS:
+            reason = f"first event of a version beyond the first {VERSIONS_MAX}: from here on later versions share their panels"
+        note = self.writer.note(self.plan, feed.name, self._row(batch, row), kind="version_seen", baseline=None, n=1, reason=reason)
+        return row, note
+
+    def _open(self, name: PanelName) -> None:
         baseline = self.baselines.get(name.kind) if not self._seen_version(name) else None
-        panel = Panel(self.plan.panel(name.kind), baseline)
-        watched = WatchedPanel(name, panel, first_ms=first_ms, learned_here=baseline is None)
-        self.panels[name] = watched
-        return watched
+        self.add(WatchedPanel(name, Panel(self.plan.panel(name.kind), baseline), learned_here=baseline is None))
+
+    def _begun(self, part: WatchedPanel, batch: Observations, time_ms: int) -> bool:
+        """Whether a part takes rows: one that was added waits for rows that have what it is of."""
+        if not part.seen:
+            if part.name.part and not begins(part.panel.spec, part.name.kind, batch):
+                return False
+            part.first_ms = time_ms
+        return True
 
     def _by_version(self, kind: PanelName, batch: Observations) -> Iterator[tuple[PanelName, np.ndarray[Any, Any] | None]]:
         """(panel, rows) in order of first row; rows None = the whole batch.
@@ -264,11 +252,11 @@ class WatchedModel:
             yield replace(kind, version=NO_VERSION), None
             return
         codes, firsts = np.unique(text.codes, return_index=True)
-        live = sum(name.kind == kind.kind and name.age_ms == kind.age_ms for name in self.panels)
+        live = sum(name.kind == kind.kind and name.age_ms == kind.age_ms for name in self._parts)
         members: dict[PanelName, list[int]] = {}
         for code in codes[np.argsort(firsts)].tolist():
             name = replace(kind, version=text.values[code] if code >= 0 else NO_VERSION)
-            if name not in self.panels and name not in members:
+            if name not in self._parts and name not in members:
                 name = name if live < VERSIONS_MAX else replace(kind, version=OTHER_VERSIONS)
                 live += 1
             members.setdefault(name, []).append(code)
@@ -277,13 +265,13 @@ class WatchedModel:
 
     def _seen_version(self, name: PanelName) -> bool:
         """Whether an earlier version has this panel: the file's baseline belongs to the first version seen."""
-        return any(other.kind == name.kind and other.age_ms == name.age_ms for other in self.panels)
+        return any(other.kind == name.kind and other.age_ms == name.age_ms and other.version != name.version for other in self._parts)
 
     def _signal_output(self, watched: WatchedPanel, signal: Signal, row: RowContext) -> Output:
         baseline = watched.panel.baseline
         baseline_id = baseline.id if baseline is not None else None
         if signal.kind == "baseline":
-            reason = f"baseline of panel {watched.name.kind} learned from {self.plan.model.baseline.learn} rows"
+            reason = f"baseline of panel {watched.name.kind} learned from {signal.n} rows"
             return self.writer.note(self.plan, watched.name, row, kind="baseline", baseline=baseline_id, n=signal.n, reason=reason)
         settle = self.plan.model.baseline.settle
         return self.writer.signal(
@@ -291,7 +279,7 @@ class WatchedModel:
             watched.name,
             signal,
             row,
-            segment=_segment(watched.panel, signal.scope),
+            segment=segment_of(watched.panel, signal.scope),
             opened=anchor_position(signal.episode, self.sources),
             since=None if signal.since is None else anchor_position(signal.since, self.sources),
             baseline=baseline_id,
@@ -303,26 +291,36 @@ class WatchedModel:
         every = self.plan.model.snapshot_every
         return every if watched.panel.baseline is not None else min(every, LEARNING_SNAPSHOT_EVERY)
 
-    def _snapshots(self, watched: WatchedPanel, row: RowContext) -> Iterator[Output]:
-        """One for all rows, and one for each segment value that had `snapshot_every` rows of its own since its last."""
+    def _snapshots(self, watched: WatchedPanel, parts: Sequence[WatchedPanel], row: RowContext) -> Iterator[Output]:
+        """One for all rows, and one for each segment value that had `snapshot_every` rows of its own since its last.
+
+        Parts make one picture: the first that has a segment value speaks for the others too.
+        """
         panel = watched.panel
         if panel.baseline is None:
-            yield self.writer.snapshot(
-                self.plan, watched.name, row, [], segment=None, state="learning", rows=watched.seen, baseline=None
-            )  # fmt: skip
+            if len(parts) == 1:
+                yield self.writer.snapshot(
+                    self.plan, watched.name, row, [], segment=None, state="learning", rows=watched.seen, baseline=None
+                )  # fmt: skip
             return
         watched.shown += [0] * (len(panel.scope_names) - len(watched.shown))
+        ready = [part.panel for part in parts if part.panel.baseline is not None]
+        places = [one.shown_scopes() for one in ready]
         for scope, shown in enumerate(watched.shown):
             rows = panel.scope_rows(scope)
             if scope and rows - shown < self.plan.model.snapshot_every:
+                continue
+            named = panel.scope_names[scope]
+            sharing = [(one, place[named]) for one, place in zip(ready, places, strict=True) if named in place]
+            if not sharing or sharing[0][0] is not panel:
                 continue
             watched.shown[scope] = rows
             yield self.writer.snapshot(
                 self.plan,
                 watched.name,
                 row,
-                panel.levels(scope),
-                segment=_segment(panel, scope),
+                [level for one, place in sharing for level in one.levels(place)],
+                segment=segment_of(panel, scope),
                 state="watching",
                 rows=watched.seen if scope == 0 else rows,
                 baseline=panel.baseline.id,
@@ -347,7 +345,7 @@ class WatchedModel:
         """Hold the share of labelled rows against `min_join`."""
         join = self.joins.get(feed.name)
         if join is None:
-            limits = self._join_limits(feed.name.age_ms)
+            limits = self.join_limits(feed.name.age_ms)
             if limits is None or batch.label_state is None:
                 return
             join = self.joins[feed.name] = JoinRate(*limits)
@@ -361,7 +359,7 @@ class WatchedModel:
                 self.joins_opened[feed.name] = row.position
             yield place, self.writer.join_rate(self.plan, feed.name, signal, row, self.joins_opened.get(feed.name, row.position))
 
-    def _join_limits(self, age_ms: int | None) -> tuple[float, int, float] | None:
+    def join_limits(self, age_ms: int | None) -> tuple[float, int, float] | None:
         """Limit, window and critical level of the join rate at an age; None when it is not watched there."""
         monitor = self.plan.monitor_of(JOIN_RATE)
         if monitor is None or not judged(self.plan.model.labels, age_ms):
@@ -371,25 +369,6 @@ class WatchedModel:
     def _row(self, batch: Observations, row: int) -> RowContext:
         topic, partition = self.sources[int(batch.source[row])]
         return RowContext(Position(topic, partition, int(batch.offset[row])), int(batch.time_ms[row]), int(batch.record_ms[row]))
-
-
-def ledger_name(name: PanelName) -> str:
-    """The ledger that a panel's rows belong to."""
-    return PREDICTIONS if name.kind != "outcomes" else f"outcomes/{name.age_ms or ''}"
-
-
-def panel_path(name: PanelName) -> str:
-    """The panel's part of a blob's name; reversible and free of separators."""
-    return "~".join([name.kind, quote(name.version or "", safe=""), "" if name.age_ms is None else str(name.age_ms)])
-
-
-def model_path(model: str) -> str:
-    return quote(model, safe="")
-
-
-def _segment(panel: Panel, scope: int) -> dict[str, str] | None:
-    named = panel.scope_names[scope]
-    return None if named is None else {named[0]: named[1]}
 
 
 def _position_list(position: Position) -> list[Any]:

@@ -6,13 +6,14 @@ A panel is a set of columns with one baseline: ``features`` (across versions), `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Final, Literal
 
 from driftline.detectors.spec import Column, ColumnDetector, Direction, Kind, PanelSpec, Series
-from driftline.schemas.config import DEFAULT_MONITORS, Model, Monitor
+from driftline.schemas.config import DEFAULT_MONITORS, Config, Model, Monitor
+from driftline.schemas.effects import Setting, settings
 
 PanelKind = Literal["features", "scores", "outcomes"]
 
@@ -41,15 +42,42 @@ class ModelPlan:
     Attributes
     ----------
     monitors : in the file's order; disabled ones stay in the list so that their series go unwatched, not to others.
+    settings : what decides the meaning of its series, for comparison with a later start.
+    topics : of predictions; None = not known, any may come.
+    labelled : whether any topic of labels is configured.
+    gone : why it gets no more rows; empty = it does.
     """
 
     name: str
     model: Model
     monitors: tuple[Monitor, ...]
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+    topics: frozenset[str] | None = None
+    labelled: bool = True
+    gone: str = ""
 
     @classmethod
-    def of(cls, name: str, model: Model) -> ModelPlan:
-        return cls(name, model, tuple(model.monitors) if model.monitors is not None else DEFAULT_MONITORS)
+    def of(cls, name: str, model: Model, config: Config | None = None) -> ModelPlan:
+        monitors = tuple(model.monitors) if model.monitors is not None else DEFAULT_MONITORS
+        if config is None:
+            return cls(name, model, monitors)
+        topics = frozenset(source.topic for source in config.predictions)
+        return cls(name, model, monitors, settings(config, name), topics, bool(config.labels))
+
+    @classmethod
+    def of_former(cls, name: str) -> ModelPlan:
+        """Of a model that the configuration no longer names: it watches nothing."""
+        return cls(name, Model(), (), gone="closed because the model is no longer configured, not because it recovered")
+
+    def left_out(self, kind: PanelKind, age_ms: int | None) -> str:
+        """Why a panel gets no more rows under this configuration; empty = it does."""
+        if self.gone or kind != "outcomes":
+            return self.gone
+        if not self.labelled:
+            return "closed because no labels are configured any more, not because it recovered"
+        if ("auto" if age_ms is None else age_ms) in self.model.labels.ages:
+            return ""
+        return "closed because labels.ages no longer has this age, not because it recovered"
 
     def monitor_of(self, series: str) -> Monitor | None:
         """The monitor that owns a series, or None when nobody watches it."""
@@ -105,6 +133,7 @@ class ModelPlan:
             warning=warning,
             critical=critical,
             rate_floor=monitor.severity.rate_floor,
+            owner=monitor.id,
         )
 
     def _invalid_rows(self) -> Column:

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from driftline.detectors.spec import Anchor, Level, Signal
+from driftline.detectors.spec import Anchor, Ended, Level, Signal
 from driftline.detectors.stale import DETECTOR as STALE
 from driftline.detectors.stale import stale_reason
 from driftline.schemas.config import Config
@@ -25,17 +25,25 @@ from driftline.streams.identity import event_id
 from driftline.streams.partitioner import partition_for
 from driftline.streams.task import Output
 
+REMOVED: Final = "removed"
+"""What stands as the detector of an event that ends an episode because the configuration no longer has its series."""
 STREAM_WINDOW: Final = 0
 """Stream series have no window of rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class PanelName:
-    """Which panel of a model: version and age are None where the kind has none."""
+    """Which panel of a model: version and age are None where the kind has none.
+
+    Attributes
+    ----------
+    part : 0, or of what was added to the configuration later; see `parts.py`.
+    """
 
     kind: PanelKind
     version: str | None = None
     age_ms: int | None = None
+    part: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +77,7 @@ class EventWriter:
     ) -> Output:  # fmt: skip
         """The drift event of a panel's signal; a provisional baseline holds its severity at info."""
         monitor = plan.monitor_of(signal.series)
-        about = (plan.name, panel.kind, panel.version, panel.age_ms, signal.series, _segment_key(segment))
+        about = about_series(plan.name, panel, signal.series, segment)
         severity: Severity = "info" if provisional else signal.severity
         event = DriftEvent(
             id=event_id(self._config.environment, self._cluster, row.position, *about, signal.detector, signal.kind),
@@ -106,7 +114,7 @@ class EventWriter:
 
     def note(self, plan: ModelPlan, panel: PanelName, row: RowContext, *, kind: str, baseline: str | None, n: int, reason: str) -> Output:
         """An info event about a panel, not about a series: a version was seen, a baseline was learned."""
-        about = (plan.name, panel.kind, panel.version, panel.age_ms, kind)
+        about = (plan.name, panel.kind, panel.version, panel.age_ms, kind, *([panel.part] if panel.part else []))
         identity = event_id(self._config.environment, self._cluster, row.position, *about)
         event = DriftEvent(
             id=identity, kind=kind, environment=self._config.environment, model=plan.name, version=panel.version,  # type: ignore[arg-type]
@@ -165,6 +173,28 @@ class EventWriter:
         )  # fmt: skip
         return self._drift_output(event)
 
+    def removed(
+        self, model: str, panel: PanelName | None, ended: Ended, row: RowContext, *, about: tuple[str | int | None, ...], opened: Position
+    ) -> Output:
+        """The drift event of an episode that ends because its series, monitor or model is gone.
+
+        Parameters
+        ----------
+        about : what the episode's id is of, beside its first position.
+        """
+        named = (*about, REMOVED, opened.topic, opened.partition, opened.offset)
+        event = DriftEvent(
+            id=event_id(self._config.environment, self._cluster, row.position, *named), kind="recovery",
+            environment=self._config.environment, model=model, version=None if panel is None else panel.version,
+            age_ms=None if panel is None else panel.age_ms, monitor=ended.owner, series=ended.series,
+            segment=None if ended.segment is None else {ended.segment[0]: ended.segment[1]},
+            episode=event_id(self._config.environment, self._cluster, opened, *about, "episode"), detector=REMOVED,
+            statistic=None, threshold=None, value=None, baseline_value=None, effect=None, direction=None, severity=ended.severity,
+            n=0, window=ended.window, baseline=None, position=row.position, since=None, time_ms=row.time_ms,
+            record_time_ms=row.record_ms, bins=[], reason=ended.reason, historical=row.record_ms < self._cluster.live_since_ms,
+        )  # fmt: skip
+        return self._drift_output(event)
+
     def snapshot(
         self, plan: ModelPlan, panel: PanelName, row: RowContext, levels: list[Level], *, segment: dict[str, str] | None, state: str,
         rows: int, baseline: str | None,
@@ -213,6 +243,11 @@ class EventWriter:
 
     def _partition(self, model: str, topic: str) -> int:
         return partition_for(model, self._cluster.partitions.get(topic, 1))
+
+
+def about_series(model: str, panel: PanelName, series: str, segment: dict[str, str] | None) -> tuple[str | int | None, ...]:
+    """What the ids of a series' events are of."""
+    return (model, panel.kind, panel.version, panel.age_ms, series, _segment_key(segment))
 
 
 def anchor_position(anchor: Anchor, sources: list[tuple[str, int]]) -> Position:

@@ -11,15 +11,17 @@ import numpy as np
 import orjson
 
 from driftline.detectors.baseline import Baseline
-from driftline.detectors.spec import RingState
+from driftline.detectors.spec import DetectorsError, RingState
 from driftline.schemas.config import Config
 from driftline.schemas.topics import OBSERVATIONS
 from driftline.streams.cluster import Cluster
 from driftline.streams.counters import Counters, MemoryCounters
 from driftline.streams.detect.gather import Placed, gather, in_order
-from driftline.streams.detect.model import WatchedModel, model_path, panel_path
+from driftline.streams.detect.model import WatchedModel
 from driftline.streams.detect.plan import ModelPlan
 from driftline.streams.detect.publish import EventWriter
+from driftline.streams.detect.reopen import reopen
+from driftline.streams.detect.watched import model_path, panel_path
 from driftline.streams.errors import SequenceError, StateError
 from driftline.streams.observation import Observations, decode
 from driftline.streams.state.blob import Count, read_state
@@ -59,7 +61,7 @@ class DetectProcessor:
         self._baselines = baselines or {}
         self._counters = counters or MemoryCounters()
         self._topic = OBSERVATIONS.full_name(config.topics.prefix)
-        self._plans = {name: ModelPlan.of(name, model) for name, model in config.models.items()}
+        self._plans = {name: ModelPlan.of(name, model, config) for name, model in config.models.items()}
 
     def input_topics(self) -> Sequence[str]:
         return [self._topic]
@@ -103,6 +105,8 @@ class DetectTask:
         self._rebuilt = state.generation > 0
         self.models: dict[str, WatchedModel] = {}
         self._parked: dict[str, Any] = {}
+        self._opened: list[Output] = []
+        self._written: dict[str, bytes | None] = {}
         self._dirty = self._rebuilt
         if state.blobs:
             self._restore(state)
@@ -117,6 +121,11 @@ class DetectTask:
         """Nothing: time reaches detect as rows of the observations topic."""
         return []
 
+    def opened(self) -> list[Output]:
+        """The ends of episodes whose series, monitor or model an edited configuration no longer has."""
+        told, self._opened = self._opened, []
+        return told
+
     def positions(self) -> Mapping[PartitionId, int]:
         return {} if self._next_offset is None else {self._partition: self._next_offset}
 
@@ -127,14 +136,12 @@ class DetectTask:
         if not self._dirty:
             return StateDelta()
         self._dirty = False
-        blobs: dict[str, bytes | None] = {}
+        blobs, self._written = self._written, {}
         rings: list[RingWrite] = []
         for name, model in self.models.items():
-            for watched in model.panels.values():
-                path = f"{model_path(name)}/{panel_path(watched.name)}/"
-                changed, written = watched.panel.export()
-                blobs.update({path + blob: value for blob, value in changed.items()})
-                rings += [RingWrite(path + r.name, r.record_bytes, r.window, r.head, r.rows, r.full) for r in written]
+            changed, written = _exported(name, model)
+            blobs |= changed
+            rings += written
         blobs[_TASK_BLOB] = orjson.dumps(
             {
                 "v": STATE_VERSION,
@@ -232,17 +239,44 @@ class DetectTask:
             self._sequence.update(held.sequence)
             self._generations.update(held.generations)
             self._rebuilt = held.rebuilt
-            for name, model_meta in held.models.items():
-                model = self._model(name)
-                if model is None:
-                    # Its blobs and windows stand in the checkpoint: forgotten, they would mix with those it makes when it comes back.
-                    self._parked[name] = model_meta
-                    _log.info("model_parked model=%s note=%r", name, "not configured; its state is kept for when it is again")
+            # Edits are written with the next commit, rows or not: what they end is published in that one.
+            self._dirty = True
+            for name, meta in held.models.items():
+                place = f'model "{name}"'
+                if (model := self._model(name)) is not None:
+                    self._opened += reopen(model, meta, lambda path, name=name: _under(state, f"{model_path(name)}/{path}/"))  # type: ignore[misc]
                 else:
-                    place = f'model "{name}"'
-                    model.restore(model_meta, lambda path, name=name: _under(state, f"{model_path(name)}/{path}/"))  # type: ignore[misc]
+                    self._parked[name] = meta if meta.get("parked") else self._park(name, meta, state)
         except (KeyError, TypeError, ValueError, msgspec.MsgspecError) as error:
             raise StateError(f"state of {place} cannot be used: {error}") from error
+
+    def _park(self, name: str, held: dict[str, Any], state: RestoredState) -> dict[str, Any]:
+        """Keep the state of a model that is configured no more: forgotten, it would mix with what it makes when it comes back."""
+        model = WatchedModel(ModelPlan.of_former(name), self._writer, self._sources, {}, self._counters, self._rebuilt)
+        try:
+            self._opened += reopen(model, held, lambda path: _under(state, f"{model_path(name)}/{path}/"))
+        except DetectorsError as error:
+            # Written by a release whose state does not say what it was made with.
+            _log.warning("model_parked model=%s note=%r reason=%r", name, "its state is kept, open episodes stay open", str(error))
+            return {**held, "parked": True}
+        _log.info("model_parked model=%s note=%r", name, "not configured; its state is kept for when it is again")
+        changed, _ = _exported(name, model)
+        self._written |= changed
+        joins = [[*name, {**join, "open": False, "told": False}] for *name, join in held.get("joins", ())]
+        return {**held, **model.export_meta(), "joins": joins, "settings": held.get("settings", {}), "parked": True}
+
+
+def _exported(name: str, model: WatchedModel) -> tuple[dict[str, bytes | None], list[RingWrite]]:
+    """What has changed of a model since the last export."""
+    blobs: dict[str, bytes | None] = {f"{model_path(name)}/{gone}": None for gone in model.dropped}
+    model.dropped = []
+    rings: list[RingWrite] = []
+    for watched in model.panels.values():
+        path = f"{model_path(name)}/{panel_path(watched.name)}/"
+        changed, written = watched.panel.export()
+        blobs.update({path + blob: value for blob, value in changed.items()})
+        rings += [RingWrite(path + r.name, r.record_bytes, r.window, r.head, r.rows, r.full) for r in written]
+    return blobs, rings
 
 
 def _under(state: RestoredState, path: str) -> tuple[dict[str, bytes], dict[str, RingState]]:

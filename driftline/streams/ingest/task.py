@@ -118,6 +118,10 @@ class IngestTask:
         self._next_offset = batch[-1].offset() + 1
         return self._advance([*self._held, *batch] if self._held else batch)
 
+    def opened(self) -> list[Output]:
+        """Nothing: no output follows of the state alone."""
+        return []
+
     def tick(self, idle: Idle) -> list[Output]:
         if idle.time_ms < FINAL_MS:
             self._wall_ms = max(idle.time_ms, self._wall_ms or 0)

@@ -96,6 +96,10 @@ class JoinTask:
         self._read_labels(records.get(self._labels, ()))
         return self._decide_due()
 
+    def opened(self) -> list[Output]:
+        """Nothing: no output follows of the state alone."""
+        return []
+
     def tick(self, idle: Idle) -> list[Output]:
         """Time reaches the join in its logs; only the end of a rebuild is seen here, when labels it needed are gone."""
         if self._rebuild_until is not None and self._labels in idle.at_end:

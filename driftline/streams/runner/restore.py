@@ -6,20 +6,21 @@ A worker never continues from empty state silently (PROTOCOL 8).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 import msgspec
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from driftline.streams.errors import LostStateError, OffsetError, StateError
+from driftline.streams.errors import LostStateError, NewerStateError, OffsetError, StateError, StreamError
 from driftline.streams.runner.start import start_offsets
 from driftline.streams.state.base import BaseLog
-from driftline.streams.state.checkpoints import Checkpoints, Loaded, Scope
+from driftline.streams.state.checkpoints import Checkpoints, Scope
 from driftline.streams.state.manifest import CommitReference, Manifest, decode_reference
+from driftline.streams.state.origin import Loaded
 from driftline.streams.state.store import Store
-from driftline.streams.task import PartitionId, Processor, RestoredState, Task
+from driftline.streams.task import PartitionId, Processor, Record, RestoredState, Task
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class RunningTask:
     replay_to : offsets up to which outputs are suppressed, because they were published before; None when live.
     dirty : whether something is to be committed.
     source : where its state came from: redis, older, base, metadata or none.
+    former : it replays under the configuration that its state was made under; once it is there it is opened anew under the present one.
     """
 
     name: str
@@ -58,10 +60,22 @@ class RunningTask:
     rows: int = 0
     source: str = "redis"
     paused: frozenset[PartitionId] = field(default_factory=frozenset)
+    former: bool = False
 
     def positions(self) -> dict[PartitionId, int]:
         """What to commit: every input, moved or not (PROTOCOL 1)."""
         return {**self.committed, **{key: offset for key, offset in self.task.positions().items() if key in self.inputs}}
+
+    def replay(self, inputs: Mapping[PartitionId, Sequence[Record]]) -> None:
+        """Bring an older checkpoint nearer to the committed offsets; its outputs were published before."""
+        assert self.replay_to is not None
+        before = {key: [record for record in records if record.offset() < self.replay_to[key]] for key, records in inputs.items()}
+        self.task.process({key: records for key, records in before.items() if records})
+        self.rows += sum(map(len, before.values()))
+
+    def replayed(self, target: Mapping[PartitionId, int]) -> None:
+        """It stands where it was committed, and is live."""
+        self.replay_to, self.committed, self.dirty = None, dict(target), True
 
 
 def read_committed(consumer: Consumer, partitions: list[PartitionId]) -> dict[PartitionId, tuple[int, str]] | None:
@@ -80,7 +94,13 @@ def read_committed(consumer: Consumer, partitions: list[PartitionId]) -> dict[Pa
 
 
 class Restorer:
-    """Opens tasks at what was committed."""
+    """Opens tasks at what was committed.
+
+    Parameters
+    ----------
+    former : makes the processor of a configuration that was kept with a state; without it a replay across an edit runs
+        under the present one.
+    """
 
     def __init__(
         self,
@@ -94,8 +114,10 @@ class Restorer:
         by_time: bool,
         on_lost_state: OnLostState,
         now_ms: Callable[[], int],
+        former: Callable[[bytes], Processor] | None = None,
     ) -> None:
         self._processor = processor
+        self._former = former
         self._consumer = consumer
         self._store = store
         self._scope = scope
@@ -118,7 +140,8 @@ class Restorer:
         try:
             return self._continued(name, inputs, checkpoints, committed)
         except (StateError, OffsetError) as error:
-            if self._on_lost_state != "rebuild-from-earliest":
+            # The flag may stand in a unit file for years: it is about state that is lost, not about a worker that is too old.
+            if self._on_lost_state != "rebuild-from-earliest" or isinstance(error, NewerStateError):
                 raise
             _log.error("state_rebuilt task=%s reason=%r note=%r", name, error.message, "windows and baselines start anew")
             # The time of the operator's choice: the lost state may have taken every counter with it.
@@ -138,11 +161,18 @@ class Restorer:
         if checkpoints.epoch <= reference.epoch:
             checkpoints.claim(reference.epoch)
         loaded, source, rows = self._load(name, checkpoints, reference, offsets)
-        task = self._open(name, inputs, checkpoints, loaded, offsets)
-        if not self._same(loaded.manifest):
+        former = None if loaded.offsets == offsets else self._former_processor(name, loaded)
+        task = self._open(name, inputs, checkpoints, loaded, offsets, former)
+        if former is not None:
+            checkpoints.as_of(loaded)
+            task.former = True
+        elif not self._same(loaded.manifest):
             _log.info("configuration_changed task=%s was=%s now=%s", name, loaded.manifest.config, self._scope.config)
+            # The change is committed before the first record, so that the history names the offset from which it is active.
+            task.dirty = True
+            if self._base is not None:
+                self._base.changed(name)
         elif source == "redis" and self._base is not None and reference.base:
-            # After a change the first commit carries a base: no replay then begins before the change.
             self._base.known(name, 0)
         task.source, task.rows = source, rows
         return task
@@ -220,9 +250,10 @@ class Restorer:
         checkpoints: Checkpoints,
         loaded: Loaded,
         offsets: dict[PartitionId, int],
+        former: Processor | None,
     ) -> RunningTask:
         try:
-            task = self._processor.open(name, loaded.state)
+            task = (former or self._processor).open(name, loaded.state)
         except StateError as error:
             raise StateError(f'task "{name}": {error.message}', hint=error.hint or f"bring the old settings back, or {_REBUILD}") from error
         except _DAMAGE as error:
@@ -231,10 +262,22 @@ class Restorer:
         begin = {**loaded.offsets, **{key: at for key, at in task.positions().items() if key in inputs}}
         self._check_kept(name, begin)
         replay_to = None if loaded.offsets == offsets else offsets
-        if replay_to is not None and not self._same(loaded.manifest):
+        if former is not None:
+            _log.info("replay_under_former_configuration task=%s config=%s until=%s", name, loaded.manifest.config, _listed(offsets))
+        elif replay_to is not None and not self._same(loaded.manifest):
             _log.warning("replay_under_another_configuration task=%s note=%r", name, "what it restores may differ from what was lost")
         _log.info("task_started task=%s state=%s offsets=%s replay=%s", name, loaded.manifest.id, _listed(begin), replay_to is not None)
         return RunningTask(name, task, checkpoints, inputs, dict(loaded.offsets), begin, replay_to=replay_to)
+
+    def _former_processor(self, name: str, loaded: Loaded) -> Processor | None:
+        """The processor as it was configured when a state was made, where that is another configuration and was kept (PROTOCOL 20)."""
+        if self._former is None or not loaded.config_text or self._same(loaded.manifest):
+            return None
+        try:
+            return self._former(loaded.config_text)
+        except (StreamError, ValueError) as error:
+            _log.warning("former_configuration_unusable task=%s config=%s reason=%r", name, loaded.manifest.config, str(error))
+            return None
 
     def _same(self, manifest: Manifest) -> bool:
         """Whether a checkpoint was made under the configuration that is active now."""

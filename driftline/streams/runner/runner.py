@@ -85,10 +85,9 @@ class Runner:
         clock: Callable[[], float] = clocks.time,
         instance: str | None = None,
         state_version: str = "1",
+        former: Callable[[bytes], Processor] | None = None,
     ) -> None:
-        self._processor = processor
-        self._stage = processor.name
-        self._store = store
+        self._processor, self._stage, self._store = processor, processor.name, store
         self._metrics, self._health = metrics or Metrics(), health or Health()
         self._time = time
         self._until_idle = until_idle_s
@@ -104,11 +103,11 @@ class Runner:
         )
         self._publisher = make_publisher(config.kafka, self._consumer, exactly_once=exactly_once, transactional_id=member)
         base = open_base_log(config, cluster, group)
-        scope = Scope(config.redis.key_prefix, config.environment, group, cluster, state_version, config.digest)
+        scope = Scope(config.redis.key_prefix, config.environment, group, cluster, state_version, config.digest, config.decisive)
         self._restorer = Restorer(
             processor, self._consumer, store, scope, base,
             start=start or config.start, by_time=not cluster.cluster_id.startswith(MOCK_CLUSTER_PREFIX),
-            on_lost_state=on_lost_state, now_ms=lambda: round(clock() * 1000),
+            on_lost_state=on_lost_state, now_ms=lambda: round(clock() * 1000), former=former,
         )  # fmt: skip
         incremental = config.kafka.group_protocol == "consumer"
         self._membership = Membership(
@@ -148,6 +147,9 @@ class Runner:
                 self._waiting.store_answers(START_SECONDS)
                 while not self._finished:
                     self._round()
+            except FatalError as error:
+                self._health.failed(error.message)
+                raise
             finally:
                 self._close()
 
@@ -205,7 +207,7 @@ class Runner:
             by_task.setdefault(task.name, (task, {}))[1][key] = records  # type: ignore[assignment]
         for task, inputs in by_task.values():
             if task.replay_to is not None:
-                self._replay(task, task.replay_to, inputs)
+                self._replay(task, inputs)
                 continue
             rows = sum(map(len, inputs.values()))
             began = clocks.monotonic()
@@ -231,25 +233,25 @@ class Runner:
             task.paused = paused
             self._membership.pause(self._tasks.paused())
 
-    def _replay(self, task: RunningTask, target: Mapping[PartitionId, int], inputs: Mapping[PartitionId, Sequence[Record]]) -> None:
-        """Bring an older checkpoint up to the committed offsets; its outputs were published before."""
-        before = {key: [record for record in records if record.offset() < target[key]] for key, records in inputs.items()}
-        task.task.process({key: records for key, records in before.items() if records})
-        task.rows += sum(map(len, before.values()))
+    def _replay(self, task: RunningTask, inputs: Mapping[PartitionId, Sequence[Record]]) -> None:
+        task.replay(inputs)
         self._pause(task)
         self._end_replay(task)
 
     def _end_replay(self, task: RunningTask) -> None:
         target = task.replay_to
-        if target is None:
+        at, ended = self._membership.next, self._membership.reached_end
+        if target is None or not all(at.get(key, 0) >= offset or ended(key) for key, offset in target.items()):
             return
-        arrived = (self._membership.next.get(key, 0) >= offset or self._membership.reached_end(key) for key, offset in target.items())
-        if not all(arrived):
-            return
-        task.replay_to = None
-        task.committed = dict(target)
-        task.dirty = True
+        task.replayed(target)
         _log.info("task_replayed task=%s rows=%d", task.name, task.rows)
+        if task.former:
+            # From here on the present configuration is active.
+            self._commit()
+            self._tasks.remove(task.inputs)
+            self._membership.forget(task.inputs)
+            return
+        self._after(task, task.task.opened(), 0)
         # Records past the target were fetched and put aside: read them again.
         self._membership.read(target)
 
@@ -339,6 +341,7 @@ class Runner:
             task = self._restorer.restore(name, pending[name], committed)
             self._tasks.add(task)
             started |= task.read_from
+            self._after(task, task.task.opened() if task.replay_to is None else [], 0)
             self._metrics.add(RECOVERIES, 1, self._stage, task.source)
         self._committer.reach("restored")
         # A new task's start offsets and empty state are committed before its first record.

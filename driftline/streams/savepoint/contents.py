@@ -185,9 +185,10 @@ def _decoded(data: bytes) -> Contents:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _damaged(f"its manifest: {error}") from error
     versions = (contents.checkpoint_version, contents.state_version)
-    if versions != (MANIFEST_VERSION, STATE_VERSION):
+    if not 1 <= versions[0] <= MANIFEST_VERSION or versions[1] != STATE_VERSION:
         raise SavepointError(
-            f"checkpoints of version {versions[0]} with state {versions[1]}: this release reads {MANIFEST_VERSION} with {STATE_VERSION}",
+            f"checkpoints of version {versions[0]} with state {versions[1]}: this release reads 1 to {MANIFEST_VERSION} "
+            f"with {STATE_VERSION}",
             hint="import it with the release that wrote it, then upgrade",
         )
     return contents

@@ -17,7 +17,7 @@ from driftline.streams.redis_client import connect
 from driftline.streams.runner.restore import Committed
 from driftline.streams.savepoint.groups import GroupOffsets, count_members
 from driftline.streams.savepoint.tasks import CommittedTask, Kept, kept_of, read_task, reference_of
-from driftline.streams.state.manifest import CommitReference
+from driftline.streams.state.manifest import Activation, CommitReference
 from driftline.streams.state.store import Store
 from driftline.streams.task import PartitionId, RestoredState
 from driftline.streams.wiring import TaskPlace, tasks_of
@@ -106,10 +106,16 @@ def _redis_row(kept: Kept, config: Config, now_ms: int) -> Row | None:
         "state_version": None if newest is None else newest.state_version,
         "config": None if newest is None else newest.config or None,
         "config_is_current": None if newest is None else newest.config == config.digest,
+        "history": [] if newest is None else [_activation_row(one) for one in newest.history],
         "owner": kept.owner or None,
         "epoch": kept.epoch,
         "damage": kept.damage or None,
     }
+
+
+def _activation_row(one: Activation) -> Row:
+    """From which offsets on a configuration was active; none of them where an older release kept no history."""
+    return {"config": one.config, "from": {f"{topic}/{partition}": offset for topic, partition, offset in one.offsets}, "at_ms": one.at_ms}
 
 
 def _inside(place: TaskPlace, state: RestoredState) -> Row:
@@ -126,7 +132,7 @@ def _inside(place: TaskPlace, state: RestoredState) -> Row:
 
 
 def _models(blob: bytes, state: RestoredState) -> list[Row]:
-    from driftline.streams.detect.model import model_path
+    from driftline.streams.detect.watched import model_path
 
     models: list[Row] = []
     for name, meta in orjson.loads(blob)["models"].items():

@@ -14,8 +14,9 @@ from driftline.streams.cluster import Cluster
 from driftline.streams.errors import LostStateError, StateError
 from driftline.streams.runner.restore import Committed
 from driftline.streams.savepoint.contents import STATE_VERSION
-from driftline.streams.state.checkpoints import Checkpoints, Loaded, Scope
+from driftline.streams.state.checkpoints import Checkpoints, Scope
 from driftline.streams.state.manifest import CommitReference, Manifest, decode_manifest, decode_reference
+from driftline.streams.state.origin import Loaded
 from driftline.streams.state.store import Store
 from driftline.streams.task import PartitionId
 from driftline.streams.wiring import TaskPlace

@@ -24,8 +24,9 @@ from driftline.streams.cluster import Cluster
 from driftline.streams.errors import AwayError, LostStateError, RecoverableError, SetupError, StateError
 from driftline.streams.kafka import consumer_properties, needs_a_person
 from driftline.streams.state.blob import Count
-from driftline.streams.state.checkpoints import Checkpoints, Loaded
+from driftline.streams.state.checkpoints import Checkpoints
 from driftline.streams.state.manifest import Manifest, checksum, decode_manifest, encode_manifest
+from driftline.streams.state.origin import Loaded
 from driftline.streams.task import Output, RestoredRing, RestoredState
 
 _log = logging.getLogger(__name__)
@@ -93,6 +94,10 @@ class BaseLog:
         """The task goes on from a state of which a base exists, made by nobody knows whom and when."""
         self._last.setdefault(task, (time.monotonic() - BASE_SECONDS + min(_SOON_SECONDS, BASE_SECONDS), rows))
 
+    def changed(self, task: str) -> None:
+        """The task goes on under another configuration: its next commit carries a base, so that no replay begins before the change."""
+        self._last.pop(task, None)
+
     def committed(self) -> None:
         """The transaction with the last `records` stands: the next base is due an interval later."""
         for task, (rows, names) in self._sent.items():
@@ -158,7 +163,7 @@ class BaseLog:
             else:
                 rings[part.name] = _ring(part, manifest, value)
         self._names[task] = {f"{part.kind}/{part.name}/{number}" for part in base.parts for number in range(part.chunks)}
-        return FoundBase(Loaded(manifest, RestoredState(blobs, rings)), base.rows)
+        return FoundBase(Loaded.of(manifest, RestoredState(blobs, rings)), base.rows)
 
     def _value(self, task: str, part: _Part, records: Mapping[bytes, bytes]) -> bytes:
         keys = [self._key(task, f"{part.kind}/{part.name}/{number}") for number in range(min(part.chunks, len(records)))]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from driftline.streams.errors import StateError
+from driftline.streams.errors import NewerStateError, StateError
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 """A number of rows, an offset, a sequence number."""
@@ -36,7 +36,8 @@ def read_state(blob: bytes, version: int, kind: type[_Held]) -> _Held:
             return msgspec.json.decode(blob, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise StateError(f"its state is damaged: {error}") from error
-    raise StateError(
+    newer = not isinstance(found, int) or found > version
+    raise (NewerStateError if newer else StateError)(
         f"its state is of version {found!r:.40}, this worker reads version {version}",
-        hint="upgrade this worker: a newer one has already run here",
+        hint="upgrade this worker: a newer one has already run here" if newer else None,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -23,6 +23,7 @@ from driftline.streams.state.manifest import (
     pack,
     unpack,
 )
+from driftline.streams.state.origin import CONFIG_BLOB, Loaded, check_world, history_of
 from driftline.streams.state.retention import TaskKeys, find_leftovers
 from driftline.streams.state.rings import KEPT_CHECKPOINTS, plan_write, read_ring, whole_ring
 from driftline.streams.state.store import Copy, Store, Write
@@ -42,6 +43,7 @@ class Scope:
     key_prefix, environment, group : from the configuration; staging and production may share a Redis.
     state_version : version of the processor's blobs; another one is refused by name.
     config : digest of the configuration that the tasks run with.
+    config_text : what the digest is of, kept with the state, so that a replay can follow it; empty = not kept.
     """
 
     key_prefix: str
@@ -50,23 +52,12 @@ class Scope:
     cluster: Cluster
     state_version: str = "1"
     config: str = ""
+    config_text: bytes = b""
 
     def keys(self, task: str) -> TaskKeys:
         """The keys of a task: all under one hash tag."""
         place = f"{self.key_prefix}:{self.environment}:{self.cluster.cluster_id or 'unknown'}"
         return TaskKeys(f"{{{place}:{self.group}:{task}}}")
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A checkpoint that passed every check."""
-
-    manifest: Manifest
-    state: RestoredState
-
-    @property
-    def offsets(self) -> dict[PartitionId, int]:
-        return {(topic, partition): offset for topic, partition, offset in self.manifest.offsets}
 
 
 @dataclass(slots=True)
@@ -108,6 +99,7 @@ class Checkpoints:
         self._sequence = 0
         self._base = ""
         self._small: dict[str, bytes] | None = {}
+        self._before: Manifest | None = None
 
     @property
     def small(self) -> bool:
@@ -126,7 +118,7 @@ class Checkpoints:
 
     def begin(self) -> RestoredState:
         """The state of a task that never ran, or whose former life is given up. What was left is removed with the first write."""
-        self._current, self._written_to, self._seed, self._small = None, {}, None, {}
+        self._current, self._written_to, self._seed, self._small, self._before = None, {}, None, {}, None
         self._sequence, self._base = 0, ""
         self._sweep([])
         return _EMPTY
@@ -182,6 +174,7 @@ class Checkpoints:
         """Go on from a state that came from elsewhere than this store; the next write holds all of it."""
         self._check_world(loaded.manifest)
         self.seed(loaded.state, loaded.manifest.sequence, base)
+        self._before = loaded.manifest
 
     def seed(self, state: RestoredState, sequence: int, base: str = "") -> None:
         """As `adopt`, of a state whose world the caller has compared with this one."""
@@ -189,6 +182,10 @@ class Checkpoints:
         self._seed, self._sequence, self._base = state, sequence, base
         self._small = dict(state.blobs) if not state.rings else None
         self._sweep([])
+
+    def as_of(self, loaded: Loaded) -> None:
+        """Write the next checkpoints as of the configuration that a checkpoint was made under: a replay follows it."""
+        self._scope = replace(self._scope, config=loaded.manifest.config, config_text=loaded.config_text)
 
     def based_on(self, base: str) -> None:
         """The base checkpoint that the next references go on naming."""
@@ -208,7 +205,10 @@ class Checkpoints:
         base : whether this checkpoint becomes a base checkpoint, unless its state travels with the offsets.
         """
         delta = self._with_seed(delta)
-        current = self._current
+        inline = self._inline(delta)
+        current, text = self._current, self._scope.config_text
+        if text and (current is None or current.config != self._scope.config or CONFIG_BLOB not in current.blobs):
+            delta = replace(delta, blobs={**delta.blobs, CONFIG_BLOB: text})
         sequence = (self._sequence if current is None else current.sequence) + 1
         id_ = f"{sequence}-{self.epoch}-{self.token}"
         write = Write(self.task, self._keys.owner, self.token, self._keys.head, self._head, id_, epoch=self.epoch)
@@ -216,6 +216,7 @@ class Checkpoints:
         blobs = dict(current.blobs) if current is not None else {}
         rings = dict(current.rings) if current is not None else {}
         self._put_blobs(write, delta, blobs, replaced, id_)
+        replaced += [self._keys.of(rings.pop(name).key) for name, blob in delta.blobs.items() if blob is None and name in rings]
         written_to = self._put_rings(write, delta, rings, replaced, id_)
         manifest = self._manifest(id_, sequence, offsets, blobs, rings)
         data = encode_manifest(manifest)
@@ -223,7 +224,6 @@ class Checkpoints:
         write.values.append((self._keys.kept, " ".join([id_, *manifest.kept]).encode()))
         write.deletes.extend(self._trash)
         self._pending = _Pending(manifest, written_to, replaced)
-        inline = self._inline(delta)
         if base and not inline:
             self._base = id_
         return write, CommitReference(MANIFEST_VERSION, id_, checksum(data), self.epoch, self._base, inline)
@@ -275,6 +275,8 @@ class Checkpoints:
             rings=rings,
             written_ms=self._now_ms(),
             config=self._scope.config,
+            environment=self._scope.environment,
+            history=history_of(self._scope.config, self._current or self._before, offsets, self._now_ms()),
         )
 
     def _put_blobs(self, write: Write, delta: StateDelta, blobs: dict[str, BlobEntry], replaced: list[str], id_: str) -> None:
@@ -308,11 +310,12 @@ class Checkpoints:
 
     def _load(self, manifest: Manifest) -> Loaded:
         self._check_world(manifest)
-        state, self._written_to = self._read(manifest)
+        stored, self._written_to = self._read(manifest)
+        loaded = Loaded.of(manifest, stored)
         self._current = manifest
-        self._small = None if state.rings else dict(state.blobs)
+        self._small = None if loaded.state.rings else dict(loaded.state.blobs)
         self._sweep([manifest.id, *manifest.kept])
-        return Loaded(manifest, state)
+        return loaded
 
     def _read(self, manifest: Manifest) -> tuple[RestoredState, dict[str, int]]:
         """The state a manifest names, and the highest row written of each ring."""
@@ -337,7 +340,8 @@ class Checkpoints:
         if seed is None:
             return delta
         changed = {ring.name: ring for ring in delta.rings}
-        rings = [whole_ring(ring, changed.pop(name, None)) for name, ring in seed.rings.items()]
+        kept = {name: ring for name, ring in seed.rings.items() if name not in delta.blobs}
+        rings = [whole_ring(ring, changed.pop(name, None)) for name, ring in kept.items()]
         return StateDelta({**seed.blobs, **delta.blobs}, [*rings, *changed.values()])
 
     def _inline(self, delta: StateDelta) -> str:
@@ -366,15 +370,7 @@ class Checkpoints:
         return value
 
     def _check_world(self, manifest: Manifest) -> None:
-        """Refuse a checkpoint of another cluster, topic, partition count or state version, each by name."""
-        expected = self._manifest("", 0, {}, {}, {})
-        for what in ("cluster_id", "topic_ids", "partitions", "state_version"):
-            found, now = getattr(manifest, what), getattr(expected, what)
-            if found != now:
-                raise StateError(
-                    f'task "{self.task}": the checkpoint belongs to {what} {found!r}, the worker runs with {now!r}',
-                    hint="a topic was recreated or widened, or the version changed; start anew with --on-lost-state=rebuild-from-earliest",
-                )
+        check_world(manifest, self._manifest("", 0, {}, {}, {}))
         if frozenset((topic, partition) for topic, partition, _ in manifest.offsets) != self._inputs:
             raise StateError(f'task "{self.task}": the checkpoint holds offsets of other partitions than the task reads')
 

@@ -13,10 +13,12 @@ from typing import Annotated, Final
 import msgspec
 import xxhash
 
-from driftline.streams.errors import StateError
+from driftline.streams.errors import NewerStateError, StateError
 from driftline.streams.state.blob import Count
 
-MANIFEST_VERSION: Final = 1
+MANIFEST_VERSION: Final = 2
+"""1 had no environment and no history of configurations; it is read, and written anew as 2 with the next commit."""
+_OLDEST_READ: Final = 1
 _HEAD_MAX: Final = 1 << 62
 _RECORD_BYTES_MAX: Final = 1 << 20
 _CAPACITY_MAX: Final = 1 << 28
@@ -51,6 +53,22 @@ class RingEntry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     head: Count
 
 
+class Activation(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """From where on a configuration was active (PROTOCOL 20).
+
+    Attributes
+    ----------
+    config : its digest.
+    offsets : (topic, partition, offset) of every input: the first record that was worked on under it. Empty = not known,
+        an older release made the checkpoint.
+    at_ms : wall time of the first checkpoint under it, for people.
+    """
+
+    config: str
+    offsets: list[tuple[str, Partition, Count]]
+    at_ms: Count = 0
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One checkpoint of one task.
 
@@ -62,6 +80,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     topic_ids, partitions : of the task's input topics, to notice a recreated or a widened topic.
     written_ms : wall time of the writer, for people; nothing is decided by it. 0 = not said.
     config : digest of the configuration that was active; a replay from here is exact under the same one only (PROTOCOL 20).
+    environment : of the installation; empty = not said.
+    history : the configurations that were active, oldest first, the last one is `config`.
     """
 
     v: int
@@ -79,10 +99,17 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rings: dict[str, RingEntry]
     written_ms: Count = 0
     config: str = ""
+    environment: str = ""
+    history: list[Activation] = []
+
+
+class _Version(msgspec.Struct, frozen=True):
+    v: int
 
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Manifest)
+_version_decoder = msgspec.json.Decoder(_Version)
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
@@ -97,14 +124,11 @@ def decode_manifest(data: bytes, task: str) -> Manifest:
     StateError : not a manifest of this task that this version can read; the message names what is wrong.
     """
     try:
+        # First: a newer one may have any shape.
+        _check_version(_version_decoder.decode(data).v, f'task "{task}": checkpoint version')
         manifest = _decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise StateError(f'task "{task}": the checkpoint manifest is damaged: {error}') from error
-    if manifest.v != MANIFEST_VERSION:
-        raise StateError(
-            f'task "{task}": checkpoint version {manifest.v}: this worker reads version {MANIFEST_VERSION}',
-            hint="upgrade this worker: a newer one has already run here",
-        )
     if manifest.task != task:
         raise StateError(f'task "{task}": the checkpoint is one of task "{manifest.task}"')
     for name, ring in manifest.rings.items():
@@ -137,6 +161,7 @@ class CommitReference(msgspec.Struct, frozen=True, array_like=True, forbid_unkno
 
 
 _reference_decoder = msgspec.json.Decoder(CommitReference)
+_any_decoder = msgspec.json.Decoder()
 
 # With a reference of about 150 bytes well inside Kafka's 4,096.
 _INLINE_CHARACTERS_MAX: Final = 3_200
@@ -187,13 +212,20 @@ def decode_reference(metadata: str | None, task: str) -> CommitReference:
             f'task "{task}": its committed offset names no checkpoint: the offsets were set by another program',
             hint="reset state and offsets together: `driftline run --on-lost-state=rebuild-from-earliest`",
         )
+    place = f'task "{task}": its committed offset names a checkpoint of version'
     try:
+        head = _any_decoder.decode(metadata)
+        if isinstance(head, list) and head and type(head[0]) is int:
+            _check_version(head[0], place)
         reference = _reference_decoder.decode(metadata)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise StateError(f'task "{task}": the metadata of its committed offset is not ours: {metadata[:80]!r}') from error
-    if reference.v != MANIFEST_VERSION:
-        raise StateError(
-            f'task "{task}": its committed offset names a checkpoint of version {reference.v}, this worker reads {MANIFEST_VERSION}',
-            hint="upgrade this worker: a newer one has already run here",
-        )
     return reference
+
+
+def _check_version(version: int, place: str) -> None:
+    what = f"{place} {version}: this worker reads versions {_OLDEST_READ} to {MANIFEST_VERSION}"
+    if version > MANIFEST_VERSION:
+        raise NewerStateError(what, hint="upgrade this worker: a newer one has already run here")
+    if version < _OLDEST_READ:
+        raise StateError(what)

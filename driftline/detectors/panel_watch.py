@@ -1,0 +1,128 @@
+"""What a panel has once it has a baseline: tables, coder, banks, windows and episodes, and their way to a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from driftline.detectors.baseline import Baseline
+from driftline.detectors.changes import ChangeDetectors
+from driftline.detectors.coding import RowCoder
+from driftline.detectors.episodes import E_OFFSET, E_OPEN, E_SEVERITY, E_SOURCE, E_TIME, OPEN, STALE
+from driftline.detectors.kernels.psi import PsiBank
+from driftline.detectors.panel_state import ScopeState, ring_name, scope_blob
+from driftline.detectors.scopes import Scopes
+from driftline.detectors.signals import signals_of
+from driftline.detectors.spec import SEVERITIES, Anchor, Ended, Int64, PanelRows, PanelSpec, RingState, Signal
+from driftline.detectors.stale import Silence
+from driftline.detectors.tables import NO_GROUP, Layout, Tables, build_tables, lay_out
+from driftline.detectors.windows import new_windows, run_windows
+
+
+class Watch:
+    """A specification and a baseline at work.
+
+    Attributes
+    ----------
+    fresh : specification and baseline are not in a checkpoint yet.
+    """
+
+    def __init__(self, spec: PanelSpec, baseline: Baseline) -> None:
+        self.layout: Layout = lay_out(spec, baseline)
+        self.tables: Tables = build_tables(spec, self.layout)
+        self.coder = RowCoder(self.layout.references, hash_key=spec.hash_key)
+        self.scopes = Scopes(self.layout.segments, sensitive=spec.sensitive, hash_key=spec.hash_key)
+        self.changes = ChangeDetectors(self.layout, self.tables)
+        self.psi = _psi_bank(self.tables)
+        n_scopes, n_series = self.tables.watched.shape
+        self.windows = new_windows(n_scopes, spec.window, len(self.layout.columns), len(self.tables.lane_column), n_series)
+        self._room = sum(len(series.detectors) + 3 for series in self.layout.series) + 1
+        self._touched = np.zeros(n_scopes, bool)
+        self._exported = np.zeros(n_scopes, np.int64)
+        self.silence = Silence(spec.stale_ms, n_scopes)
+        self.fresh = True
+
+    def update(self, rows: PanelRows, clock_ms: Int64 | None) -> list[Signal]:
+        codes, values = self.coder.encode(rows)
+        scopes = self.scopes.encode(rows)
+        self._touched[scopes.reshape(-1)] = True
+        if clock_ms is not None:
+            self.silence.saw(scopes, clock_ms)
+        at = np.empty((rows.n, 3), np.int64)
+        at[:, 0], at[:, 1], at[:, 2] = rows.source, rows.offset, rows.time_ms
+        changes = self.changes.update(codes, values, scopes)
+        notes = run_windows(self.tables, self.windows, self.psi.arrays, codes, values, scopes, at, changes, self._room)
+        return signals_of(notes, self.layout, self.tables) if len(notes) else []
+
+    def expire(self, now_ms: int) -> list[tuple[int, Signal]]:
+        found = self.silence.expire(self.windows, self.layout, now_ms)
+        self._touched[[signal.scope for _, signal in found]] = True
+        return found
+
+    def export(self) -> tuple[dict[str, bytes | None], list[RingState]]:
+        self.fresh = False
+        blobs: dict[str, bytes | None] = {}
+        rings = []
+        for scope in np.flatnonzero(self._touched).tolist():
+            state = self._state(scope)
+            blobs[scope_blob(scope)] = state.pack()
+            if self._exported[scope] != self.windows.heads[scope]:
+                rings.append(state.ring(since=int(self._exported[scope])))
+                self._exported[scope] = self.windows.heads[scope]
+        self._touched[:] = False
+        return blobs, rings
+
+    def restore(self, blobs: Mapping[str, bytes], rings: Mapping[str, RingState]) -> None:
+        for scope in range(len(self.windows.heads)):
+            if scope_blob(scope) in blobs:
+                self._state(scope).restore(blobs[scope_blob(scope)], rings.get(ring_name(scope)))
+        self._exported[:] = self.windows.heads
+        self.fresh = False
+
+    def end(self, scope: int, q: int, reason: str) -> Ended:
+        """End an open episode, and let the level decide on the next rows whether it opens anew."""
+        found = self.ended(scope, q, reason)
+        self.windows.episodes[scope, q] = 0
+        self.windows.episodes[scope, q, E_OPEN] = STALE
+        self._touched[scope] = True
+        return found
+
+    def ended(self, scope: int, q: int, reason: str) -> Ended:
+        """What is to be said of an open episode that ends."""
+        series, episode = self.layout.series[q], self.windows.episodes[scope, q].tolist()
+        opened = Anchor(source=episode[E_SOURCE], offset=episode[E_OFFSET], time_ms=episode[E_TIME], exact=True)
+        severity = SEVERITIES[episode[E_SEVERITY]]
+        return Ended(series.name, self.scopes.names[scope], series.owner, severity, series.window, opened, reason)
+
+    def opened(self) -> list[tuple[int, int]]:
+        """Scope and series of every open episode."""
+        return [(int(scope), int(q)) for scope, q in np.argwhere(self.windows.episodes[:, :, E_OPEN] == OPEN)]
+
+    def write_all(self) -> None:
+        """Let the next export hold everything, windows whole."""
+        self._touched[:] = True
+        # Longer ago than any window: a ring is then written whole.
+        self._exported = self.windows.heads - self.windows.ring.shape[1] - 1
+        self.fresh = True
+
+    def _state(self, scope: int) -> ScopeState:
+        return ScopeState(scope, self.tables, self.windows, self.silence, self.psi, self.changes)
+
+
+def _psi_bank(t: Tables) -> PsiBank:
+    """PSI by lane; lanes without a distribution, and scopes that do not watch it, have no group, only counts."""
+    groups = np.ascontiguousarray(t.group[:, t.lane_column])
+    for lane, q in enumerate(t.psi_series.tolist()):
+        idle = slice(None) if q < 0 else ~t.watched[:, q].astype(bool)
+        groups[idle, lane] = NO_GROUP
+    return PsiBank(
+        len(t.watched),
+        len(t.lane_column),
+        window=t.lane_window,
+        groups=groups,
+        # Contiguous: an index array leaves a layout that depends on the number of scopes, and each layout compiles anew.
+        expected=np.ascontiguousarray(t.share[:, t.lane_column]),
+        threshold=0.0,
+        n_groups=np.ascontiguousarray(t.groups[:, t.lane_column]),
+    )
