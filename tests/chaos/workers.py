@@ -177,6 +177,7 @@ class Crew:
     ----------
     defaults : what every launch of a run starts from; a control sets the missing rule here.
     all : every worker that ever was, in the order of their starts.
+    over : it has drained, and what came after keeps it from starting again.
     """
 
     stage: Stage
@@ -184,6 +185,7 @@ class Crew:
     directory: Path
     defaults: Launch = field(default_factory=Launch)
     all: list[Worker] = field(default_factory=list)
+    over: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
