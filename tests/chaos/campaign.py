@@ -19,6 +19,7 @@ from tests.chaos.verify_ingest import Ingested, sent, verify_ingest
 
 _CONTROL_DRIFT_EVENTS: Final = 300
 """A control has to find one difference, not to count them."""
+_LONG: Final = 10
 _DRIFT_SECONDS: Final = 600.0
 _CONTROL_DRIFT_SECONDS: Final = 90.0
 
@@ -29,7 +30,9 @@ def perform(
     """Do it; whatever goes wrong stands in the row."""
     row = Row(fault.name, fault.options.protocol, seed, without, rule)
     began = time.monotonic()
-    scene = Scene(services, directory, fault.options, seed=seed, short=short, without=without)
+    # In the long form hits fall into a full stream for longer.
+    plenty = fault.drift_events * (1 if short else _LONG)
+    scene = Scene(services, directory, fault.options, seed=seed, short=short, plenty=plenty, without=without)
     try:
         _timed(row, "open", lambda: scene.open(fault.failpoints, directory / "clock" if fault.clocked else None))
         _run(fault, scene, row)

@@ -6,12 +6,13 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from confluent_kafka import Producer
 
 from driftline.streams.task import PartitionId
-from tests.chaos.inputs import Input, InputStream, Stream
+from tests.chaos.inputs import PARTITIONS, Input, InputStream, Stream
 
 _FLUSH_SECONDS: Final = 180.0
 _POLL_SECONDS: Final = 0.01
@@ -24,6 +25,8 @@ class Feeder:
     ----------
     sent : what was sent, by source partition, in order.
     skew_ms : added to the record times of all that follows: a producer with a wrong clock.
+    idle : source partitions that get nothing; what was meant for them goes to the next one.
+    slower : by how much the stream's own time is stretched: 1 is its rate.
     """
 
     def __init__(self, bootstrap: str, sources: Mapping[Stream, str], stream: InputStream) -> None:
@@ -40,6 +43,8 @@ class Feeder:
         self._start = time.time()
         self.sent: dict[PartitionId, list[Input]] = defaultdict(list)
         self.skew_ms = 0
+        self.slower = 1.0
+        self.idle: frozenset[PartitionId] = frozenset()
 
     @property
     def count(self) -> int:
@@ -57,6 +62,10 @@ class Feeder:
         """Bad records far above the limit of a dead letter, and good ones with a text as long."""
         self._send(self._stream.large(self._now_ms()))
 
+    def send(self, items: Iterable[Input]) -> None:
+        """Inputs beside the stream's own."""
+        self._send(items)
+
     def stop(self) -> None:
         """Stop sending; returns when the broker has everything."""
         self._stopping.set()
@@ -67,12 +76,21 @@ class Feeder:
         left = self._producer.flush(_FLUSH_SECONDS)
         assert left == 0, f"the broker did not take {left} inputs in {_FLUSH_SECONDS:.0f} s"
 
+    def _placed(self, item: Input) -> Input:
+        while (self._sources[item.stream], item.partition) in self.idle:
+            item = replace(item, partition=(item.partition + 1) % PARTITIONS)
+        return item
+
     def _now_ms(self) -> int:
         return round((time.time() - self._start) * 1000)
 
     def _run(self) -> None:
         try:
+            last_ms = 0
             for item in self._stream:
+                # Record times go by the wall; what is stretched begins later.
+                self._start += (item.at_ms - last_ms) / 1000 * (self.slower - 1)
+                last_ms = item.at_ms
                 while self._now_ms() < item.at_ms:
                     if self._stopping.wait(_POLL_SECONDS):
                         break
@@ -84,7 +102,7 @@ class Feeder:
 
     def _send(self, items: Iterable[Input]) -> None:
         with self._lock:
-            for item in items:
+            for item in map(self._placed, items):
                 topic = self._sources[item.stream]
                 time_ms = round(self._start * 1000) + item.at_ms + self.skew_ms
                 while True:

@@ -54,6 +54,7 @@ class Options:
     poll_interval_ms : how long a worker's main thread may be busy before it counts as gone.
     rate : predictions a second.
     poison : share of predictions that come with a bad record.
+    steady : the input never becomes a trickle.
     """
 
     protocol: Protocol = "classic"
@@ -62,6 +63,7 @@ class Options:
     commit_interval_ms: int = 150
     rate: float = 220.0
     poison: float = POISON
+    steady: bool = False
     kafka: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
@@ -26,6 +27,8 @@ DRIFT_EVENTS: Final = 1_000
 """A run with fewer proves little."""
 _LOOK_SECONDS: Final = 1.0
 _CLOCK_SECONDS: Final = 0.05
+_COUNT_SECONDS: Final = 2.0
+_TRICKLE: Final = 4.0
 
 
 @dataclass(slots=True)
@@ -49,6 +52,7 @@ class Hit:
     spans : by partition of observations, the offsets [first, end) of a transaction; the verifier makes it a witness if drift
         events follow from them.
     recovery_s : from the fault to the first commit on every partition of the stage.
+    final : what must follow is a stop with a reason, not a recovery.
     """
 
     stage: Stage
@@ -58,6 +62,7 @@ class Hit:
     witness: str | None = None
     spans: dict[int, tuple[int, int]] = field(default_factory=dict)
     recovery_s: float | None = None
+    final: bool = False
 
 
 class Scene:
@@ -74,9 +79,15 @@ class Scene:
     hits : everything that was done.
     needs : how many hits of a kind must be witnessed; without an entry, all.
     times : whether record times must come through ingest unchanged.
+
+    Parameters
+    ----------
+    plenty : drift events from which on the input is a trickle.
     """
 
-    def __init__(self, services: Services, directory: Path, options: Options, *, seed: int, short: bool, without: str = "") -> None:
+    def __init__(
+        self, services: Services, directory: Path, options: Options, *, seed: int, short: bool, plenty: int, without: str = ""
+    ) -> None:
         self.services, self.short, self.directory = services, short, directory
         self.draw = {stage: random.Random(f"{seed} {stage}") for stage in STAGES}
         self.installation = Installation(services.kafka.bootstrap, services.redis.url, directory, options, seed)
@@ -91,6 +102,8 @@ class Scene:
         self.needs: dict[str, int] = {}
         self.times = True
         self._places: list[TaskPlace] = []
+        self._counted_at = 0.0
+        self._plenty = plenty
 
     # -- the run
 
@@ -121,6 +134,8 @@ class Scene:
         self.feeder.stop()
         for stage in STAGES:
             crew = self.crews[stage]
+            if crew.over:
+                continue
             if not crew.alive:
                 crew.start()
             crew.drain()
@@ -209,11 +224,20 @@ class Scene:
         return frozenset().union(*(place.inputs for place in self._places if place.name in names))
 
     def _open_hits(self) -> list[Hit]:
-        return [hit for hit in self.hits if hit.recovery_s is None]
+        return [hit for hit in self.hits if hit.recovery_s is None and not hit.final]
+
+    def _enough(self) -> None:
+        """Once there are drift events enough, the input flows on as a trickle: whoever is hit must go on, not catch up."""
+        if not self.installation.options.steady and self.feeder.slower == 1.0 and time.monotonic() - self._counted_at > _COUNT_SECONDS:
+            self._counted_at = time.monotonic()
+            if self.watch.count(self.installation.topic("drift")) >= self._plenty:
+                self.feeder.slower = _TRICKLE
 
     def _time_recoveries(self) -> None:
         """Note when each hit was recovered from; some are still open when the next ones come."""
         while not self._done.wait(_CLOCK_SECONDS):
+            with contextlib.suppress(KafkaException):
+                self._enough()
             for stage in {hit.stage for hit in self._open_hits()}:
                 try:
                     now = self.committed(stage)

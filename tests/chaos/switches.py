@@ -12,8 +12,10 @@ from typing import Any, Final, cast
 
 from pytest import MonkeyPatch  # noqa: PT013 - a type only
 
+from driftline.streams.runner import restore
 from driftline.streams.runner.membership import Membership
 from driftline.streams.runner.publisher import Transactions
+from driftline.streams.state import base, checkpoints, manifest, retention
 from driftline.streams.state.redis_store import RedisStore
 from driftline.streams.state.store import Write
 from tests.protocol import switches as off
@@ -60,6 +62,23 @@ def token_is_not_compared(patch: MonkeyPatch) -> None:
     _writes(patch, owned)
 
 
+def the_next_version(patch: MonkeyPatch) -> None:
+    """Not a rule: the worker of a later release, which writes checkpoints of a version that this one does not know."""
+    version, later = manifest.MANIFEST_VERSION, manifest.MANIFEST_VERSION + 1
+    decode, decode_reference = manifest.decode_manifest, manifest.decode_reference
+
+    def either(data: bytes, task: str) -> manifest.Manifest:
+        return decode(data.replace(b'"v":%d' % later, b'"v":%d' % version, 1), task)
+
+    def either_reference(metadata: str | None, task: str) -> manifest.CommitReference:
+        return decode_reference((metadata or "").replace(f"[{later},", f"[{version},", 1), task)
+
+    for module in (checkpoints, base, retention):
+        patch.setattr(module, "decode_manifest", either)
+    patch.setattr(restore, "decode_reference", either_reference)
+    patch.setattr(checkpoints, "MANIFEST_VERSION", later)
+
+
 SWITCHES: Final[Mapping[str, Switch]] = {
     "checksums_are_not_compared": _shared(off.checksums_are_not_compared),
     "the_world_is_not_compared": _shared(off.the_world_is_not_compared),
@@ -77,6 +96,7 @@ SWITCHES: Final[Mapping[str, Switch]] = {
     "a_generation_below_0_is_taken": _shared(off.a_generation_below_0_is_taken),
     "assignments_are_not_counted": _shared(off.assignments_are_not_counted),
     "memory_is_kept_after_an_abort": _shared(off.memory_is_kept_after_an_abort),
+    "the_next_version": the_next_version,
 }
 """By the names that `Launch.without` takes, several separated by commas."""
 

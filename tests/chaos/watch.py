@@ -36,9 +36,10 @@ class Watch:
 
     def __init__(self, bootstrap: str) -> None:
         self._bootstrap = bootstrap
-        self._lock = threading.Lock()
+        self._lock, self._counting = threading.Lock(), threading.Lock()
         self._askers: dict[str, Consumer] = {}
         self._counted: dict[PartitionId, tuple[int, int]] = {}
+        self._kept: dict[tuple[str, bool], list[MemoryRecord]] = {}
 
     def close(self) -> None:
         for asker in self._askers.values():
@@ -69,16 +70,31 @@ class Watch:
         return self._read({key: end.stable for key, end in ends.items()}, committed=False)
 
     def read(self, topic: str, *, committed: bool = True) -> list[MemoryRecord]:
-        """A topic from its beginning to its end as it is now, partition by partition, in offset order."""
-        return self._read(dict.fromkeys(self.partitions(topic), 0), committed=committed)
+        """A topic from its beginning to its end as it is now, partition by partition, in offset order; what was kept included."""
+        found = {(r.partition(), r.offset()): r for r in self._kept.get((topic, committed), ())}
+        fresh = self._read({key: self._begin(key) for key in self.partitions(topic)}, committed=committed)
+        found.update({(r.partition(), r.offset()): r for r in fresh})
+        return [found[place] for place in sorted(found)]
+
+    def keep(self, topic: str) -> None:
+        """Remember what stands in a topic, of which records are about to be deleted."""
+        for committed in (True, False):
+            self._kept[topic, committed] = self.read(topic, committed=committed)
 
     def count(self, topic: str) -> int:
         """Records of a topic that stand; only those not seen by the last call are read."""
-        for key in self.partitions(topic):
-            reached, n = self._counted.get(key, (0, 0))
-            fresh = self._read({key: reached}, committed=True)
-            self._counted[key] = (fresh[-1].offset() + 1 if fresh else reached, n + len(fresh))
-        return sum(n for (name, _), (_, n) in self._counted.items() if name == topic)
+        keys = self.partitions(topic)
+        with self._counting:
+            fresh = self._read({key: self._counted.get(key, (0, 0))[0] for key in keys}, committed=True)
+            for record in fresh:
+                key = (topic, record.partition())
+                self._counted[key] = (record.offset() + 1, self._counted.get(key, (0, 0))[1] + 1)
+            return sum(n for (name, _), (_, n) in self._counted.items() if name == topic)
+
+    def _begin(self, key: PartitionId) -> int:
+        asker = self._asker("", committed=False)
+        first: int = self._asked(lambda: asker.get_watermark_offsets(TopicPartition(*key), timeout=_CALL_SECONDS, cached=False))[0]
+        return first
 
     def _end(self, key: PartitionId, *, committed: bool) -> int:
         asker = self._asker("", committed=committed)

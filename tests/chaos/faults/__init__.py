@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from tests.chaos.fault import Fault
-from tests.chaos.faults import content, groups, kills, naps, soak
+from tests.chaos.faults import broker, content, groups, kills, naps, operators, soak, store
 
-FAULTS: Final[tuple[Fault, ...]] = (*kills.FAULTS, *naps.FAULTS, *groups.FAULTS, *content.FAULTS, *soak.FAULTS)
+_MODULES: Final = (kills, naps, groups, content, store, broker, operators, soak)
+
+FAULTS: Final[tuple[Fault, ...]] = tuple(fault for module in _MODULES for fault in module.FAULTS)

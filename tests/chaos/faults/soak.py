@@ -7,6 +7,7 @@ import time
 from typing import Final
 
 from tests.chaos.fault import Fault
+from tests.chaos.installation import Options
 from tests.chaos.scene import Scene
 from tests.chaos.workers import STAGES, Stage
 
@@ -49,4 +50,4 @@ def _quarter(samples: list[int], number: int) -> float:
     return statistics.median(samples[number * size : (number + 1) * size])
 
 
-FAULTS: Final = (Fault("soak", soak),)
+FAULTS: Final = (Fault("soak", soak, Options(steady=True)),)
