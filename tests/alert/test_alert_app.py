@@ -224,6 +224,19 @@ def test_group_is_the_one_that_status_and_topics_know(bench: Bench, drift_event:
     assert place.offset == 1
 
 
+def test_offsets_are_committed_over_the_markers_of_many_transactions(bench: Bench, drift_event: MakeEvent) -> None:
+    for number in range(40):
+        bench.send([drift_event(number, kind="evidence")])
+        bench.send([drift_event(number + 1_000)], abort=number % 3 == 0)
+    bench.run()
+    consumer = Consumer({"bootstrap.servers": bench.bootstrap, "group.id": f"{bench.prefix}.alert"})
+    partition = TopicPartition(DRIFT.full_name(bench.prefix), 0)
+    [place] = consumer.committed([partition], timeout=60)
+    last = bench.read("drift")[-1].offset()
+    consumer.close()
+    assert place.offset == (last or 0) + 1
+
+
 def test_worker_that_would_read_aborted_events_refuses_to_start(bench: Bench) -> None:
     code = f"""
 import sys

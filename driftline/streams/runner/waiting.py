@@ -48,8 +48,7 @@ class Waiting:
 
     def away(self, error: AwayError) -> None:
         """Return when Redis and Kafka answer or the worker is stopped; says in the health which of them does not."""
-        if isinstance(error, KafkaAwayError):
-            self._health.kafka(error.message)
+        (self._health.kafka if isinstance(error, KafkaAwayError) else self._health.redis)(error.message)
         self.store_answers()
         if isinstance(error, KafkaAwayError):
             self._kafka_answers()
