@@ -17,10 +17,13 @@ from driftline.streams.task import MemoryRecord, PartitionId
 from tests.chaos.workers import Stuck
 
 _CALL_SECONDS: Final = 10.0
-_READ_SECONDS_MAX: Final = 180.0
+_PATIENCE_SECONDS: Final = 60.0
+_READ_SECONDS_MAX: Final = 300.0
 _PAUSE_SECONDS: Final = 0.1
 # Not called retriable by the client, and true of any broker that has just started or lost a coordinator.
-_BUSY: Final = (KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS)
+_BUSY: Final = (
+    KafkaError._TIMED_OUT, KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,7 @@ class Watch:
         ------
         KafkaException : there was none in time.
         """
-        deadline = time.monotonic() + _CALL_SECONDS
+        deadline = time.monotonic() + _PATIENCE_SECONDS
         while True:
             try:
                 with self._lock:

@@ -121,7 +121,7 @@ def _read_by_all(scene: Scene) -> bool:
 
 
 FAULTS: Final = (
-    Fault("poison_burst", poison_burst, short=True),
+    Fault("poison_burst", poison_burst),
     Fault("dead_letter_topic_missing", dead_letter_topic_missing, Options(poison=0.0)),
     Fault("large_records", large_records),
     Fault("clock_jumps", clock_jumps, clocked=True),

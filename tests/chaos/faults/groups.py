@@ -156,9 +156,9 @@ def _put_back(admin: AdminClient, group: str, offsets: list[TopicPartition]) -> 
 _LASTING: Final = Options(transaction_timeout_ms=15_000)
 
 FAULTS: Final = (
-    Fault("scale_1_3_1", scale, short=True),
+    Fault("scale_1_3_1", scale),
     Fault("scale_1_3_1_consumer", scale, Options(protocol="consumer")),
-    Fault("revoke_during_restore", revoke_during_restore, short=True),
+    Fault("revoke_during_restore", revoke_during_restore),
     Fault("kept_away", kept_away, _LASTING, short=True),
     Fault("ingest_down", ingest_down),
     Fault("offsets_deleted", offsets_deleted),
