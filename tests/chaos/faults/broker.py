@@ -1,0 +1,61 @@
+"""A broker that restarts, is killed, or stands still while transactions are open."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from tests.chaos.fault import Fault
+from tests.chaos.faults.store import frozen, heard, said
+from tests.chaos.installation import Options
+from tests.chaos.scene import Hit, Scene
+from tests.chaos.workers import STAGES, Stage
+
+AWAY: Final = ("kafka_client_error", "transactions_not_ready", "commit_aborted", "committed_offsets_pending", "abort_hangs", "abort_failed")
+"""What a worker says when the broker is away, or its coordinators are."""
+ABORTED: Final = ("commit_aborted", "abort_hangs", "abort_failed")
+_OUTAGE_SECONDS: Final = (0.5, 4.0)
+_FREEZE_SECONDS: Final = (5.0, 7.0)
+"""Above what a commit may take (half of 8 s), below the session (6 s) or a little above it."""
+_PATIENCE_SECONDS: Final = 300.0
+"""A broker needs half a minute to be itself again on a busy machine, and a client its reconnects."""
+
+
+def restarts(scene: Scene) -> None:
+    """The broker is stopped and started again; group and transaction coordinators are away with it. In the long form also by kill -9."""
+    for number in range(1 if scene.short else 4):
+        before = heard(scene)
+        hits = [scene.hit(stage, "broker restarts" if number % 2 == 0 else "broker is killed") for stage in STAGES]
+        if number % 2 == 0:
+            scene.services.kafka.stop()
+        else:
+            scene.services.kafka.kill()
+        time.sleep(scene.draw["detect"].uniform(*_OUTAGE_SECONDS))
+        scene.services.kafka.start()
+        _recovered(scene, hits, before, AWAY)
+
+
+def stands_still(scene: Scene) -> None:
+    """The broker stands still for longer than a commit may take: the outcome of what was asked of it is not known.
+
+    Its coordinators wake with it, so what a worker has given up on may still be done: the producer's id must fence it.
+    """
+    for _ in range(1 if scene.short else 6):
+        before = heard(scene)
+        hits = [scene.hit(stage, "broker stands still") for stage in STAGES]
+        with frozen(scene.services.kafka.pid):
+            time.sleep(scene.draw["detect"].uniform(*_FREEZE_SECONDS))
+        _recovered(scene, hits, before, ABORTED)
+
+
+def _recovered(scene: Scene, hits: list[Hit], before: dict[Stage, int], texts: tuple[str, ...]) -> None:
+    for hit in hits:
+        scene.recovered(hit, _PATIENCE_SECONDS)
+        felt = said(scene, hit.stage, before[hit.stage], texts)
+        hit.witness = f"it said {', '.join(felt)}" if felt else None
+
+
+FAULTS: Final = (
+    Fault("broker_restarts", restarts, short=True),
+    Fault("broker_stands_still", stands_still, Options(transaction_timeout_ms=8_000), short=True),
+)
