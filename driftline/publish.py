@@ -32,6 +32,8 @@ QUEUE_BYTES_MAX = 128 << 20
 """Predictions wait here while Kafka is away; beyond it they are dropped: the service needs its memory."""
 POLL_SECONDS = 0.1
 CLOSE_SECONDS = 10.0
+_REFUSED = (KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError.TOPIC_AUTHORIZATION_FAILED)
+_HINT = "check the security.*, sasl.* and ssl.* properties, and the right to write to the topics; records wait meanwhile"
 _ORJSON = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
 
@@ -88,6 +90,7 @@ class Publisher:
         self._taken = self._delivered = self._dropped = self._failed = self._expired = 0
         self._closed = False
         self._abandoned: list[Producer] = []
+        self._told: set[int] = set()
         self._start()
 
     @property
@@ -175,7 +178,8 @@ class Publisher:
 
     def _start(self) -> None:
         try:
-            self._producer = Producer(self._settings, logger=log)
+            # The client's own log would repeat what `_on_error` says once, every second.
+            self._producer = Producer({**self._settings, "error_cb": self._on_error, "log_level": 2}, logger=log)
         except KafkaException as error:
             raise ValueError(f"properties: {error.args[0].str()}") from error
         self._pid = os.getpid()
@@ -209,6 +213,12 @@ class Publisher:
             self._abandoned.append(self._producer)
             self._taken = self._delivered = self._dropped = self._failed = self._expired = 0
             self._start()
+
+    def _on_error(self, error: KafkaError) -> None:
+        """Errors of the connection: what a person must mend, once for each reason; what passes is counted when it does not."""
+        if error.code() in _REFUSED and error.code() not in self._told:
+            self._told.add(error.code())
+            log.warning("publisher_refused code=%s error=%r hint=%r", error.name(), error.str(), _HINT)
 
     def _on_delivery(self, error: KafkaError | None, _message: Message) -> None:
         with self._lock:

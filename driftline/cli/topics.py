@@ -10,7 +10,6 @@ from driftline.cli.output import output_option, write_rows
 
 if TYPE_CHECKING:
     from driftline.schemas.config import Config
-    from driftline.schemas.topics import Topic
     from driftline.streams.kafka import WantedTopic
 
 
@@ -32,11 +31,15 @@ def create(config_path: str, partitions: int | None, sources: bool, show: bool, 
     config = load_config(config_path)
     wanted = wanted_topics(config, partitions=partitions, sources=sources)
     if show:
+        from driftline.cli.rights import acls, redis_acl
+
         rows = [_row(topic) for topic in wanted]
         write_rows(rows, ["topic", "partitions", "replication", "settings"], output)
         if output == "table":
             click.echo()
-        write_rows(acls(config), ["processor", "resource", "name", "pattern", "operations"], output)
+        write_rows(acls(config), ["who", "resource", "name", "pattern", "operations"], output)
+        if output == "table":
+            click.echo(f"\nRedis: {redis_acl(config)}")
         return
     rows = _create(config, wanted)
     write_rows(rows, ["topic", "partitions", "state"], output)
@@ -46,18 +49,14 @@ def wanted_topics(config: Config, *, partitions: int | None = None, sources: boo
     """Our topics as the table has them and, for a trial, the sources."""
     from driftline.streams.kafka import WantedTopic
     from driftline.streams.kafka import wanted_topics as ours
+    from driftline.streams.wiring import sources_of
 
     topics = config.topics.model_copy(update={"partitions": partitions}) if partitions else config.topics
     out = ours(topics, greatest_age_ms=config.greatest_age_ms)
     if sources:
         settings = {"cleanup.policy": "delete", "retention.ms": "-1", "message.timestamp.type": "CreateTime"}
-        out += [WantedTopic(name, 1, topics.replication, settings) for name in dict.fromkeys(source_topics(config))]
+        out += [WantedTopic(name, 1, topics.replication, settings) for name in sources_of(config)]
     return out
-
-
-def source_topics(config: Config) -> list[str]:
-    """The user's topics: predictions, then labels."""
-    return [source.topic for source in config.predictions] + [source.topic for source in config.labels]
 
 
 def _row(topic: WantedTopic, state: str = "") -> dict[str, Any]:
@@ -71,34 +70,3 @@ def _create(config: Config, wanted: list[WantedTopic]) -> list[dict[str, Any]]:
 
     created = set(create_topics(admin(config.kafka), wanted))
     return [_row(topic, "created" if topic.name in created else "exists") for topic in wanted]
-
-
-def acls(config: Config) -> list[dict[str, Any]]:
-    """The rights each processor needs, as rows."""
-    from driftline.schemas import topics as t
-
-    prefix = config.topics.prefix
-    sources = source_topics(config)
-    ingest_out = [t.OBSERVATIONS, t.DEAD_LETTERS, *([t.WAITING, t.LABELS] if config.labels else [])]
-    processors: dict[str, tuple[list[str], list[Topic]]] = {"ingest": (sources, ingest_out)}
-    if config.labels:
-        reads = [t.WAITING.full_name(prefix), t.LABELS.full_name(prefix), t.CHECKPOINTS.full_name(prefix)]
-        processors["join"] = (reads, [t.OBSERVATIONS, t.CHECKPOINTS, t.DEAD_LETTERS])
-    processors["detect"] = (
-        [t.OBSERVATIONS.full_name(prefix), t.CHECKPOINTS.full_name(prefix)],
-        [t.DRIFT, t.SNAPSHOTS, t.CHECKPOINTS, t.DEAD_LETTERS],
-    )
-    processors["alert"] = ([t.DRIFT.full_name(prefix)], [t.ALERTS, t.TRANSITIONS, t.DEAD_LETTERS])
-    rows: list[dict[str, Any]] = []
-    for processor, (reads, writes) in processors.items():
-        rows += [_acl(processor, "topic", name, "literal", "Read, Describe, DescribeConfigs") for name in dict.fromkeys(reads)]
-        rows += [_acl(processor, "topic", topic.full_name(prefix), "literal", "Write, Describe, DescribeConfigs") for topic in writes]
-        rows.append(_acl(processor, "group", f"{config.kafka.group_prefix}", "prefixed", "Read, Describe"))
-        if config.kafka.guarantee == "exactly_once" and processor != "alert":
-            rows.append(_acl(processor, "transactional-id", f"{config.kafka.group_prefix}.{processor}", "prefixed", "Write, Describe"))
-    rows.append(_acl("all", "cluster", "kafka-cluster", "literal", "Describe, IdempotentWrite"))
-    return rows
-
-
-def _acl(processor: str, resource: str, name: str, pattern: str, operations: str) -> dict[str, Any]:
-    return {"processor": processor, "resource": resource, "name": name, "pattern": pattern, "operations": operations}

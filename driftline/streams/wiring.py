@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,10 +19,11 @@ PROCESSORS: Final = ("ingest", "join", "detect", "alert")
 """In the order in which events pass them; the HTTP ports follow it."""
 
 _READS: Final[dict[str, tuple[Topic, ...]]] = {
-    "ingest": (),
-    "join": (WAITING, LABELS),
-    "detect": (OBSERVATIONS,),
-    "alert": (DRIFT,),
+    "ingest": (CHECKPOINTS,),
+    "join": (WAITING, LABELS, CHECKPOINTS),
+    "detect": (OBSERVATIONS, CHECKPOINTS),
+    # Its own topic fills a store that was lost.
+    "alert": (DRIFT, ALERTS),
 }
 _WRITES: Final[dict[str, tuple[Topic, ...]]] = {
     "ingest": (OBSERVATIONS, DEAD_LETTERS, CHECKPOINTS),
@@ -53,13 +54,25 @@ def needed(config: Config) -> list[str]:
 
 def topics_of(name: str, config: Config) -> list[str]:
     """Every topic a processor must know of, read or written; missing ones are an error at start."""
-    ours: Sequence[Topic] = (*_READS[name], *_WRITES[name])
-    if name == "ingest":
-        ours = (*ours, WAITING, LABELS) if config.labels else ours
-    names = [topic.full_name(config.topics.prefix) for topic in ours]
-    sources = [source.topic for source in config.predictions] + [source.topic for source in config.labels]
     # Positions speak of the users' topics everywhere, so everyone needs their ids.
-    return [*names, *dict.fromkeys(sources)]
+    return list(dict.fromkeys([*inputs_of(name, config), *outputs_of(name, config), *sources_of(config)]))
+
+
+def inputs_of(name: str, config: Config) -> list[str]:
+    """Every topic a processor reads."""
+    ours = [topic.full_name(config.topics.prefix) for topic in _READS[name]]
+    return [*sources_of(config), *ours] if name == "ingest" else ours
+
+
+def outputs_of(name: str, config: Config) -> list[str]:
+    """Every topic a processor writes."""
+    joined = (WAITING, LABELS) if name == "ingest" and config.labels else ()
+    return [topic.full_name(config.topics.prefix) for topic in (*_WRITES[name], *joined)]
+
+
+def sources_of(config: Config) -> list[str]:
+    """The users' topics: predictions, then labels."""
+    return list(dict.fromkeys([source.topic for source in config.predictions] + [source.topic for source in config.labels]))
 
 
 def task_topics(config: Config) -> list[str]:

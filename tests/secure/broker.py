@@ -12,6 +12,7 @@ from confluent_kafka.admin import (
     AclOperation,
     AclPermissionType,
     AdminClient,
+    NewTopic,
     ResourcePatternType,
     ResourceType,
     ScramCredentialInfo,
@@ -70,6 +71,13 @@ class SecuredKafka:
     def admin(self) -> AdminClient:
         """Who may do all."""
         return AdminClient({"bootstrap.servers": self.server.bootstrap, "log_level": 2})
+
+    def create_topics(self, *names: str) -> None:
+        """Topics as a company has them: kept for ever, with the producer's times."""
+        config = {"retention.ms": "-1", "message.timestamp.type": "CreateTime"}
+        wanted = [NewTopic(name, num_partitions=1, replication_factor=1, config=config) for name in names]
+        for future in self.admin.create_topics(wanted, operation_timeout=_CALL_SECONDS).values():
+            future.result(_CALL_SECONDS)
 
     def add_user(self, name: str, password: str) -> None:
         """A SCRAM user without any right."""
