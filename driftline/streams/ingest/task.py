@@ -34,7 +34,7 @@ from driftline.streams.ingest.silence import SilentModels
 from driftline.streams.ingest.times import RecordTimes, judge
 from driftline.streams.observation import Coded, Observations, encode
 from driftline.streams.partitioner import partition_for
-from driftline.streams.state.blob import Count, Int64, read_state
+from driftline.streams.state.blob import Count, Int64, check_width, read_state
 from driftline.streams.task import FINAL_MS, Idle, Output, PartitionId, Record, RestoredState, StateDelta
 
 STATE_VERSION: Final = 1
@@ -54,6 +54,7 @@ class _Held(msgspec.Struct):
     learned: dict[str, list[str]] = {}
     classes: dict[str, list[str]] = {}
     generation: Count = 0
+    partitions: list[Count] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,7 @@ class IngestTask:
         self._withhold = has_sensitive(config)
         if (blob := state.blobs.get(_STATE)) is not None:
             held = read_state(blob, STATE_VERSION, _Held)
+            check_width(held.partitions, targets.partitions)
             self._time_ms, self._seq, self._generation = held.time_ms, held.seq, held.generation
             self._learned = {model: LearnedNames(names) for model, names in held.learned.items()}
             self._classes = {model: self._class_names(model, names) for model, names in held.classes.items()}
@@ -154,6 +156,8 @@ class IngestTask:
         learned = {model: names.export() for model, names in self._learned.items()}
         classes = {model: names.export() for model, names in self._classes.items()}
         held: dict[str, Any] = {"v": STATE_VERSION, "time_ms": self._time_ms, "seq": self._seq, "learned": learned, "classes": classes}
+        # Without labels nothing is written for the join, and its topics need not be there.
+        held["partitions"] = list(self._targets.partitions.values())[: 3 if self._targets.join else 1]
         if self._generation:
             held["generation"] = self._generation
         return StateDelta({_STATE: orjson.dumps(held)})

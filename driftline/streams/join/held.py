@@ -23,3 +23,4 @@ class HeldJoin(msgspec.Struct):
     age_ms: Count | None
     generation: Count = 0
     ticks: dict[str, Int64] = {}
+    partitions: list[Count] = []

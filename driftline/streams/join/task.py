@@ -31,7 +31,7 @@ from driftline.streams.join.setting import JoinSetting
 from driftline.streams.join.silence import OutcomeTicks
 from driftline.streams.observation import IMPLICIT, LABELLED, UNLABELLED, Observations, encode
 from driftline.streams.partitioner import partition_for
-from driftline.streams.state.blob import read_state
+from driftline.streams.state.blob import check_width, read_state
 from driftline.streams.task import FINAL_MS, Idle, Output, PartitionId, Record, RestoredRing, RestoredState, StateDelta
 
 STATE_VERSION: Final = 1
@@ -136,6 +136,7 @@ class JoinTask:
                 "age_ms": self._age_ms,
                 "generation": self._generation,
                 "ticks": self._ticks.export(),
+                "partitions": [self._setting.observations_partitions],
             }
         )
         return StateDelta({_STATE: blob}, () if ring is None else (ring,))
@@ -165,6 +166,7 @@ class JoinTask:
             self._cache.reset(0)
             return
         held = read_state(blob, STATE_VERSION, HeldJoin)
+        check_width(held.partitions, {self._setting.observations: self._setting.observations_partitions})
         self._waiting_next, self._labels_next, self._cached_next = held.waiting_next, held.labels_next, held.cached_next
         self._label_clock.restore(held.label_ticks)
         self._waiting_clock.restore(held.waiting_ticks)

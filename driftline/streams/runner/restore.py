@@ -16,6 +16,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from driftline.streams.errors import LostStateError, NewerStateError, OffsetError, StateError, StreamError
 from driftline.streams.runner.start import start_offsets
 from driftline.streams.state.base import BaseLog
+from driftline.streams.state.blob import WIDENED
 from driftline.streams.state.checkpoints import Checkpoints, Scope
 from driftline.streams.state.manifest import CommitReference, Manifest, decode_reference
 from driftline.streams.state.origin import Loaded
@@ -135,6 +136,7 @@ class Restorer:
         StateError : state and offsets do not belong together, or state is lost and nothing older replaces it.
         OffsetError : records between the state and now are gone.
         """
+        self._check_known(name, inputs)
         checkpoints = Checkpoints(self._store, self._scope, name, inputs, now_ms=self._now_ms)
         checkpoints.claim()
         try:
@@ -146,6 +148,15 @@ class Restorer:
             _log.error("state_rebuilt task=%s reason=%r note=%r", name, error.message, "windows and baselines start anew")
             # The time of the operator's choice: the lost state may have taken every counter with it.
             return self._begin(name, inputs, checkpoints, "earliest", generation=max(self._now_ms(), 1))
+
+    def _check_known(self, name: str, inputs: frozenset[PartitionId]) -> None:
+        """A partition that came while this worker ran would begin empty, as if its models had never sent anything (PROTOCOL 8)."""
+        partitions = self._scope.cluster.partitions
+        for topic, partition in sorted(inputs):
+            known = partitions.get(topic)
+            if known is not None and partition >= known:
+                message = f'task "{name}": topic "{topic}" had {known} partitions when this worker started and has more now'
+                raise StateError(message, hint=WIDENED)
 
     def _continued(self, name: str, inputs: frozenset[PartitionId], checkpoints: Checkpoints, committed: Committed) -> RunningTask:
         """The task as it was committed; everything that may refuse stands here, so that the operator's choice covers it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -41,3 +42,25 @@ def read_state(blob: bytes, version: int, kind: type[_Held]) -> _Held:
         f"its state is of version {found!r:.40}, this worker reads version {version}",
         hint="upgrade this worker: a newer one has already run here" if newer else None,
     )
+
+
+def check_width(before: Sequence[int], now: Mapping[str, int]) -> None:
+    """See that the topics a task writes to have as many partitions as when its state was made.
+
+    Parameters
+    ----------
+    before : partitions of each topic, in the order of `now`; empty in the state of an older worker.
+
+    Raises
+    ------
+    StateError : one was widened: models and ids would go to other partitions, away from their state there (PROTOCOL 8).
+    """
+    for (topic, found), expected in zip(now.items(), before, strict=False):
+        if found != expected:
+            raise StateError(f'topic "{topic}" had {expected} partitions when its state was made and has {found} now', hint=WIDENED)
+
+
+WIDENED = (
+    "adding partitions moves models and ids away from their state, and Kafka cannot take it back: "
+    "begin under another topics.prefix, or `--on-lost-state=rebuild-from-earliest` on all processors"
+)
