@@ -72,6 +72,7 @@ def group_lags(client: AdminClient, config: Config) -> list[dict[str, Any]]:
     """State, members and records behind of every consumer group of the installation; a group that never ran has no lag."""
     from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
 
+    from driftline.streams.kafka import needs_a_person
     from driftline.streams.wiring import groups_of
 
     groups = groups_of(config)
@@ -83,7 +84,9 @@ def group_lags(client: AdminClient, config: Config) -> list[dict[str, Any]]:
         try:
             group = described[name].result(_CALL_SECONDS)
             committed = [p for p in offsets[name](_CALL_SECONDS).topic_partitions or [] if p.error is None and p.offset >= 0]
-        except KafkaException:
+        except KafkaException as error:
+            if needs_a_person(error.args[0]):
+                raise  # who may not look at a group knows nothing of it
             rows.append(row)
             continue
         if committed:

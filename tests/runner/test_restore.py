@@ -20,7 +20,7 @@ from tests.runner.toy import ToyProcessor, ToyTask
 
 PART: PartitionId = ("source", 0)
 INPUTS = frozenset({PART})
-SCOPE = Scope("k", "e", "g", Cluster("c", {"source": "t"}, {"source": 1}))
+SCOPE = Scope("k", "e", "g", Cluster("c", {"source": "t"}, {"source": 2}))
 ROWS = 40
 NOW_MS = 1_760_000_000_000
 
@@ -143,3 +143,11 @@ def test_a_record_ingest_has_not_decided_is_read_again_after_a_restart(store: Me
     outputs = [*first, *again.task.process({source: far})]
     rows = [decode(output.value) for output in outputs if output.topic.endswith(".observations") and output.value]
     assert [(batch.seq, batch.offset.tolist()) for batch in rows if len(batch)] == [(1, [0]), (2, [1, 2])]
+
+
+def test_a_partition_that_came_while_the_worker_ran_is_begun_by_nobody(store: MemoryStore) -> None:
+    """Not by the operator's choice either: the others would still write by the old number of partitions."""
+    for choice in ("fail", "rebuild-from-earliest"):
+        with pytest.raises(StateError, match="had 2 partitions when this worker started and has more now") as caught:
+            restore(store, {}, choice, inputs=frozenset({("source", 2)}))  # type: ignore[arg-type]
+        assert "Kafka cannot take it back" in (caught.value.hint or "")
