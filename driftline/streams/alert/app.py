@@ -136,6 +136,7 @@ class AlertApp:
             await self._placed.wait()
             fresh = [event for event in batch if event.message.generation_id == self._app.consumer_generation_id]
             try:
+                await self._republish_if_due()
                 await self._in_thread(self._worker.handle, [_record(event.message) for event in fresh])
             except AwayError as error:
                 await self._wait_out(error)
@@ -249,27 +250,29 @@ class AlertApp:
             now = time.monotonic()
             if not self._handling and now >= min(check_at, self._republish_at):
                 check_at = now + CHECK_SECONDS
-                idle = await self._ask_store(republish=now >= self._republish_at) and idle
+                idle = await self._ask_store() and idle
             idle_since = (idle_since or now) if idle else None
             if idle_since is not None and self._ends_after(now - idle_since):
                 log.info("alert_idle: the end of the drift topic is reached")
                 return
 
-    async def _ask_store(self, *, republish: bool) -> bool:
+    async def _ask_store(self) -> bool:
         """See that the store answers and has lost nothing; publish open and recent alerts again where that is due."""
-        owned = sorted(self._owned)
         try:
-            if republish:
-                await self._in_thread(self._worker.republish, owned)
-                self._republish_at = time.monotonic() + self._settings.republish_s
-            else:
-                await self._in_thread(self._worker.check, owned)
+            await self._republish_if_due()
+            await self._in_thread(self._worker.check, sorted(self._owned))
         except AwayError as error:
             log.warning("alert_store_check_failed reason=%r", error.message)
             self._away(error)
             return False
         self._answered()
         return True
+
+    async def _republish_if_due(self) -> None:
+        """On assignment before anything else, so that nothing new is published twice; then now and then."""
+        if time.monotonic() >= self._republish_at:
+            await self._in_thread(self._worker.republish, sorted(self._owned))
+            self._republish_at = time.monotonic() + self._settings.republish_s
 
     def _ends_after(self, idle_seconds: float) -> bool:
         limit = 2 * LOOK_SECONDS if self._draining else self._settings.until_idle_s

@@ -63,12 +63,23 @@ class CommittedConsumer(driver.Consumer):
                 self.fetched[partition] = batch[-1].offset + 1
         return records
 
-    async def _add_gap(self, tp: Any, offset_from: int, offset_to: int) -> None:
-        """Offsets without a record (transaction markers) count as done; Faust counts the record behind them, too.
+    def _new_offset(self, tp: Any) -> int | None:
+        """What may be committed: the agent takes and acknowledges events in their order, so the last one tells.
 
-        Acknowledged, that record is then there twice, and a commit ends at it: one transaction a second, however many come.
+        Faust looks for a run of numbers without gaps, and transactions leave gaps everywhere: markers and what was aborted. It
+        fills them, with the record behind a gap counted twice, which ends the run: one transaction a second was committed,
+        however many came. A gap behind offset 0 it never fills: nothing was committed any more.
         """
-        await super()._add_gap(tp, offset_from, offset_to - 1)
+        acked = self._acked[tp]
+        if not acked:
+            return None
+        last: int = max(acked)
+        acked.clear()
+        self._acked_index[tp].clear()
+        return last + 1
+
+    async def _add_gap(self, tp: Any, offset_from: int, offset_to: int) -> None:
+        """Nobody asks for gaps."""
 
     async def perform_seek(self) -> None:
         """Seek to the committed offsets, then back to where the store stands (PROTOCOL 18)."""
