@@ -30,10 +30,10 @@ class Size:
 
     @classmethod
     def long(cls, seed: int) -> Size:
-        """A quarter of an hour on one core."""
+        """About six minutes on one core."""
         return cls(
-            seed, null_streams=100, null_rows=100_000, tuning_streams=50, change_streams=400, slow_streams=40, slow=300_000,
-            kswin=50_000, kswin_streams=10, rivalry_rate=10.0, tolerance_streams=10, tolerance_rows=1_000_000, weeks=200,
+            seed, null_streams=100, null_rows=100_000, tuning_streams=50, change_streams=200, slow_streams=20, slow=100_000,
+            kswin=20_000, kswin_streams=5, rivalry_rate=10.0, tolerance_streams=10, tolerance_rows=1_000_000, weeks=50,
         )  # fmt: skip
 
 
@@ -93,6 +93,20 @@ def page(sections: Sequence[Section], size: Size, command: str, today: str, seco
     return "\n".join(head) + "\n" + "\n".join(section.markdown() for section in sections)
 
 
-def figures(sections: Sequence[Section]) -> list[dict[str, Any]]:
-    """The same as JSON."""
-    return [asdict(section) for section in sections]
+def figures(sections: Sequence[Section], size: Size, seconds: float) -> dict[str, Any]:
+    """A run as JSON."""
+    return {"size": asdict(size), "seconds": seconds, "sections": [asdict(section) for section in sections]}
+
+
+def runs_of(runs: Sequence[dict[str, Any]]) -> tuple[list[Section], Size, float]:
+    """The sections of several runs of one size, for one page.
+
+    Raises
+    ------
+    ValueError : runs of different seeds or sizes
+    """
+    sizes = {Size(**run["size"]) for run in runs}
+    if len(sizes) != 1:
+        raise ValueError(f"expected runs of one seed and form, got {sorted(size.seed for size in sizes)}")
+    found = [Section(**{**section, "gates": [Gate(**gate) for gate in section["gates"]]}) for run in runs for section in run["sections"]]
+    return found, sizes.pop(), sum(run["seconds"] for run in runs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 
 import numpy as np
@@ -12,7 +13,7 @@ from scipy import stats
 from benchmarks.quality import budgets, single
 from benchmarks.quality.contenders import PEERS
 from benchmarks.quality.measure import Delay, FalseAlarms, delay, false_alarms, nearest_setting, poisson_interval
-from benchmarks.quality.report import Gate, Size, page
+from benchmarks.quality.report import Gate, Section, Size, figures, page, runs_of
 from benchmarks.quality.streams import CHANGES, COVERED, NOT_COVERED, RIVALRY
 
 TINY = Size(
@@ -84,6 +85,15 @@ def test_a_gate_fails_only_where_chance_does_not_explain_it() -> None:
     assert not Gate("g", 10.0, 14.0, 11.0).holds
     assert Gate("g", 0.9, 0.88, 0.91, least=True).holds
     assert not Gate("g", 0.9, 0.8, 0.85, least=True).holds
+
+
+def test_parts_of_a_run_make_one_page_and_parts_of_two_do_not() -> None:
+    part = [Section("One", "t", ["a"], [["1"]], [Gate("g", 10.0, 14.0, 9.0)])]
+    stored = json.loads(json.dumps(figures(part, TINY, 30.0)))
+    assert runs_of([stored, stored]) == ([*part, *part], TINY, 60.0)
+    other = json.loads(json.dumps(figures(part, dataclasses.replace(TINY, seed=6), 30.0)))
+    with pytest.raises(ValueError, match="of one seed and form"):
+        runs_of([stored, other])
 
 
 def test_a_run_in_small_gives_every_table_and_its_gates_hold() -> None:
