@@ -13,7 +13,7 @@ QUALITY_ARGS ?=
 CHAOS_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint types fmt docs bench chaos quality services services-down wheel clean clean-kernels
+.PHONY: help venv demo test lint types fmt docs bench chaos chaos-alerts quality services services-down wheel clean clean-kernels
 
 help:  ## list these recipes
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -48,6 +48,10 @@ bench: $(VENV)/.ready-dev  ## the table of docs/benchmarks.md, on a real Kafka a
 chaos: $(VENV)/.ready-test  ## faults on a real Kafka and Redis: nothing lost, doubled or changed (CHAOS_ARGS="--short"; --list)
 	@.ci/system-packages
 	@$(BIN)/python -m tests.chaos $(CHAOS_ARGS)
+
+chaos-alerts: $(VENV)/.ready-test  ## the same for the alert processor (CHAOS_ARGS="--short"; --no-controls)
+	@.ci/system-packages
+	@$(BIN)/python -m tests.chaos.alerts $(CHAOS_ARGS)
 
 quality: $(VENV)/.ready-dev  ## false alarms and delays against promises and peers, two minutes (QUALITY_ARGS="--seed 7")
 	@$(BIN)/python -m benchmarks.quality $(QUALITY_ARGS)
