@@ -56,6 +56,10 @@ chaos-alerts: $(VENV)/.ready-test  ## the same for the alert processor (CHAOS_AR
 quality: $(VENV)/.ready-dev  ## false alarms and delays against promises and peers, two minutes (QUALITY_ARGS="--seed 7")
 	@$(BIN)/python -m benchmarks.quality $(QUALITY_ARGS)
 
+bench-recovery: $(VENV)/.ready-dev  ## what a fault costs, and exactly once without one (BENCH_ARGS="--rounds 5")
+	@.ci/system-packages
+	@$(BIN)/python -m benchmarks.recovery $(BENCH_ARGS)
+
 services: $(VENV)/.ready  ## a real Kafka and Redis on this machine, under ./.services (KAFKA_PORT, REDIS_PORT)
 	@.ci/system-packages
 	@$(BIN)/python -m driftline.streams.local up --kafka-port $(KAFKA_PORT) --redis-port $(REDIS_PORT)

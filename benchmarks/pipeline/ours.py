@@ -46,6 +46,8 @@ class Setup:
     label_rows: int = 1_000
     monitors: str = ""
     window: int = 5_000
+    guarantee: str = "exactly_once"
+    http_port: int = 0
 
 
 def config_text(setup: Setup, bootstrap: str, redis_url: str, prefix: str, baselines: dict[str, str]) -> str:
@@ -53,10 +55,10 @@ def config_text(setup: Setup, bootstrap: str, redis_url: str, prefix: str, basel
     lines = [
         "version: 1",
         f"environment: {prefix}",
-        f'kafka: {{bootstrap: "{bootstrap}", group_prefix: {prefix}}}',
+        f'kafka: {{bootstrap: "{bootstrap}", group_prefix: {prefix}, guarantee: {setup.guarantee}}}',
         f'redis: {{url: "{redis_url}", key_prefix: {prefix}}}',
         f"topics: {{prefix: {prefix}.out, partitions: {setup.partitions}}}",
-        "http: {port: 0}",
+        f"http: {{port: {setup.http_port}}}",
         f"predictions: {prefix}.predictions",
         f"labels: {{topic: {prefix}.labels, fields: {{model: {'model' if len(setup.models) > 1 else 'null'}}}}}",
         "models:",

@@ -61,6 +61,10 @@ BATCH_RECORDS = Metric("driftline_batch_records", "histogram", "records", ("stag
     "Records of one batch.", _ROWS)
 COMMIT_SECONDS = Metric("driftline_commit_seconds", "histogram", "seconds", ("stage",),
     "Time of one commit: flush, checkpoint, offsets, transaction.", _SECONDS)
+BASE_SECONDS = Metric("driftline_base_checkpoint_seconds", "histogram", "seconds", ("stage",),
+    "Time to read a task's full state and hand it to the producer; once a minute or a million records a task.", _SECONDS)
+BASE_BYTES = Metric("driftline_base_checkpoint_bytes_total", "counter", "bytes", ("stage",),
+    "Bytes of full state written to the checkpoints topic.")
 LAST_COMMIT = Metric("driftline_last_commit_timestamp_seconds", "gauge", "seconds since 1970", ("stage",),
     "Wall time of the last commit; stands still while nothing comes in.")
 PROGRESS = Metric("driftline_partition_progress_timestamp_seconds", "gauge", "seconds since 1970", ("stream", "partition"),
@@ -128,8 +132,8 @@ BUILD_INFO = Metric("driftline_build_info", "gauge", "1", ("version",),
     "Always 1; the version is in the label.")
 
 METRICS: tuple[Metric, ...] = (
-    RECORDS, LAG, WATERMARK_LAG, PROCESS_SECONDS, BATCH_RECORDS, COMMIT_SECONDS, LAST_COMMIT, PROGRESS, TASKS, REBALANCES, ABORTS,
-    DROPPED,
+    RECORDS, LAG, WATERMARK_LAG, PROCESS_SECONDS, BATCH_RECORDS, COMMIT_SECONDS, BASE_SECONDS, BASE_BYTES, LAST_COMMIT, PROGRESS,
+    TASKS, REBALANCES, ABORTS, DROPPED,
     DEAD_LETTERS, INVALID_VALUES, TIME_REPLACED, FEATURES_DROPPED, CLASSES_DROPPED, VERSIONS_SHARED,
     LABEL_JOIN, LABEL_DELAY, WAITING, DRIFT_EVENTS, SCORE, THRESHOLD,
     EFFECT_SIZE, SUBJECTS_DRIFTED, SUBJECTS_MONITORED, DETECTION_DELAY, ALERTS, ALERT_TRANSITIONS, CHECKPOINT_BYTES, REDIS_SECONDS,

@@ -23,7 +23,7 @@ from confluent_kafka import TopicPartition
 from driftline.schemas.config import Kafka
 from driftline.streams.errors import AssignmentChanged, FatalError
 from driftline.streams.http import Health
-from driftline.streams.metrics import CHECKPOINT_BYTES, COMMIT_SECONDS, LAST_COMMIT, REDIS_SECONDS, Metrics
+from driftline.streams.metrics import BASE_BYTES, BASE_SECONDS, CHECKPOINT_BYTES, COMMIT_SECONDS, LAST_COMMIT, REDIS_SECONDS, Metrics
 from driftline.streams.runner.failpoint import Failpoints
 from driftline.streams.runner.membership import Membership
 from driftline.streams.runner.publisher import Publisher
@@ -190,9 +190,16 @@ class Committer:
         for task in tasks:
             task.checkpoints.written()
         for task in based:
-            assert self._base is not None
-            self._publisher.publish(self._base.records(task.checkpoints, task.rows))
+            self._write_base(task)
         return offsets
+
+    def _write_base(self, task: RunningTask) -> None:
+        assert self._base is not None
+        began = time.monotonic()
+        records = self._base.records(task.checkpoints, task.rows)
+        self._publisher.publish(records)
+        self._metrics.observe(BASE_SECONDS, time.monotonic() - began, self._stage)
+        self._metrics.add(BASE_BYTES, sum(len(record.value or b"") for record in records), self._stage)
 
     def _end(self) -> None:
         self.rows = 0
