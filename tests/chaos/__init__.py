@@ -25,6 +25,7 @@ To add a fault, write a function of a `Scene` in a module of `faults/`, and put 
 
     FAULTS = (Fault("redis_restarts", redis_restarts, short=True),)
 
+The short form does faults that `shares` one after the other in one installation, as most of its time goes by around them.
 A new module gets its line in `faults/__init__.py`. What a scene offers: `crew(stage)` with workers to `start`, `kill`,
 `sleep` and `wake`; `watch` for what the broker knows; `services.kafka` and `services.redis` to restart, kill or look into;
 `feeder` for bursts and producers with a wrong clock; `draw[stage]` for seeded choices; `needs` where not every hit can be

@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -16,13 +16,15 @@ from rich.console import Console
 
 from driftline.streams.local.kafka import LocalKafka
 from driftline.streams.local.redis import LocalRedis
-from tests.chaos.campaign import perform
+from tests.chaos.campaign import perform_together
 from tests.chaos.controls import CONTROLS
 from tests.chaos.fault import Fault
 from tests.chaos.faults import FAULTS
 from tests.chaos.installation import BROKER_PROPERTIES
 from tests.chaos.report import Row, show, write
 from tests.chaos.scene import Services
+
+Job = tuple[Sequence[Fault], str, int | None]
 
 _REDIS_PROPERTIES: Final = {"appendfsync": "everysec"}
 
@@ -33,19 +35,23 @@ def main() -> int:
     console = Console(width=None if sys.stdout.isatty() else 200)
     jobs = _jobs(options)
     if options.list:
-        for fault, without, rule in jobs:
+        for number, (faults, without, rule) in enumerate(jobs):
             control = f" without {without} (rule {rule})" if without else ""
-            console.print(f"{'short' if fault.short else 'long':6}{fault.name}{control}: {fault.about}", markup=False, highlight=False)
+            for fault in faults:
+                form = "short" if fault.short else "long"
+                console.print(f"{number:3} {form:6}{fault.name}{control}: {fault.about}", markup=False, highlight=False)
         return 0
     began = time.time()
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="chaos-") as scratch, _services() as services:
         logs = options.logs or Path(scratch)
-        for number, (fault, without, rule) in enumerate(jobs):
-            name = f"{number:02}-{fault.name}" + (f"-without-{without}" if without else "")
-            row = perform(fault, services, logs / name, seed=options.seed + number, short=options.short, without=without, rule=rule)
-            rows.append(row)
-            print(f"{name}: {row.result} in {row.seconds:.0f} s", file=sys.stderr, flush=True)
+        for number, (faults, without, rule) in enumerate(jobs):
+            name = f"{number:02}-{faults[0].name}" + (f"-without-{without}" if without else "")
+            circumstances: dict[str, Any] = {"seed": options.seed + number, "short": options.short, "without": without, "rule": rule}
+            done = perform_together(faults, services, logs / name, **circumstances)
+            rows += done
+            said = ", ".join(f"{row.name} {row.result}" for row in done)
+            print(f"{said} in {done[0].seconds:.0f} s", file=sys.stderr, flush=True)
             if options.json:
                 # After every run: the long form takes hours, and whoever stops it keeps what it has found.
                 write(options.json, rows, _about(options, began))
@@ -75,15 +81,20 @@ def _options() -> Namespace:
     return options
 
 
-def _jobs(options: Namespace) -> list[tuple[Fault, str, int | None]]:
-    """What to run: a fault, the rule it goes without, that rule's number."""
+def _jobs(options: Namespace) -> list[Job]:
+    """What to run: faults of one installation, the rule they go without, that rule's number."""
     chosen = [fault for fault in FAULTS if (fault.name in options.only if options.only else fault.short or not options.short)]
-    jobs: list[tuple[Fault, str, int | None]] = [(fault, "", None) for fault in chosen]
+    together: dict[object, list[Fault]] = {}
+    for fault in chosen:
+        # Alone, a fault shows what is lost to it; the short form has no time for that.
+        key = fault.circumstances if options.short and fault.shares else fault.name
+        together.setdefault(str(key), []).append(fault)
+    jobs: list[Job] = [(faults, "", None) for faults in together.values()]
     if options.no_controls:
         return jobs
     by_name = {fault.name: fault for fault in chosen}
     found = [c for c in CONTROLS if c.fault in by_name and (c.short or not options.short or options.only)]
-    return jobs + [(by_name[control.fault], control.without, control.rule) for control in found]
+    return jobs + [([by_name[control.fault]], control.without, control.rule) for control in found]
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -24,66 +24,96 @@ _DRIFT_SECONDS: Final = 600.0
 _CONTROL_DRIFT_SECONDS: Final = 90.0
 
 
-def perform(
-    fault: Fault, services: Services, directory: Path, *, seed: int, short: bool, without: str = "", rule: int | None = None
-) -> Row:
-    """Do it; whatever goes wrong stands in the row."""
-    row = Row(fault.name, fault.options.protocol, seed, without, rule)
+def perform(fault: Fault, services: Services, directory: Path, *, seed: int, short: bool) -> Row:
+    """Do one fault in an installation of its own."""
+    return perform_together([fault], services, directory, seed=seed, short=short)[0]
+
+
+def perform_together(
+    faults: Sequence[Fault], services: Services, directory: Path, *, seed: int, short: bool, without: str = "", rule: int | None = None
+) -> list[Row]:
+    """Do faults one after the other in one installation, a row each; whatever goes wrong stands in the rows.
+
+    Parameters
+    ----------
+    faults : need the same circumstances. What is lost is then lost to one of them; run alone, each shows whether to it.
+    """
     began = time.monotonic()
+    first = faults[0]
+    rows = [Row(fault.name, fault.options.protocol, seed, without, rule) for fault in faults]
     # In the long form hits fall into a full stream for longer.
-    plenty = fault.drift_events * (1 if short else _LONG)
-    scene = Scene(services, directory, fault.options, seed=seed, short=short, plenty=plenty, without=without)
+    plenty = max(fault.drift_events for fault in faults) * (1 if short else _LONG)
+    scene = Scene(services, directory, first.options, seed=seed, short=short, plenty=plenty, without=without)
     try:
-        _timed(row, "open", lambda: scene.open(fault.failpoints, directory / "clock" if fault.clocked else None))
-        _run(fault, scene, row)
-        _timed(row, "verify", lambda: _verify(scene, row))
+        _timed(rows, "open", lambda: scene.open(first.failpoints, directory / "clock" if first.clocked else None))
+        _run(faults, scene, rows)
+        _timed(rows, "verify", lambda: _verify(scene, rows))
     except Exception:  # noqa: BLE001 - one run that breaks does not end the others
-        row.failures.append(traceback.format_exc())
+        _fail(rows, traceback.format_exc())
     finally:
         scene.close()
-    row.seconds = time.monotonic() - began
-    return row
+    for row in rows:
+        row.seconds = time.monotonic() - began
+        row.together = [other.name for other in rows if other is not row]
+    return rows
 
 
-def _run(fault: Fault, scene: Scene, row: Row) -> None:
+def _run(faults: Sequence[Fault], scene: Scene, rows: Sequence[Row]) -> None:
     """A worker that hangs or ends is a finding; what stands in the topics is compared all the same."""
-    events, seconds = (_CONTROL_DRIFT_EVENTS, _CONTROL_DRIFT_SECONDS) if row.without else (fault.drift_events, _DRIFT_SECONDS)
-    steps: dict[str, Callable[[], None]] = {
-        "inject": lambda: fault.inject(scene),
-        "drift": lambda: scene.until_drift(events, seconds),
-        "recover": scene.until_recovered,
-    }
-    for name, step in steps.items():
-        try:
-            _timed(row, name, step)
-        except AssertionError as error:
-            row.failures.append(str(error))
-            break
-    row.surprises = scene.surprises()
+    try:
+        for fault, row in zip(faults, rows, strict=True):
+            _inject(fault, scene, row)
+        events = _CONTROL_DRIFT_EVENTS if rows[0].without else max(fault.drift_events for fault in faults)
+        seconds = _CONTROL_DRIFT_SECONDS if rows[0].without else _DRIFT_SECONDS
+        _timed(rows, "drift", lambda: scene.until_drift(events, seconds))
+    except AssertionError as error:
+        _fail(rows, str(error))
     try:
         # After a surprise nothing is waited for: that worker's work is lost, as it would be to a user.
-        if not row.surprises:
-            _timed(row, "drain", scene.end)
-            row.drained = True
+        if not scene.surprises():
+            _timed(rows, "drain", scene.end)
+            for row in rows:
+                row.drained = True
     except AssertionError as error:
-        row.failures.append(str(error))
+        _fail(rows, str(error))
     scene.feeder.stop()
     for crew in scene.crews.values():
         crew.kill()
-    row.surprises = scene.surprises()
 
 
-def _timed(row: Row, name: str, step: Callable[[], None]) -> None:
+def _inject(fault: Fault, scene: Scene, row: Row) -> None:
+    """One fault, from a worker a stage to a worker a stage."""
+    before = len(scene.hits)
+    scene.needs = {}
+    try:
+        _timed([row], "inject", lambda: fault.inject(scene))
+        _timed([row], "recover", scene.until_recovered)
+    finally:
+        row.of_scene, row.needs = scene.hits[before:], scene.needs
+    for crew in scene.crews.values():
+        for worker in crew.alive:
+            if worker.launch.instance != "a" and not crew.over:
+                worker.stop()
+        if not crew.alive and not crew.over:
+            crew.start()
+
+
+def _fail(rows: Sequence[Row], text: str) -> None:
+    for row in rows:
+        row.failures.append(text)
+
+
+def _timed(rows: Sequence[Row], name: str, step: Callable[[], None]) -> None:
     began = time.monotonic()
     try:
         step()
     finally:
-        row.phases_s[name] = round(time.monotonic() - began, 1)
+        for row in rows:
+            row.phases_s[name] = round(time.monotonic() - began, 1)
 
 
-def _verify(scene: Scene, row: Row) -> None:
-    """Compare what stands with what should, and fill the row."""
-    row.failures += row.surprises
+def _verify(scene: Scene, rows: Sequence[Row]) -> None:
+    """Compare what stands with what should, and fill the rows."""
     watch, installation = scene.watch, scene.installation
     config, cluster = installation.config, installation.cluster()
     ours = {name: watch.read(installation.topic(name)) for name in ("observations", "waiting", "labels", "dlq", "drift", "snapshots")}
@@ -96,15 +126,19 @@ def _verify(scene: Scene, row: Row) -> None:
         "join": verify_join(uninterrupted_join(config, cluster, ours["waiting"], ours["labels"]), ours["observations"]),
         "detect": verify_detect(detected.outputs, ours["drift"], ours["snapshots"]),
     }
-    _count(row, verdicts)
     every = watch.read(installation.topic("drift"), committed=False)
-    row.events_in, row.drift_events, row.snapshots = len(inputs), len(ours["drift"]), len(ours["snapshots"])
-    row.uncommitted_duplicates = doubled_ids(every)
-    row.aborted = len(every) - len(ours["drift"])
-    row.cases = {case: round(share, 3) for case, share in scene.stream.shares().items()}
-    _witness(scene, row, detected)
-    if not row.without:
-        row.failures += [f"the input had too few of case {case}" for case in missing_cases(scene.stream.shares())]
+    shares = scene.stream.shares()
+    for row in rows:
+        row.surprises = scene.surprises()
+        row.failures += row.surprises
+        _count(row, verdicts)
+        row.events_in, row.drift_events, row.snapshots = len(inputs), len(ours["drift"]), len(ours["snapshots"])
+        row.uncommitted_duplicates = doubled_ids(every)
+        row.aborted = len(every) - len(ours["drift"])
+        row.cases = {case: round(share, 3) for case, share in shares.items()}
+        _witness(row, detected)
+        if not row.without:
+            row.failures += [f"the input had too few of case {case}" for case in missing_cases(shares)]
 
 
 def _count(row: Row, verdicts: Mapping[str, Verdict]) -> None:
@@ -116,22 +150,22 @@ def _count(row: Row, verdicts: Mapping[str, Verdict]) -> None:
         row.notes += [f"{stage}: {note}" for note in verdict.notes]
 
 
-def _witness(scene: Scene, row: Row, detected: Detected) -> None:
+def _witness(row: Row, detected: Detected) -> None:
     """Who bit; what a finished transaction held is known from the uninterrupted run alone."""
-    for hit in scene.hits:
+    for hit in row.of_scene:
         if hit.witness is None and hit.spans:
             held = sum(first <= at < end for n, (first, end) in hit.spans.items() for at in detected.drift_at[n])
             hit.witness = f"{held} drift events in the transaction that had just been committed" if held else None
-    row.injected = len(scene.hits)
-    row.witnessed = sum(hit.witness is not None for hit in scene.hits)
-    done, seen = Counter(hit.what for hit in scene.hits), Counter(hit.what for hit in scene.hits if hit.witness is not None)
-    for what, needed in (dict(done) | scene.needs).items():
+    row.injected = len(row.of_scene)
+    row.witnessed = sum(hit.witness is not None for hit in row.of_scene)
+    done, seen = Counter(hit.what for hit in row.of_scene), Counter(hit.what for hit in row.of_scene if hit.witness is not None)
+    for what, needed in (dict(done) | row.needs).items():
         if seen[what] < needed:
             row.unwitnessed[what] = f"{seen[what]} of {needed} witnessed"
-    if not scene.hits:
+    if not row.of_scene:
         row.unwitnessed[row.name] = "nothing was injected"
-    row.recoveries_s = [round(hit.recovery_s, 3) for hit in scene.hits if hit.recovery_s is not None]
+    row.recoveries_s = [round(hit.recovery_s, 3) for hit in row.of_scene if hit.recovery_s is not None]
     row.hits = [
         {"stage": hit.stage, "what": hit.what, "witness": hit.witness, "recovery_s": hit.recovery_s and round(hit.recovery_s, 3)}
-        for hit in scene.hits
+        for hit in row.of_scene
     ]

@@ -22,6 +22,7 @@ class Fault:
     failpoints : of the first worker of a stage.
     clocked : whether workers read their clock through a file, `Scene.directory / "clock"`, of seconds to add.
     drift_events : how many the run must have.
+    shares : whether the short form may do it in one installation with others of the same options; it leaves a worker a stage.
     """
 
     name: str
@@ -31,6 +32,12 @@ class Fault:
     failpoints: Mapping[Stage, str] = field(default_factory=dict)
     clocked: bool = False
     drift_events: int = DRIFT_EVENTS
+    shares: bool = False
+
+    @property
+    def circumstances(self) -> tuple[object, ...]:
+        """What faults must have in common to happen in one installation."""
+        return (self.options, tuple(sorted(self.failpoints.items())), self.clocked)
 
     @property
     def about(self) -> str:

@@ -12,6 +12,8 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
+from tests.chaos.scene import Hit
+
 _COLUMNS: Final = (
     "name", "injected", "witnessed", "events_in", "drift_events", "lost", "doubled", "changed", "recovery_p50_s", "recovery_p95_s",
     "uncommitted_duplicates", "seconds", "result",
@@ -34,6 +36,8 @@ class Row:
     drained : whether every stage read everything and ended in order, so that what is missing is lost.
     surprises : workers that ended by themselves.
     failures : what else went wrong, in words.
+    together : faults of the same run, to which what was lost may be due as well.
+    of_scene, needs : this fault's own hits, and how many of a kind must be witnessed.
     """
 
     name: str
@@ -62,6 +66,9 @@ class Row:
     notes: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     hits: list[dict[str, Any]] = field(default_factory=list)
+    together: list[str] = field(default_factory=list)
+    of_scene: list[Hit] = field(default_factory=list)
+    needs: dict[str, int] = field(default_factory=dict)
 
     @property
     def lossy(self) -> bool:
@@ -92,7 +99,8 @@ class Row:
     def export(self) -> dict[str, Any]:
         """The row for the JSON file."""
         computed = ("recovery_p50_s", "recovery_p95_s", "passed", "result")
-        return asdict(self) | {name: getattr(self, name) for name in computed}
+        told = {name: value for name, value in asdict(self).items() if name not in ("of_scene", "needs")}
+        return told | {name: getattr(self, name) for name in computed}
 
 
 def _quantile(values: Sequence[float], share: float) -> float | None:

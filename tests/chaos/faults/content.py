@@ -15,6 +15,7 @@ from tests.chaos.scene import Scene
 from tests.chaos.verify import observation_head
 
 _ATTEMPTS: Final = 40
+_KILLED: Final = "killed in a burst of poison"
 _HOUR_S: Final = 3_600
 _TICK_S: Final = 1.0
 
@@ -25,7 +26,7 @@ def poison_burst(scene: Scene) -> None:
     dead_letters = scene.installation.topic(DEAD_LETTERS.name)
     wanted = 1 if scene.short else 10
     for _ in range(wanted * _ATTEMPTS):
-        if sum(hit.witness is not None for hit in scene.hits) >= wanted:
+        if sum(hit.witness is not None for hit in scene.hits if hit.what == _KILLED) >= wanted:
             return
         scene.feeder.burst(2_000)
         time.sleep(scene.draw["ingest"].uniform(0.01, 0.2))
@@ -36,7 +37,7 @@ def poison_burst(scene: Scene) -> None:
             worker.wake()
             continue
         worker.kill()
-        hit = scene.hit("ingest", "killed in a burst of poison")
+        hit = scene.hit("ingest", _KILLED)
         hit.witness = f"{held} dead letters in its open transaction"
         crew.start()
         scene.recovered(hit)

@@ -159,7 +159,7 @@ FAULTS: Final = (
     Fault("scale_1_3_1", scale),
     Fault("scale_1_3_1_consumer", scale, Options(protocol="consumer")),
     Fault("revoke_during_restore", revoke_during_restore),
-    Fault("kept_away", kept_away, _LASTING, short=True),
+    Fault("kept_away", kept_away, _LASTING),
     Fault("ingest_down", ingest_down),
     Fault("offsets_deleted", offsets_deleted),
 )

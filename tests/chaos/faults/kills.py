@@ -148,8 +148,8 @@ def at_random(scene: Scene) -> None:
 _WITH_CONSUMER = Options(protocol="consumer")
 
 FAULTS: Final = (
-    Fault("kill_at_steps", at_steps, short=True),
+    Fault("kill_at_steps", at_steps, short=True, shares=True),
     Fault("kill_at_steps_consumer", at_steps, _WITH_CONSUMER),
     Fault("kill_at_random", at_random),
-    Fault("kill_at_random_consumer", at_random, _WITH_CONSUMER, short=True),
+    Fault("kill_at_random_consumer", at_random, _WITH_CONSUMER, short=True, shares=True),
 )
