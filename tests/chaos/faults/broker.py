@@ -57,5 +57,5 @@ def _recovered(scene: Scene, hits: list[Hit], before: dict[Stage, int], texts: t
 
 FAULTS: Final = (
     Fault("broker_restarts", restarts, short=True, shares=True),
-    Fault("broker_stands_still", stands_still, Options(transaction_timeout_ms=8_000), short=True),
+    Fault("broker_stands_still", stands_still, Options(transaction_timeout_ms=8_000), short=True, shares=True),
 )

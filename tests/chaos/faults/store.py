@@ -282,7 +282,7 @@ FAULTS: Final = (
     Fault("newest_checkpoint_lost", newest_is_lost),
     Fault("newest_checkpoint_corrupt", newest_is_corrupt, short=True, shares=True),
     Fault("two_newest_checkpoints_corrupt", two_newest_are_corrupt),
-    Fault("redis_rolled_back", rolled_back, short=True),
+    Fault("redis_rolled_back", rolled_back, short=True, shares=True),
     Fault("redis_stalls", stalls, short=True, shares=True),
     Fault("redis_slow", slow, Options(commit_interval_ms=100)),
 )
