@@ -42,6 +42,7 @@ def perform(
         except AssertionError as error:
             row.failures.append(str(error))
         scene.end()
+        row.drained = True
     except Exception as error:  # noqa: BLE001 - one run that breaks does not end the others
         row.failures.append(f"{type(error).__name__}: {error}" if str(error) else traceback.format_exc())
     try:

@@ -13,13 +13,13 @@ from typing import Any, Final
 
 import redis
 import yaml
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
 
 from driftline.schemas.loading import load_config
 from driftline.schemas.topics import DRIFT
 from driftline.streams.alert.redis_store import RedisAlertStore
 from driftline.streams.alert.worker import Names
-from driftline.streams.kafka import make_admin, read_cluster
+from driftline.streams.kafka import WantedTopic, create_topics, make_admin, read_cluster
 from driftline.streams.local.process import free_port
 from driftline.streams.task import MemoryRecord
 from tests.chaos.alerts.feeder import Feeder
@@ -70,10 +70,8 @@ class Scene:
             "models": {"unused": {}},
         }))
         self.config = load_config(str(self.path))
-        admin = AdminClient({"bootstrap.servers": bootstrap})
-        topics = [NewTopic(self.topic(name), PARTITIONS if name == "drift" else 1, 1) for name in _TOPICS]
-        for created in admin.create_topics(topics, operation_timeout=60).values():
-            created.result(60)
+        topics = [WantedTopic(self.topic(name), PARTITIONS if name == "drift" else 1, 1, {}) for name in _TOPICS]
+        create_topics(make_admin(self.config.kafka), topics)
         drift = DRIFT.full_name(self.prefix)
         self.cluster = read_cluster(make_admin(self.config.kafka), [drift])
         self.names = Names("chaos", self.prefix, self.cluster.topic_ids[drift])
