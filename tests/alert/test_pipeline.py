@@ -151,12 +151,20 @@ def test_recovery_resolves_with_its_reason_and_keeps_the_evidence(life: Life, dr
     assert alert.evidence["recovery"]["value"] == 10.1
 
 
-def test_alert_that_ends_for_want_of_rows_does_not_say_it_recovered(life: Life, drift_event: MakeEvent) -> None:
+@pytest.mark.parametrize(
+    ("detector", "reason"),
+    [
+        ("stale", "closed because nothing came for 72h, not because it recovered"),
+        ("removed", "closed because models.fraud.decision was edited, not because it recovered"),
+    ],
+)
+def test_alert_that_ends_for_another_reason_does_not_say_it_recovered(
+    life: Life, drift_event: MakeEvent, detector: str, reason: str
+) -> None:
     life.take(drift_event(1))
-    reason = "closed because nothing came for 72h, not because it recovered"
-    alert, transition = life.change(drift_event(5, kind="recovery", detector="stale", reason=reason, value=None, effect=None))
+    alert, transition = life.change(drift_event(5, kind="recovery", detector=detector, reason=reason, value=None, effect=None))
     assert (alert.condition, alert.summary) == ("resolved", f"fraud: feature:amount: {reason}")
-    assert (transition.reason, alert.evidence["recovery"]["detector"]) == (reason, "stale")
+    assert (transition.reason, alert.evidence["recovery"]["detector"]) == (reason, detector)
 
 
 def test_next_episode_opens_a_new_alert_under_the_same_fingerprint(life: Life, drift_event: MakeEvent) -> None:

@@ -263,3 +263,59 @@ def test_fewer_rows_to_learn_from_than_were_learned_end_with_the_next() -> None:
     assert again.baseline is not None
     assert expected.baseline is not None
     assert again.baseline.id == expected.baseline.id
+
+
+def memory(panel: Panel, series_name: str, detector: str) -> list[bytes]:
+    """What each scope's detector of a series remembers, as bytes that equal memories share."""
+    watch = panel._watch
+    assert watch is not None
+    names = [one.name for one in watch.layout.series]
+    for (q, shape, _), (bank, column) in watch.changes._members().items():
+        if names[q] == series_name and f'"{detector}"' in shape:
+            alone = type(bank).__name__
+            scopes = range(len(panel.scope_names))
+            if alone == "PageHinkleyBank":
+                return [bank.sums[scope * bank.n_columns + column].tobytes() for scope in scopes]
+            if alone == "AdwinBank":
+                return [bank.moments[scope * bank.n_columns + column].tobytes() for scope in scopes]
+            if alone == "RateBank":
+                return [bank.stakes[scope, column].tobytes() + bank.seen[scope, column].tobytes() for scope in scopes]
+            return [b"" if (held := bank._detectors[scope][column]) is None else held.export() for scope in scopes]
+    raise AssertionError(f"{series_name} has no {detector}")
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "kept"),
+    [
+        ("page_hinkley", {"threshold": 9.0}, True),
+        ("page_hinkley", {"mode": "up"}, True),
+        ("page_hinkley", {"min_instances": 5}, True),
+        ("page_hinkley", {"delta": 0.5}, False),
+        ("page_hinkley", {"alpha": 0.99}, False),
+        ("adwin", {"delta": 0.01}, True),
+        ("adwin", {"clock": 16}, False),
+        ("river.ADWIN", {}, True),
+        ("river.ADWIN", {"clock": 8}, False),
+    ],
+)
+def test_another_threshold_goes_on_and_another_parameter_begins_anew(name: str, params: dict[str, object], *, kept: bool) -> None:
+    before = of("loss", detectors=detectors(name))(SPEC)
+    store, panel = Store(), Panel(before)
+    run(panel, STREAM.slice(0, 900))
+    store.take(panel)
+    edited = of("loss", detectors=(ColumnDetector("psi"), ColumnDetector(name, params=params)))(SPEC)
+    again, new = memory(store.load(edited), "loss", name), memory(Panel(edited, panel.baseline), "loss", name)
+    assert memory(panel, "loss", name) != new
+    assert again == (memory(panel, "loss", name) if kept else new)
+
+
+def test_a_side_of_a_rate_that_was_not_watched_has_no_evidence() -> None:
+    store, panel = Store(), Panel(of("flagged", direction="up")(SPEC))
+    run(panel, STREAM.slice(0, 900))
+    store.take(panel)
+    watch = store.load(of("flagged", direction="both")(SPEC))._watch
+    assert watch is not None
+    place = [one.name for one in watch.layout.series].index("flagged")
+    bank, column = next(found for (q, shape, _), found in watch.changes._members().items() if q == place and '"rate"' in shape)
+    assert (bank.stakes[0, column, 0] > 0).all()
+    assert (bank.stakes[0, column, 1] == 0).all()
