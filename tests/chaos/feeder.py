@@ -27,6 +27,7 @@ class Feeder:
     skew_ms : added to the record times of all that follows: a producer with a wrong clock.
     idle : source partitions that get nothing; what was meant for them goes to the next one.
     slower : by how much the stream's own time is stretched: 1 is its rate.
+    held : nothing is sent meanwhile.
     """
 
     def __init__(self, bootstrap: str, sources: Mapping[Stream, str], stream: InputStream) -> None:
@@ -44,6 +45,7 @@ class Feeder:
         self.sent: dict[PartitionId, list[Input]] = defaultdict(list)
         self.skew_ms = 0
         self.slower = 1.0
+        self.held = False
         self.idle: frozenset[PartitionId] = frozenset()
 
     @property
@@ -91,6 +93,8 @@ class Feeder:
                 # Record times go by the wall; what is stretched begins later.
                 self._start += (item.at_ms - last_ms) / 1000 * (self.slower - 1)
                 last_ms = item.at_ms
+                while self.held and not self._stopping.wait(_POLL_SECONDS):
+                    self._start = time.time() - item.at_ms / 1000
                 while self._now_ms() < item.at_ms:
                     if self._stopping.wait(_POLL_SECONDS):
                         break

@@ -27,7 +27,9 @@ DRIFT_EVENTS: Final = 1_000
 """A run with fewer proves little."""
 _LOOK_SECONDS: Final = 1.0
 _CLOCK_SECONDS: Final = 0.05
-_COUNT_SECONDS: Final = 2.0
+_PACE_SECONDS: Final = 2.0
+_BEHIND_RECORDS: Final = 800
+"""Observation batches: ten seconds of input. A machine too busy for the usual rate is not drowned in it."""
 _TRICKLE: Final = 4.0
 
 
@@ -102,7 +104,7 @@ class Scene:
         self.needs: dict[str, int] = {}
         self.times = True
         self._places: list[TaskPlace] = []
-        self._counted_at = 0.0
+        self._paced_at = 0.0
         self._plenty = plenty
 
     # -- the run
@@ -169,6 +171,13 @@ class Scene:
             return {}
         return {key: offset for key, (offset, _) in self.watch.committed(self.group(stage), self.inputs(stage)).items()}
 
+    def lag(self, stage: Stage) -> int:
+        """Records that a stage has yet to commit, as far as committed readers see them."""
+        committed = self.committed(stage)
+        topics = {topic for topic, _ in self.inputs(stage)}
+        ends = {key: end.stable for topic in topics for key, end in self.watch.ends(topic).items()}
+        return sum(max(0, ends[key] - offset) for key, offset in committed.items())
+
     def hit(self, stage: Stage, what: str, at: float | None = None) -> Hit:
         """Write down a fault; `at` by the monotonic clock, where it was not this moment."""
         hit = Hit(stage, what, time.monotonic() if at is None else at, self.committed(stage))
@@ -226,18 +235,20 @@ class Scene:
     def _open_hits(self) -> list[Hit]:
         return [hit for hit in self.hits if hit.recovery_s is None and not hit.final]
 
-    def _enough(self) -> None:
-        """Once there are drift events enough, the input flows on as a trickle: whoever is hit must go on, not catch up."""
-        if not self.installation.options.steady and self.feeder.slower == 1.0 and time.monotonic() - self._counted_at > _COUNT_SECONDS:
-            self._counted_at = time.monotonic()
-            if self.watch.count(self.installation.topic("drift")) >= self._plenty:
-                self.feeder.slower = _TRICKLE
+    def _pace(self) -> None:
+        """Feed no faster than detect takes it, and once there are drift events enough, a trickle: who is hit must go on, not catch up."""
+        if self.installation.options.steady or time.monotonic() - self._paced_at < _PACE_SECONDS:
+            return
+        self._paced_at = time.monotonic()
+        self.feeder.held = self.lag("detect") > _BEHIND_RECORDS
+        if self.feeder.slower == 1.0 and self.watch.count(self.installation.topic("drift")) >= self._plenty:
+            self.feeder.slower = _TRICKLE
 
     def _time_recoveries(self) -> None:
         """Note when each hit was recovered from; some are still open when the next ones come."""
         while not self._done.wait(_CLOCK_SECONDS):
             with contextlib.suppress(KafkaException):
-                self._enough()
+                self._pace()
             for stage in {hit.stage for hit in self._open_hits()}:
                 try:
                     now = self.committed(stage)

@@ -22,6 +22,7 @@ STAGES: Final[tuple[Stage, ...]] = ("ingest", "join", "detect")
 ROOT: Final = Path(__file__).parents[2]
 # Two busy cores start a worker in 10 s; a step that takes ten times that hangs.
 PATIENCE_SECONDS: Final = 120.0
+_DRAIN_SECONDS: Final = 600.0
 _POLL_SECONDS: Final = 0.02
 _STARTED = re.compile(r"task_started task=(\S+)")
 
@@ -135,7 +136,7 @@ class Worker:
         """End it once it has read everything."""
         if self.code is None:
             self._process.send_signal(DRAIN_SIGNAL)
-        self._await_end()
+        self._await_end(_DRAIN_SECONDS)
 
     def until_asleep(self) -> None:
         """Return when a failpoint has stopped it."""
@@ -165,8 +166,8 @@ class Worker:
         """The end of its log."""
         return "\n".join(self.log.splitlines()[-lines:])
 
-    def _await_end(self) -> None:
-        until(lambda: self.code is not None, lambda: f"{self.name} did not end in order:\n{self.tail()}")
+    def _await_end(self, seconds: float = PATIENCE_SECONDS) -> None:
+        until(lambda: self.code is not None, lambda: f"{self.name} did not end in order:\n{self.tail()}", seconds)
 
 
 @dataclass(slots=True)

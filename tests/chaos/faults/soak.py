@@ -27,7 +27,7 @@ def soak(scene: Scene) -> None:
         time.sleep(_EVERY_SECONDS)
         for stage in STAGES:
             rss[stage].append(scene.crew(stage).of("a").rss_bytes)
-            lag[stage].append(_lag(scene, stage))
+            lag[stage].append(scene.lag(stage))
     for stage in STAGES:
         hit = scene.hit(stage, f"soak {stage}")
         grown = _quarter(rss[stage], 3) - _quarter(rss[stage], 1)
@@ -36,13 +36,6 @@ def soak(scene: Scene) -> None:
             memory = f"{_quarter(rss[stage], 3) / 2**20:.0f} MiB ({grown / 2**20:+.1f})"
             hit.witness = f"{memory}, {_quarter(lag[stage], 3):.0f} records behind ({behind:+.0f})"
         scene.recovered(hit)
-
-
-def _lag(scene: Scene, stage: Stage) -> int:
-    committed = scene.committed(stage)
-    topics = {topic for topic, _ in scene.inputs(stage)}
-    ends = {key: end.stable for topic in topics for key, end in scene.watch.ends(topic).items()}
-    return sum(max(0, ends[key] - offset) for key, offset in committed.items())
 
 
 def _quarter(samples: list[int], number: int) -> float:
