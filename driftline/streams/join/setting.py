@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from driftline.schemas.config import Config, Model
 from driftline.schemas.topics import LABELS, OBSERVATIONS, WAITING
 from driftline.streams.cluster import Cluster
+from driftline.streams.columns import WaitingBlock
 from driftline.streams.join.age import Age, join_ages
 from driftline.streams.join.decided import GENERATION
 from driftline.streams.task import PartitionId
@@ -51,6 +55,11 @@ class JoinSetting:
             observations_partitions=cluster.partitions.get(observations, config.topics.partitions),
             block_rows=max(20_000, config.kafka.commit_rows),
         )
+
+    def own(self, block: WaitingBlock) -> npt.NDArray[np.bool_]:
+        """The rows whose model has this age."""
+        known = np.array([*(name in self.models for name in block.model.values), False], np.bool_)
+        return known[block.model.codes]
 
     @property
     def stated_age(self) -> int | None:

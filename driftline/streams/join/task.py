@@ -7,9 +7,8 @@ waiting partition stays before them, and they are read again after a restart.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -26,6 +25,7 @@ from driftline.streams.join.decided import RING, DecidedIds, keys_by_model
 from driftline.streams.join.facts import after_decision, facts_of, first_ms, model_hash, read_facts
 from driftline.streams.join.held import HeldJoin
 from driftline.streams.join.outcomes import outcomes
+from driftline.streams.join.pending import Pending
 from driftline.streams.join.rebuild import RebuildMarks
 from driftline.streams.join.setting import JoinSetting
 from driftline.streams.join.silence import OutcomeTicks
@@ -36,19 +36,8 @@ from driftline.streams.task import FINAL_MS, Idle, Output, PartitionId, Record, 
 
 STATE_VERSION: Final = 1
 _STATE: Final = "join"
-PENDING_ROWS_MAX: Final = 200_000
 # A label may come before its prediction by the age, and by at least this: producers and ingest workers are not in step.
 EARLY_MS: Final = 600_000
-
-
-@dataclass(slots=True)
-class _Pending:
-    """A waiting block that is not yet of age."""
-
-    offset: int
-    block: WaitingBlock
-    last_ms: int
-    written_ms: int
 
 
 class JoinTask:
@@ -64,8 +53,7 @@ class JoinTask:
         self._cache = cache
         self._counters = counters
         self._gauge = {"stream": name.rsplit("/", 1)[0], "partition": str(waiting[1])}
-        self._pending: deque[_Pending] = deque()
-        self._pending_rows = 0
+        self._pending = Pending()
         self._waiting_next: int | None = None
         self._labels_next: int | None = None
         self._cached_next = 0
@@ -103,17 +91,17 @@ class JoinTask:
     def tick(self, idle: Idle) -> list[Output]:
         """Time reaches the join in its logs; only the end of a rebuild is seen here, when labels it needed are gone."""
         if self._rebuild_until is not None and self._labels in idle.at_end:
-            self._end_rebuild()
+            self._labels_next, self._rebuild_until = self._rebuild_until, None
             return self._decide_due()
         return []
 
     def positions(self) -> Mapping[PartitionId, int]:
-        waiting = self._pending[0].offset if self._pending else self._waiting_next
+        waiting = self._waiting_next if self._pending.offset is None else self._pending.offset
         found = ((self._waiting, waiting), (self._labels, self._labels_next))
         return {partition: offset for partition, offset in found if offset is not None}
 
     def paused(self) -> frozenset[PartitionId]:
-        return frozenset({self._waiting} if self._pending_rows > self._setting.pending_rows_max else ())
+        return frozenset({self._waiting} if self._pending.rows > self._setting.pending_rows_max else ())
 
     def checkpoint(self) -> StateDelta:
         if not self._dirty:
@@ -213,20 +201,13 @@ class JoinTask:
         self._labels_next = offset
         self._cached_next = offset
 
-    def _end_rebuild(self) -> None:
-        self._labels_next, self._rebuild_until = self._rebuild_until, None
-
     def _read_waiting(self, record: Record) -> None:
-        value = record.value()
         self._waiting_next = record.offset() + 1
         self._dirty = True
-        if value is None:
-            return
-        block = decode_waiting(value)
-        self._read_clock.advance(block.source, block.tick_ms)
-        last = int(block.record_ms.max()) if len(block) else NEVER_MS
-        self._pending.append(_Pending(record.offset(), block, last, record.timestamp()[1]))
-        self._pending_rows += len(block)
+        if (value := record.value()) is not None:
+            block = decode_waiting(value)
+            self._read_clock.advance(block.source, block.tick_ms)
+            self._pending.add(record.offset(), block, record.timestamp()[1])
 
     def _read_labels(self, records: Sequence[Record]) -> None:
         ids: list[bytes] = []
@@ -292,9 +273,7 @@ class JoinTask:
             if self._age_ms is None:
                 return []
             self._dirty = True
-        due: list[_Pending] = []
-        while self._pending and self._is_of_age(self._pending[0], self._age_ms):
-            due.append(self._pending.popleft())
+        due = self._pending.take_due(self._age_ms, self._label_clock)
         if not due:
             return []
         self._dirty = True
@@ -303,7 +282,6 @@ class JoinTask:
         at = 0
         for item in due:
             n = len(item.block)
-            self._pending_rows -= n
             self._waiting_clock.advance(item.block.source, item.block.tick_ms)
             if n:
                 outputs += self._decide(item.block, packed[at : at + n])
@@ -313,14 +291,11 @@ class JoinTask:
         self._marks.drop(self._swept_before_ms())
         return outputs
 
-    def _is_of_age(self, item: _Pending, age_ms: int) -> bool:
-        return not len(item.block) or item.last_ms + age_ms < self._label_clock.minimum_for(item.written_ms)
-
     def _measured_age(self) -> int | None:
-        rows = [item for item in self._pending if len(item.block)]
+        rows = list(self._pending.with_rows())
         if not rows:
             return None
-        own = [np.flatnonzero(self._own(item.block)) for item in rows]
+        own = [np.flatnonzero(self._setting.own(item.block)) for item in rows]
         seen = np.concatenate([item.block.seen_ms[mine] for item, mine in zip(rows, own, strict=True)])
         keys = [key for item, mine in zip(rows, own, strict=True) for key in item.block.ids[mine].tolist()]
         first = [NO_LABEL if value is None else first_ms(value) for value in self._cache.lookup(keys)]
@@ -330,14 +305,9 @@ class JoinTask:
             ticks["waiting_tick"] = FINAL_MS
         return self._measure.measure(seen, np.array(first, np.int64), **ticks)
 
-    def _own(self, block: WaitingBlock) -> npt.NDArray[np.bool_]:
-        """The rows whose model has this age."""
-        known = np.array([*(name in self._setting.models for name in block.model.values), False], np.bool_)
-        return known[block.model.codes]
-
     def _decide(self, block: WaitingBlock, packed: list[bytes | None]) -> list[Output]:
         assert self._age_ms is not None
-        own = self._own(block)
+        own = self._setting.own(block)
         if not own.any():
             return []
         hashes = np.array([*(self._hashes.get(name, 0) for name in block.model.values), 0], np.uint32)[block.model.codes]
@@ -419,9 +389,8 @@ class JoinTask:
 
     def _count(self, cases: Counter[tuple[str, int]]) -> None:
         names = {code: name for name, code in self._hashes.items()}
-        for (case, code), n in sorted(cases.items()):
-            if n:
-                self._counters.increment("label_join", {"model": names.get(code, ""), "case": case}, n)
+        for (case, code), n in sorted((+cases).items()):
+            self._counters.increment("label_join", {"model": names.get(code, ""), "case": case}, n)
 
     def _swept_before_ms(self) -> int:
         """Labels before this are no one's any more: every prediction source is beyond them by the age, and ten minutes."""
