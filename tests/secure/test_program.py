@@ -146,7 +146,8 @@ def test_the_example_of_the_page_connects(installation: Installation, tmp_path: 
         example = example.replace(written, here)
     config = tmp_path / "example.yml"
     config.write_text(f"{example}topics: {{prefix: {run.name}}}\npredictions: {run.name}-predictions\nmodels: {{m: {{}}}}\n")
-    assert "never ran" in run.driftline("status", config) or "empty" in run.said[-2]
+    run.driftline("topics", "create", run.config(USERS["topics create"]))
+    assert f"{run.name}.ingest" in run.driftline("status", config)
     connect(load_config(config).redis, timeout_seconds=5).ping()
     assert redis_acl(parse_config("predictions: p\nmodels: [m]\n", name="m.yml")) in page
 

@@ -21,6 +21,7 @@ from tests.chaos.faults.store import REPLACED, committed_manifests, redis_client
 from tests.chaos.inputs import FEATURES, Input
 from tests.chaos.installation import SESSION_MS, Options
 from tests.chaos.scene import DRIFT_EVENTS, Hit, Scene
+from tests.chaos.watch import Watch
 from tests.chaos.workers import STAGES, Stage, Worker, until
 
 _DRIFT_SECONDS: Final = 600.0
@@ -198,7 +199,12 @@ def _last_words(worker: Worker, words: str) -> str | None:
 def _ends(scene: Scene) -> dict[PartitionId, int]:
     """How far every output topic has been written."""
     names = ("observations", "waiting", "labels", "drift", "snapshots", "dlq", "checkpoints")
-    found = {key: end.high for name in names for key, end in scene.watch.ends(scene.installation.topic(name)).items()}
+    # A client of its own: one that has asked before knows nothing of a partition that is new.
+    watch = Watch(scene.services.kafka.bootstrap)
+    try:
+        found = {key: end.high for name in names for key, end in watch.ends(scene.installation.topic(name)).items()}
+    finally:
+        watch.close()
     return {key: high for key, high in found.items() if high}
 
 
