@@ -34,6 +34,7 @@ class Bench:
 
     def __init__(self, bootstrap: str, prefix: str, source: str, redis_url: str, directory: Path) -> None:
         self.bootstrap, self.prefix, self.source, self.directory = bootstrap, prefix, source, directory
+        self.ours = f"{prefix}-ours"
         self.path = directory / "m.yml"
         self.port = free_port()
         self.sent = 0
@@ -52,7 +53,7 @@ class Bench:
             f"environment: test\nkafka: {{bootstrap: \"{self.bootstrap}\", group_prefix: {self.prefix},"
             f" transaction_timeout: {TRANSACTION_SECONDS}s, properties: {{{properties}}}}}\n"
             f"redis: {{url: \"{redis_url}\", key_prefix: {self.prefix}}}\n"
-            f"topics: {{prefix: {self.prefix}, partitions: 1}}\nhttp: {json.dumps({'port': self.port} | http)}\nstart: earliest\n"
+            f"topics: {{prefix: {self.ours}, partitions: 1}}\nhttp: {json.dumps({'port': self.port} | http)}\nstart: earliest\n"
             f"predictions: {self.source}\nmodels: {{m: {{features: {{x: numeric}}, window: 100, baseline: {{learn: 200, settle: 0s}}}}}}\n"
         )
 
@@ -96,7 +97,7 @@ class Bench:
     def rows(self) -> list[tuple[int, int]]:
         """Partition and offset of every row that ingest has published and committed, as often as it stands there."""
         found: list[tuple[int, int]] = []
-        for record in self.watch.read(f"{self.prefix}.observations"):
+        for record in self.watch.read(f"{self.ours}.observations"):
             batch = decode(record.value() or b"")
             if batch.kind == "predictions":
                 partitions = [batch.sources[index][1] for index in batch.source.tolist()]
@@ -108,7 +109,7 @@ class Bench:
 
     def committed(self, stage: Stage = "ingest") -> int:
         """Offsets that the worker's group has committed, all partitions together."""
-        topic, partitions = (self.source, PARTITIONS) if stage == "ingest" else (f"{self.prefix}.observations", 1)
+        topic, partitions = (self.source, PARTITIONS) if stage == "ingest" else (f"{self.ours}.observations", 1)
         found = self.watch.committed(f"{self.prefix}.{stage}", [(topic, number) for number in range(partitions)])
         return sum(offset for offset, _ in found.values())
 
