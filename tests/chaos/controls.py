@@ -29,5 +29,6 @@ class Control:
 
 CONTROLS: Final[tuple[Control, ...]] = (
     Control(10, "memory_is_kept_after_an_abort", "transaction_times_out", short=True),
+    Control(5, "an_error_is_no_offset", "kept_away"),
     Control(8, "no_offset_is_a_beginning", "offsets_deleted"),
 )
