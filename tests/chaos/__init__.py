@@ -31,7 +31,9 @@ A new module gets its line in `faults/__init__.py`. What a scene offers: `crew(s
 `feeder` for bursts and producers with a wrong clock; `draw[stage]` for seeded choices; `needs` where not every hit can be
 witnessed, only so many of a kind. A worker that ends by itself makes the run fail unless its `expected` codes have it.
 
-Every rule that a fault is about has a negative control (`controls.py`): the rule is taken out of the real code of the
-workers (`switches.py`, through `worker.py`), and the same run must then be found lossy. The verifier is tested apart
-(`test_verify.py`), with outputs that were tampered with.
+A negative control (`controls.py`) takes a rule out of the real code of the workers (`switches.py`, through `worker.py`), and
+the same run must then be found lossy; a rule behind which others stand has its story in `tests/protocol` instead. The
+verifier is tested apart (`test_verify.py`), with outputs that were tampered with.
+
+A run feeds no faster than detect takes it, and waits for conditions, not for times; on a busy machine it takes longer.
 """
