@@ -55,6 +55,8 @@ class AlertProcess:
                 state = json.loads(answer.read())
         except urllib.error.HTTPError as error:
             state = json.loads(error.read())
+        except OSError as error:
+            return False, [f"no page: {error}"]
         return bool(state["ready"]), list(state["reasons"])
 
     def kill(self) -> None:

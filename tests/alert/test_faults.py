@@ -1,0 +1,55 @@
+"""The real worker under faults, on a real Kafka and Redis: the short form of `python -m tests.chaos.alerts`, and its watchdog."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from driftline.streams.local.redis import LocalRedis
+from tests.chaos.alerts.campaign import perform
+from tests.chaos.alerts.faults import FAULTS
+from tests.chaos.alerts.scene import Scene, Services
+from tests.conftest import Kafka
+
+BY_NAME = {fault.name: fault for fault in FAULTS}
+
+
+@pytest.fixture(scope="module")
+def services(kafka: Kafka) -> Iterator[Services]:
+    """The shared broker, and a Redis that faults may happen to."""
+    with LocalRedis(append_only=True) as store:
+        yield Services(kafka, store)
+
+
+@pytest.fixture
+def scene(services: Services, tmp_path: Path) -> Iterator[Scene]:
+    scene = Scene(services, tmp_path, seed=1, short=True)
+    yield scene
+    scene.close()
+
+
+SHORT = ("kills_at_steps", "zombies", "handler_raises", "redis_rolled_back")
+"""What is quick; `make chaos` has all of them, and more of each."""
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_no_alert_is_lost_or_doubled_in_state_and_all_are_sent(services: Services, tmp_path: Path, name: str) -> None:
+    row = perform(BY_NAME[name], services, tmp_path, seed=7, short=True)
+    assert row.passed, "\n".join([*row.failures, *row.notes, *map(str, row.unwitnessed.items())])
+    assert row.drift_events >= 400
+
+
+def test_without_the_outbox_alerts_are_lost(services: Services, tmp_path: Path) -> None:
+    """What the comparison is worth: the same run, and one rule taken out of the worker's code."""
+    row = perform(BY_NAME["kills_at_steps"], services, tmp_path, seed=7, short=True, without="there_is_no_outbox")
+    assert row.lost > 0
+
+
+def test_handler_that_never_returns_ends_the_process(scene: Scene) -> None:
+    scene.feeder.start()
+    worker = scene.start(failpoint="alert_taken:20:hang", stall_s=4)
+    assert worker.until_dead() == 1
+    assert "alert_stalled" in worker.log
+    assert "reason=None" in worker.log
