@@ -223,6 +223,9 @@ _RIGHTS_CODES: Final = (
 )
 
 
+RIGHTS_HINT: Final = "`driftline topics create CONFIG --print` lists topics and rights"
+
+
 def needs_a_person(error: KafkaError) -> bool:
     """Whether no retry will help: a right or a password is missing."""
     return error.code() in _RIGHTS_CODES
@@ -237,7 +240,7 @@ def from_kafka(error: KafkaException) -> KafkaAwayError:
     """
     cause = error.args[0]
     if needs_a_person(cause):
-        raise SetupError(f"kafka: {cause.str()}", hint="`driftline topics create CONFIG --print` lists topics and rights") from error
+        raise SetupError(f"kafka: {cause.str()}", hint=RIGHTS_HINT) from error
     return KafkaAwayError(f"kafka: {cause.str()}")
 
 
@@ -282,7 +285,7 @@ def read_cluster(admin: AdminClient, topics: Sequence[str], *, live_since_ms: in
     if missing:
         names = ", ".join(f'"{name}"' for name in missing)
         ours = any(name.endswith(tuple(f".{topic.name}" for topic in TOPICS)) for name in missing)
-        create = "`driftline topics create CONFIG` creates Driftline's own topics"
+        create = "`driftline topics create CONFIG` creates Driftline's own topics; a user without the right to see one finds none"
         yours = "is the name right? publish to it first; for a trial `driftline topics create CONFIG --sources` creates it too"
         raise SetupError(f"kafka: no such topic: {names}", hint=create if ours else yours)
     cluster_id = metadata.cluster_id or "unknown"

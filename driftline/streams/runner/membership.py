@@ -15,7 +15,7 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from driftline.streams.errors import OffsetError, OwnershipError, SetupError, StreamError
-from driftline.streams.kafka import needs_a_person
+from driftline.streams.kafka import RIGHTS_HINT, needs_a_person
 from driftline.streams.task import PartitionId
 
 _log = logging.getLogger(__name__)
@@ -151,7 +151,7 @@ class Membership:
                 hint="retention was shorter than the worker's absence; --on-lost-state=rebuild-from-earliest accepts the gap",
             )
         if needs_a_person(error):
-            raise SetupError(f"kafka: {place}: {error.str()}")
+            raise SetupError(f"kafka: {place}: {error.str()}", hint=RIGHTS_HINT)
         if error.fatal():
             raise OwnershipError(f"kafka: {error.str()}", hint="does another worker run with the same instance name?")
         _log.warning("kafka_consumer_error place=%s code=%s error=%r", place, error.name(), error.str())
@@ -233,7 +233,7 @@ class Membership:
             self._consumer.list_topics(self._topics[0], timeout=_PROBE_SECONDS)
         except KafkaException as error:
             if needs_a_person(error.args[0]):
-                raise SetupError(f"kafka: {error.args[0].str()}") from error
+                raise SetupError(f"kafka: {error.args[0].str()}", hint=RIGHTS_HINT) from error
             return False
         return True
 

@@ -12,7 +12,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 
 from driftline.schemas.config import Kafka
 from driftline.streams.errors import KafkaAwayError, OutputError, OwnershipError, RecoverableError, SetupError, UncertainError
-from driftline.streams.kafka import make_producer, needs_a_person
+from driftline.streams.kafka import RIGHTS_HINT, make_producer, needs_a_person
 from driftline.streams.task import Output
 
 _log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def _output_error(error: KafkaError, output: Output) -> Exception:
     if error.code() in _REFUSED_CODES:
         return OutputError(f'topic "{output.topic}": a record of {size} bytes was refused: {error.str()}')
     if needs_a_person(error):
-        return SetupError(f'topic "{output.topic}": {error.str()}', hint="`driftline topics create CONFIG --print` lists topics and rights")
+        return SetupError(f'topic "{output.topic}": {error.str()}', hint=RIGHTS_HINT)
     return UncertainError(f'topic "{output.topic}": {error.str()}')
 
 
@@ -112,7 +112,7 @@ class Transactions:
         except KafkaException as error:
             cause = error.args[0]
             if needs_a_person(cause):
-                raise SetupError(f"kafka: transactions: {cause.str()}") from error
+                raise SetupError(f"kafka: transactions: {cause.str()}", hint=RIGHTS_HINT) from error
             _log.warning("transactions_not_ready code=%s error=%r", cause.name(), cause.str())
             if not cause.retriable():
                 self._drop()
@@ -210,7 +210,7 @@ class Transactions:
     def _fail(self, what: str, cause: KafkaError) -> None:
         """Turn an error into what to do: rights and sizes stop, an abortable one aborts, everything else is uncertain."""
         if needs_a_person(cause):
-            raise SetupError(f"kafka: {what}: {cause.str()}")
+            raise SetupError(f"kafka: {what}: {cause.str()}", hint=RIGHTS_HINT)
         if cause.code() in _REFUSED_CODES:
             raise OutputError(f"kafka: {what}: {cause.str()}")
         if cause.txn_requires_abort() and not cause.fatal():
@@ -268,7 +268,7 @@ class AtLeastOnce:
         if failed is not None and failed.code() in _REFUSED_CODES:
             raise OutputError(f"kafka: {failed.str()}")
         if failed is not None and needs_a_person(failed):
-            raise SetupError(f"kafka: {failed.str()}")
+            raise SetupError(f"kafka: {failed.str()}", hint=RIGHTS_HINT)
         if failed is not None or left:
             raise KafkaAwayError(f"kafka: {left} outputs were not delivered: {failed.str() if failed else 'no answer'}")
 

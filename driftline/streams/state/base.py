@@ -22,7 +22,7 @@ from driftline.schemas.config import Config
 from driftline.schemas.topics import CHECKPOINTS
 from driftline.streams.cluster import Cluster
 from driftline.streams.errors import AwayError, LostStateError, RecoverableError, SetupError, StateError
-from driftline.streams.kafka import consumer_properties, needs_a_person
+from driftline.streams.kafka import RIGHTS_HINT, consumer_properties, needs_a_person
 from driftline.streams.state.blob import Count
 from driftline.streams.state.checkpoints import Checkpoints
 from driftline.streams.state.manifest import Manifest, checksum, decode_manifest, encode_manifest
@@ -40,7 +40,6 @@ _SOON_SECONDS: Final = 5.0
 _CHUNK_BYTES: Final = 512 << 10
 _READ_SECONDS_MAX: Final = 300.0
 _MANIFEST: Final = "manifest"
-_RIGHTS: Final = "`driftline topics create CONFIG --print` lists topics and rights"
 _DAMAGED: Final = "`--on-lost-state=rebuild-from-earliest` begins anew from what the input topics still hold"
 
 
@@ -198,7 +197,7 @@ class BaseLog:
                     if error is not None and error.code() == KafkaError._PARTITION_EOF:
                         return found
                     if error is not None and needs_a_person(error):
-                        raise SetupError(f'kafka: topic "{self._topic}": {error.str()}', hint=_RIGHTS)
+                        raise SetupError(f'kafka: topic "{self._topic}": {error.str()}', hint=RIGHTS_HINT)
                     key = message.key()
                     if error is None and isinstance(key, bytes) and key.startswith(prefix):
                         _keep(found, key, message.value())
