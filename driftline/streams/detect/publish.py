@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -70,6 +70,16 @@ class EventWriter:
         self.rebuilt = False
         self._drift = DRIFT.full_name(config.topics.prefix)
         self._snapshots = SNAPSHOTS.full_name(config.topics.prefix)
+
+    @property
+    def live_since_ms(self) -> int:
+        """Records before this are history; 0 = none is."""
+        return self._cluster.live_since_ms
+
+    def went_live(self, before_ms: int) -> None:
+        """What a checkpoint says of it: Redis keeps the time too, and a Redis that was lost begins with a later one."""
+        if 0 < before_ms < self._cluster.live_since_ms:
+            self._cluster = replace(self._cluster, live_since_ms=before_ms)
 
     def signal(
         self, plan: ModelPlan, panel: PanelName, signal: Signal, row: RowContext, *, segment: dict[str, str] | None, opened: Position,

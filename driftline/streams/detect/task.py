@@ -39,6 +39,7 @@ class _Held(msgspec.Struct):
     models: dict[str, Any]
     generations: dict[str, Count] = {}
     rebuilt: bool = False
+    live_since_ms: Count = 0
 
 
 class DetectProcessor:
@@ -94,6 +95,7 @@ class DetectTask:
         self._partition = partition
         self._plans = plans
         self._writer = writer
+        self._live_since_ms = 0
         self._baselines = baselines
         self._counters = counters
         self._strict = strict
@@ -149,6 +151,7 @@ class DetectTask:
                 "sequence": self._sequence,
                 "generations": self._generations,
                 "rebuilt": self._rebuilt,
+                "live_since_ms": self._writer.live_since_ms or self._live_since_ms,
                 "models": self._parked | {name: model.export_meta() for name, model in self.models.items()},
             }
         )
@@ -239,6 +242,8 @@ class DetectTask:
             self._sequence.update(held.sequence)
             self._generations.update(held.generations)
             self._rebuilt = held.rebuilt
+            self._live_since_ms = held.live_since_ms
+            self._writer.went_live(held.live_since_ms)
             # Edits are written with the next commit, rows or not: what they end is published in that one.
             self._dirty = True
             for name, meta in held.models.items():
