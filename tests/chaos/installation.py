@@ -82,7 +82,9 @@ class Installation:
     def __init__(self, bootstrap: str, redis_url: str, directory: Path, options: Options, seed: int) -> None:
         self.bootstrap, self.redis_url, self.directory, self.options = bootstrap, redis_url, directory, options
         self.prefix = f"chaos-{secrets.token_hex(4)}"
+        self._remembered: Cluster | None = None
         self.sources: dict[Stream, str] = {"predictions": f"{self.prefix}-predictions", "labels": f"{self.prefix}-labels"}
+        self._live_since_ms = 0
         directory.mkdir(parents=True, exist_ok=True)
         self.path = directory / "chaos.yml"
         self.path.write_text(yaml.safe_dump(self._settings(with_file=False)))
@@ -108,12 +110,21 @@ class Installation:
         create_topics(self.admin, [*wanted_topics(self.config.topics, greatest_age_ms=self.config.greatest_age_ms), *sources])
 
     def cluster(self) -> Cluster:
-        """What a worker of this installation knows of the cluster."""
+        """What a worker of this installation knows of the cluster, or knew when it was `remember`ed."""
+        return self._remembered or self._cluster_now()
+
+    def remember(self) -> None:
+        """Outputs are compared by the topics as they are now: those are about to be changed, or Redis to be lost."""
+        self._remembered = self._cluster_now()
+
+    def _cluster_now(self) -> Cluster:
         cluster = read_cluster(self.admin, task_topics(self.config))
         client: Any = redis.Redis.from_url(self.redis_url)
         found = client.get(live_since_key(self.config.redis.key_prefix, self.config.environment, cluster.cluster_id))
         client.close()
-        return Cluster(cluster.cluster_id, cluster.topic_ids, cluster.partitions, int(found or 0))
+        # As it was first: an uninterrupted run knows of no other, whatever becomes of Redis.
+        self._live_since_ms = self._live_since_ms or int(found or 0)
+        return Cluster(cluster.cluster_id, cluster.topic_ids, cluster.partitions, self._live_since_ms)
 
     def delete(self) -> None:
         """Remove the topics and the keys."""

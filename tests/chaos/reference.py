@@ -13,6 +13,7 @@ from typing import Final
 from driftline.schemas.config import Config
 from driftline.streams.cluster import Cluster
 from driftline.streams.counters import MemoryCounters
+from driftline.streams.errors import SequenceError
 from driftline.streams.task import MemoryRecord, Output, PartitionId, RestoredState, Task
 from driftline.streams.wiring import make_detect, make_joins
 
@@ -69,7 +70,10 @@ def uninterrupted_detect(
     for key, records in sorted(_by_partition(observations).items()):
         task = processor.open(processor.task_name(key), RestoredState())
         for part in _cut(records, set((cuts or {}).get(key[1], ()))):
-            outputs = task.process({key: part})
+            try:
+                outputs = task.process({key: part})
+            except SequenceError:
+                break  # what stands before detect is wrong, which the verdict on join or ingest says
             detected.outputs[key[1]] += outputs
             detected.drift_at[key[1]] += [part[0].offset() for output in outputs if output.topic.endswith(".drift")]
             _commit(task)

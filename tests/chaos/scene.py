@@ -119,6 +119,7 @@ class Scene:
         self._places = tasks_of(self.installation.config, self.installation.cluster())
         for stage in STAGES:
             self.until(lambda stage=stage: self.committed(stage).keys() >= self.inputs(stage), f"{stage} begins")  # type: ignore[misc]
+        self.installation.cluster()  # to be remembered, before any fault
         self._clock.start()
         self.feeder.start()
 
