@@ -17,7 +17,7 @@ from driftline.streams.kafka import create_topics, wanted_topics
 from driftline.streams.state.manifest import decode_reference
 from driftline.streams.task import PartitionId
 from tests.chaos.fault import Fault
-from tests.chaos.faults.store import REPLACED, committed_manifests, redis_client
+from tests.chaos.faults.store import REPLACED, committed_manifests, redis_client, sequences
 from tests.chaos.inputs import FEATURES, Input
 from tests.chaos.installation import SESSION_MS, Options
 from tests.chaos.scene import DRIFT_EVENTS, Hit, Scene
@@ -107,8 +107,8 @@ def idle_and_quiet(scene: Scene) -> None:
     scene.until(lambda: bool(_quiet_blobs(scene)), "the quiet version has a panel")
     scene.feeder.idle = frozenset({idle})
     time.sleep(_PAUSE_SECONDS)
-    begun, first = _sequences(scene), _names(scene, idle)
-    scene.until(lambda: _moved(_sequences(scene), begun, _QUIET_COMMITS), f"{_QUIET_COMMITS} commits", _DRIFT_SECONDS)
+    begun, first = sequences(scene), _names(scene, idle)
+    scene.until(lambda: _moved(sequences(scene), begun, _QUIET_COMMITS), f"{_QUIET_COMMITS} commits", _DRIFT_SECONDS)
     quiet = _quiet_blobs(scene)
     hits = [scene.hit(stage, "killed after 100 quiet commits") for stage in STAGES]
     for stage in STAGES:
@@ -117,6 +117,8 @@ def idle_and_quiet(scene: Scene) -> None:
     scene.feeder.idle = frozenset()
     workers = [scene.crew(stage).start() for stage in STAGES]
     for hit, worker in zip(hits, workers, strict=True):
+        # A commit that was under way may stand after the kill: only what it started from tells.
+        worker.until_logged("task_started")
         scene.recovered(hit)
         loaded = "task_started" in worker.log and REPLACED not in worker.log
         if hit.stage == "ingest":
@@ -130,6 +132,7 @@ def idle_and_quiet(scene: Scene) -> None:
 def partitions_added(scene: Scene) -> None:
     """The observations get a fourth partition: models would move away from their state, so everyone who reads or writes them stops."""
     _drained(scene)
+    scene.installation.remember()
     topic = scene.installation.topic("observations")
     live = scene.crew("detect").start()
     live.until(lambda: len(live.tasks) == len(scene.inputs("detect")), "start its tasks")
@@ -149,6 +152,7 @@ def partitions_added(scene: Scene) -> None:
 def topic_recreated(scene: Scene) -> None:
     """The topic of predictions is deleted and made again under its name: its offsets begin anew, so ingest stops."""
     _drained(scene)
+    scene.installation.remember()
     source = scene.installation.sources["predictions"]
     scene.watch.keep(source)
     outputs = _ends(scene)
@@ -237,12 +241,6 @@ def _base_offsets(scene: Scene) -> dict[PartitionId, int]:
 def _moved(now: dict[PartitionId, int], begun: dict[PartitionId, int], by: int = 1) -> bool:
     time.sleep(_PAUSE_SECONDS)
     return bool(now) and now.keys() >= begun.keys() and all(value >= begun.get(key, 0) + by for key, value in now.items())
-
-
-def _sequences(scene: Scene) -> dict[PartitionId, int]:
-    """How many commits every task of detect has made."""
-    with redis_client(scene) as client:
-        return {next(iter(place.inputs)): newest.sequence for place, _, newest in committed_manifests(scene, client)}
 
 
 def _quiet_version() -> list[Input]:

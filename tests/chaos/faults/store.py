@@ -18,6 +18,7 @@ from driftline.streams.local.redis import LocalRedis
 from driftline.streams.state.checkpoints import Scope
 from driftline.streams.state.manifest import Manifest, decode_manifest, decode_reference
 from driftline.streams.state.retention import TaskKeys
+from driftline.streams.task import PartitionId
 from driftline.streams.wiring import TaskPlace, tasks_of
 from tests.chaos.fault import Fault
 from tests.chaos.installation import Options
@@ -33,6 +34,8 @@ _WITHIN_DEADLINE_SECONDS: Final = 1.5
 _SLOW_SECONDS: Final = 15.0
 _PAUSE_MS: Final = 80
 _PASSES: Final = (6, 14)
+_COMMITS_MIN: Final = 8
+_LOOK_SECONDS: Final = 0.5
 LOST: Final = ("store_away", "redis_restarted", "commit_aborted")
 """What a worker says when Redis is not what it was."""
 REPLACED: Final = "checkpoint_replaced"
@@ -54,7 +57,10 @@ def restarts(scene: Scene) -> None:
 
 def wiped(scene: Scene) -> None:
     """Everything is deleted from Redis under all workers; in the long form some of them are killed at the same moment."""
+    # Redis' note of when all began goes with the rest; detect's checkpoints have it.
+    scene.installation.remember()
     for number in range(1 if scene.short else 6):
+        _at_work(scene)
         before = heard(scene)
         hits = [scene.hit(stage, "redis wiped") for stage in STAGES]
         with redis_client(scene) as client:
@@ -104,6 +110,7 @@ def rolled_back(scene: Scene) -> None:
     """
     draw, crew = scene.draw["detect"], scene.crew("detect")
     for _ in range(1 if scene.short else 8):
+        _at_work(scene)
         server = scene.services.redis
         older = _copied(server, scene.directory / "older")
         time.sleep(draw.uniform(*_OLDER_SECONDS))
@@ -183,10 +190,29 @@ def said(scene: Scene, stage: Stage, heard: int, texts: tuple[str, ...] = LOST) 
     return [text for text in texts if text in log]
 
 
+def sequences(scene: Scene) -> dict[PartitionId, int]:
+    """How many commits every task of detect has made."""
+    with redis_client(scene) as client:
+        return {next(iter(place.inputs)): newest.sequence for place, _, newest in committed_manifests(scene, client)}
+
+
+def _at_work(scene: Scene) -> None:
+    """Wait until every task of detect has committed a few times: an empty state is easily replaced."""
+    inputs = scene.inputs("detect")
+
+    def worked() -> bool:
+        time.sleep(_LOOK_SECONDS)
+        made = sequences(scene)
+        return made.keys() >= inputs and min(made.values()) >= _COMMITS_MIN
+
+    scene.until(worked, f"{_COMMITS_MIN} commits of every task")
+
+
 def _without_newest(scene: Scene, what: str, damage: Callable[[Any, TaskKeys, Manifest], object], failpoint: str = "") -> None:
     """Kill detect, damage the newest committed checkpoint of every task, and see what it starts from instead."""
     crew, draw = scene.crew("detect"), scene.draw["detect"]
     for _ in range(1 if scene.short else 6):
+        _at_work(scene)
         for worker in crew.alive:
             worker.kill()
         if failpoint:
