@@ -49,6 +49,8 @@ def test_a_delay_counts_from_the_change_and_what_is_missed_is_late() -> None:
     assert found == Delay((5, 1), 2)
     assert (found.mean, found.missed_share, found.median) == (3.0, 0.5, 5.0)
     assert Delay((), 3).median == math.inf
+    assert found.within(100) == (5 + 1 + 2 * 100) / 4
+    assert [str(Delay(delays, 1)) for delays in ((), (7,))] == ["none found", "7, 50% missed"]
 
 
 def test_streams_are_of_the_seed_and_nothing_else() -> None:
