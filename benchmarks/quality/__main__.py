@@ -3,7 +3,7 @@
     python -m benchmarks.quality [--seed N] [--long] [--docs docs/quality.md] [--json FILE] [--only NAME ...]
     python -m benchmarks.quality --long --docs docs/quality.md --from PART.json ...
 
-The short form takes under two minutes on one core, the long one about six. `--from` makes the page from the figures of
+The short form takes under two minutes on one core, the long one about ten. `--from` makes the page from the figures of
 runs of one seed that had a part of the tables each. The exit code is 1 where a gate fails.
 """
 

@@ -30,7 +30,7 @@ class Size:
 
     @classmethod
     def long(cls, seed: int) -> Size:
-        """About six minutes on one core."""
+        """About ten minutes on one core."""
         return cls(
             seed, null_streams=100, null_rows=100_000, tuning_streams=50, change_streams=200, slow_streams=20, slow=100_000,
             kswin=20_000, kswin_streams=5, rivalry_rate=10.0, tolerance_streams=10, tolerance_rows=1_000_000, weeks=50,
