@@ -140,7 +140,13 @@ class FakeConsumer:
         return found[0] if found else None
 
     def consume(self, count: int, timeout: float) -> list[Message]:
-        return self._take(count)
+        found = self._take(count)
+        if timeout and len(found) < count:
+            self.heartbeat()
+            self._fetch()
+            self._host.advance(timeout)
+            found += self._take(count - len(found))
+        return found
 
     def _take(self, count: int) -> list[Message]:
         found: list[Message] = []

@@ -272,16 +272,16 @@ def zombie_sends_its_offsets(world: World) -> None:
 
 
 def thrown_out_with_records_fetched(world: World) -> None:
-    """The zombie wakes between two commits; its successor has read the committed offsets and is about to claim."""
+    """The zombie wakes between two commits with a full batch; its successor has read the committed offsets and is about to claim."""
     world.start("a")
     for key in SOURCES:
-        world.produce(*key, *range(12))
+        world.produce(*key, *range(20))
     world.run_until("a", "committed", "pause", passes=2)
     world.advance(11)
     world.start("b")
     world.run_until("b", "claim", "pause")
     world.wake(world.workers["a"], told=True)
-    world.run("a", 2)
+    world.run("a")
     settle_on(world)
 
 

@@ -338,7 +338,7 @@ class World:
             f"{streams}.runner.publisher.threading": SimpleNamespace(Thread=InlineThread),
             f"{streams}.runner.runner.clocks": self.clock,
         }
-        for module in ("runner.commit", "runner.publisher", "runner.waiting", "state.base"):
+        for module in ("runner.commit", "runner.membership", "runner.publisher", "runner.waiting", "state.base"):
             new[f"{streams}.{module}.time"] = self.clock
         stack = ExitStack()
         for target, value in new.items():

@@ -98,6 +98,10 @@ class Committer:
             return otherwise
         return min(otherwise, max(0.0, self._started + self._interval - time.monotonic()))
 
+    def linger(self) -> float:
+        """Seconds that records may be waited for: what is processed sooner is not seen before the commit either."""
+        return self.seconds_left(self._interval)
+
     def due(self) -> bool:
         """Whether to commit now."""
         return self._started is not None and (self.rows >= self._rows_max or self.seconds_left(self._interval) == 0.0)
@@ -106,7 +110,7 @@ class Committer:
         """Note processed records and publish what came of them."""
         self.unchanged()
         if self._started is None:
-            self._started = time.monotonic()
+            self._started = self._membership.arrived if rows else time.monotonic()
         self.rows += rows
         if outputs:
             self._publisher.publish(outputs)

@@ -8,6 +8,7 @@ once its task is restored; until then it is not assigned to the client at all, s
 from __future__ import annotations
 
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -42,6 +43,7 @@ class Membership:
     owned : what Kafka assigned to this member.
     next : partitions being read and their next offset.
     joined : whether any assignment has arrived yet.
+    arrived : when the first record of the last poll came, monotonic seconds.
     dropped : records of partitions not read any more, or handed out before.
     """
 
@@ -63,6 +65,7 @@ class Membership:
         self._ends: dict[PartitionId, int] = {}
         self._paused: frozenset[PartitionId] = frozenset()
         self.changes = 0
+        self.arrived = 0.0
         self.joined = False
         self.dropped = 0
         self.owned: set[PartitionId] = set()
@@ -77,14 +80,15 @@ class Membership:
         metadata: Any = self._consumer.consumer_group_metadata()
         return metadata if _generation(metadata) >= 0 else None
 
-    def poll(self, timeout: float, limit: int) -> Batches:
-        """The next records, at most `limit`, of partitions being read: one wait, then what is there already.
+    def poll(self, timeout: float, limit: int, linger: float = 0.0) -> Batches:
+        """The next records, at most `limit`, of partitions being read: one wait, then what comes until `linger` seconds later.
 
         Rebalance callbacks run inside.
         """
         try:
             first = self._consumer.poll(timeout)
-            batch = [] if first is None else [first, *self._consumer.consume(limit - 1, 0)] if limit > 1 else [first]
+            self.arrived = time.monotonic()
+            batch = [] if first is None else [first, *self._following(first, limit - 1, linger)]
         except KafkaException as error:
             self._raise_failure()
             raise StreamError(f"kafka: {error.args[0].str()}") from error
@@ -94,6 +98,10 @@ class Membership:
         if any(map(_error, batch)):
             batch = self._without_errors(batch)
         return self._advance(self._grouped(batch))
+
+    def _following(self, first: Message, limit: int, linger: float) -> list[Message]:
+        """The end of a partition is waited for by a tick: it lingers for nobody."""
+        return self._consumer.consume(limit, 0 if first.error() else linger) if limit else []
 
     def _grouped(self, batch: list[Message]) -> dict[PartitionId, list[Message]]:
         partitions = list(map(_partition, batch))
