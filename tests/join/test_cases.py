@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -195,7 +196,7 @@ def test_a_label_that_names_a_model_joins_that_model_only() -> None:
     assert run(logs, Join(conf)).labels() == {0: None, 1: 1.0}
 
 
-TWO_MODELS = {"fraud": {"features": {}}, "ads": {"features": {}}}
+TWO_MODELS: dict[str, Any] = {"fraud": {"features": {}}, "ads": {"features": {}}}
 
 
 def held(join: Join, *names: str) -> list[bool]:

@@ -149,5 +149,5 @@ def test_a_partition_that_came_while_the_worker_ran_is_begun_by_nobody(store: Me
     """Not by the operator's choice either: the others would still write by the old number of partitions."""
     for choice in ("fail", "rebuild-from-earliest"):
         with pytest.raises(StateError, match="had 2 partitions when this worker started and has more now") as caught:
-            restore(store, {}, choice, inputs=frozenset({("source", 2)}))  # type: ignore[arg-type]
+            restore(store, {}, choice, inputs=frozenset({("source", 2)}))
         assert "Kafka cannot take it back" in (caught.value.hint or "")
