@@ -13,7 +13,7 @@ QUALITY_ARGS ?=
 CHAOS_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint types fmt docs bench chaos chaos-alerts quality services services-down wheel clean clean-kernels
+.PHONY: help venv demo test lint types fmt docs bench bench-recovery chaos chaos-alerts quality services services-down wheel clean clean-kernels
 
 help:  ## list these recipes
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
