@@ -19,7 +19,16 @@ from driftline.streams.cluster import Cluster, read_live_since_ms
 from driftline.streams.errors import StreamError
 from driftline.streams.state.base import BaseLog
 from driftline.streams.state.checkpoints import Checkpoints, Scope
-from driftline.streams.state.manifest import CommitReference, checksum, decode_manifest, decode_reference, encode_reference, pack, unpack
+from driftline.streams.state.manifest import (
+    MANIFEST_VERSION,
+    CommitReference,
+    checksum,
+    decode_manifest,
+    decode_reference,
+    encode_reference,
+    pack,
+    unpack,
+)
 from driftline.streams.state.retention import all_keys
 from driftline.streams.state.rings import read_ring
 from driftline.streams.state.store import MemoryStore
@@ -194,7 +203,7 @@ def test_every_error_says_what_to_do() -> None:
     broken: list[Callable[[], Any]] = [
         lambda: decode_reference("", TASK),
         lambda: decode_reference(encode_reference(msgspec.structs.replace(_reference, v=9)), TASK),
-        lambda: decode_manifest(_manifest.replace(b'"v":1', b'"v":9'), TASK),
+        lambda: decode_manifest(_manifest.replace(b'"v":%d' % MANIFEST_VERSION, b'"v":9'), TASK),
         lambda: _Topic({**_base, _base_manifest: b"{"}).find(TASK),
         lambda: _Topic({_base_manifest: _base[_base_manifest]}).find(TASK),
         lambda: read_live_since_ms("key", b"yesterday"),

@@ -28,6 +28,10 @@ _topic: Final[Callable[[Message], str]] = Message.topic  # type: ignore[assignme
 _offset: Final[Callable[[Message], int]] = Message.offset  # type: ignore[assignment]
 
 _CALL_SECONDS: Final = 5.0
+_SAME_NAME: Final = (
+    "does another worker run with the same instance name? With kafka.group_protocol: consumer the name of a worker that was "
+    "killed is free again after the group's session timeout (45 s by default): start again then"
+)
 _PROBE_SECONDS: Final = 1.0
 _LOST_CODES: Final = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
 
@@ -160,8 +164,9 @@ class Membership:
             )
         if needs_a_person(error):
             raise SetupError(f"kafka: {place}: {error.str()}", hint=RIGHTS_HINT)
-        if error.fatal():
-            raise OwnershipError(f"kafka: {error.str()}", hint="does another worker run with the same instance name?")
+        # A client that is told so by its group's coordinator passes on the code alone, without the flag.
+        if error.fatal() or error.code() == KafkaError._FATAL:
+            raise OwnershipError(f"kafka: {error.str()}", hint=_SAME_NAME)
         _log.warning("kafka_consumer_error place=%s code=%s error=%r", place, error.name(), error.str())
 
     def read(self, offsets: Mapping[PartitionId, int]) -> None:
