@@ -28,6 +28,8 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _Aware = Annotated[datetime, msgspec.Meta(tz=True)]
 # Seconds until the year 5138, milliseconds until then, microseconds until then: the ranges cannot meet for a time since 1973.
 _AUTO: Final = ((1e11, 1_000.0), (1e14, 1.0), (1e17, 1e-3))
+# Doubles of more seconds than this (the year 2106) are about a microsecond apart and no longer tell one from the next.
+_EXACT_SECONDS: Final = float(1 << 32)
 _PER_UNIT: Final = {"s": 1_000.0, "ms": 1.0, "us": 1e-3}
 
 
@@ -105,7 +107,8 @@ def times_ms(values: Sequence[object], unit: TimeUnit) -> Int64:
         except (msgspec.ValidationError, OverflowError, ValueError):
             pass
         else:
-            return np.rint(seconds * 1e6).astype(np.int64) // 1_000
+            if (np.abs(seconds) < _EXACT_SECONDS).all():
+                return np.rint(seconds * 1e6).astype(np.int64) // 1_000
     return np.array([time_ms(v, unit) for v in values], np.int64)
 
 
