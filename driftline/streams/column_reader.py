@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from driftline.streams.errors import FatalError
+from driftline.streams.bounded import Index, Signed64
+from driftline.streams.errors import UPGRADE_HINT, FatalError
 from driftline.streams.observation import Coded
 
 ID_TYPE: Final = np.dtype("V16")
@@ -55,16 +56,13 @@ class Layout:
         return name in self.required or name in self.optional or (bool(named) and prefix in self.prefixes)
 
 
-_Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 1)]
-_Int64 = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
-
 
 class Extra(msgspec.Struct):
     """What a column is beside its bytes."""
 
-    base: _Int64 = 0
-    bits: _Int64 = 0
-    n: _Count = 0
+    base: Signed64 = 0
+    bits: Signed64 = 0
+    n: Index = 0
     values: list[str] | None = None
     classes: list[str] = []
 
@@ -73,10 +71,10 @@ class Head(msgspec.Struct):
     """What stands before the columns; each is name, form, bytes and `Extra`."""
 
     kind: str
-    source: tuple[str, _Count]
-    tick: _Int64
-    rows: _Count
-    columns: list[tuple[str, str, _Count, Extra]]
+    source: tuple[str, Index]
+    tick: Signed64
+    rows: Index
+    columns: list[tuple[str, str, Index, Extra]]
 
 
 Columns = dict[str, tuple[npt.NDArray[Any], Extra]]
@@ -137,8 +135,7 @@ def _head(value: bytes, kind: str) -> tuple[Head, int]:
         raise BlockError(f"expected a block of {kind}, got {value[:8]!r}")
     magic, length = HEAD.unpack_from(value)
     if magic != MAGIC:
-        hint = "upgrade this worker: a newer one has already run here"
-        raise BlockError(f"block version {magic[3]}: this worker reads version {MAGIC[3]}", hint=hint)
+        raise BlockError(f"block version {magic[3]}: this worker reads version {MAGIC[3]}", hint=UPGRADE_HINT)
     try:
         head = _decoder.decode(value[HEAD.size : HEAD.size + length])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

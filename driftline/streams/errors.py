@@ -20,6 +20,10 @@ StreamError
 
 from __future__ import annotations
 
+from typing import Final
+
+UPGRADE_HINT: Final = "upgrade this worker: a newer one has already run here"
+
 
 class StreamError(Exception):
     """Root of the tree; `hint` says what to do, on a line of its own."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 import numpy as np
@@ -24,7 +24,8 @@ import orjson
 import pyarrow as pa
 
 from driftline.streams.arrow_frames import FrameError, check_uncompressed
-from driftline.streams.errors import FatalError
+from driftline.streams.bounded import Count, Index, Signed64
+from driftline.streams.errors import UPGRADE_HINT, FatalError
 
 Kind = Literal["predictions", "outcomes", "tick"]
 Float64 = npt.NDArray[np.float64]
@@ -125,10 +126,6 @@ _OPTIONAL: Final = (
 _ARRAYS: Final = {name: pa.from_numpy_dtype(np.dtype(kind)) for name, kind in (*_REQUIRED, *_OPTIONAL)}
 _TEXT_TYPE: Final = pa.dictionary(pa.int32(), pa.string())
 
-_Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 62))]
-_Index = Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 1)]
-_Int64 = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
-
 
 def encode(batch: Observations) -> bytes:
     """The Arrow IPC stream of a batch; equal batches give equal bytes."""
@@ -222,13 +219,13 @@ class _Meta(msgspec.Struct):
     kind: Kind
     model: str
     task: str
-    seq: _Count
-    sources: list[tuple[str, _Count]]
-    tick_ms: _Int64 | None
-    age_ms: _Int64 | None
+    seq: Count
+    sources: list[tuple[str, Count]]
+    tick_ms: Signed64 | None
+    age_ms: Signed64 | None
     numeric: list[str]
-    generation: _Count = 0
-    invalid: list[tuple[_Index, _Index]] | None = None
+    generation: Count = 0
+    invalid: list[tuple[Index, Index]] | None = None
 
 
 _version_decoder = msgspec.json.Decoder(_Version)
@@ -242,8 +239,7 @@ def _read(value: bytes) -> tuple[_Meta, list[str], pa.RecordBatch]:
             text = (reader.schema.metadata or {})[_META_KEY]
             version = _version_decoder.decode(text).v
             if version != WIRE_VERSION:
-                hint = "upgrade this worker: a newer one has already run here"
-                raise ObservationError(f"observation wire version {version}: this worker reads version {WIRE_VERSION}", hint=hint)
+                raise ObservationError(f"observation wire version {version}: this worker reads version {WIRE_VERSION}", hint=UPGRADE_HINT)
             meta = _meta_decoder.decode(text)
             batch = reader.read_next_batch()
         # Lengths, offsets and codes as they are claimed; numpy would read beyond the buffers.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from driftline.streams.bounded import Count
 from driftline.streams.errors import StateError
-from driftline.streams.state.blob import Count, read_state
+from driftline.streams.state.blob import read_state
 
 
 class Held(msgspec.Struct):

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from driftline.streams.state.blob import Count, Int64
+from driftline.streams.bounded import Count, Signed64
 
 BUCKET_MS: Final = 60_000
 RECENT_BUCKETS: Final = 10
@@ -41,13 +41,13 @@ class HealthSignal:
 
 
 class _Held(msgspec.Struct, forbid_unknown_fields=True):
-    last_ms: Int64
+    last_ms: Signed64
     silent: bool
     volume_open: bool
-    bucket: Int64
+    bucket: Signed64
     count: Count
     counts: Annotated[list[Count], msgspec.Meta(max_length=RECENT_BUCKETS + REFERENCE_BUCKETS)]
-    reached: list[tuple[Count, Int64]]
+    reached: list[tuple[Count, Signed64]]
 
 
 @dataclass(slots=True)

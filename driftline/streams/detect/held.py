@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
+from driftline.streams.bounded import Count, Signed64
 from driftline.streams.detect.plan import PanelKind
-from driftline.streams.state.blob import Count, Int64
 
 _Place = tuple[str, Count, Count]
 
@@ -20,7 +20,7 @@ class HeldPanel(msgspec.Struct, array_like=True):
     version: str | None
     age_ms: Count | None
     seen: Count
-    first_ms: Int64
+    first_ms: Signed64
     learned_here: bool
     shown: list[Count]
     part: Count = 0

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from driftline.schemas.config import Labels
-from driftline.streams.state.blob import Count, Int64
+from driftline.streams.bounded import Count, Signed64
 
 SERIES: Final = "stream:join_rate"
 BLOCKS: Final = 10
@@ -63,7 +63,7 @@ class _Held(msgspec.Struct, forbid_unknown_fields=True):
     calm: Count
     open: bool
     told: bool
-    seen_ms: Int64
+    seen_ms: Signed64
 
 
 @dataclass(slots=True)

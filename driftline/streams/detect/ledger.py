@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from driftline.detectors.spec import PanelRows
 from driftline.schemas.events import Position
+from driftline.streams.bounded import Count, Signed64
 from driftline.streams.detect.publish import PanelName, RowContext
-from driftline.streams.state.blob import Count, Int64
 
 Times = npt.NDArray[np.int64]
 
@@ -26,9 +26,9 @@ _NEVER: int = np.iinfo(np.int64).max
 
 
 class _Held(msgspec.Struct):
-    reached: list[tuple[Count, Int64]]
-    now_ms: Int64
-    last: tuple[str, Count, Count, Int64, Int64] | None
+    reached: list[tuple[Count, Signed64]]
+    now_ms: Signed64
+    last: tuple[str, Count, Count, Signed64, Signed64] | None
     rebuilt: bool
 
 

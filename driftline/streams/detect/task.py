@@ -14,6 +14,7 @@ from driftline.detectors.baseline import Baseline
 from driftline.detectors.spec import DetectorsError, RingState
 from driftline.schemas.config import Config
 from driftline.schemas.topics import OBSERVATIONS
+from driftline.streams.bounded import Count
 from driftline.streams.cluster import Cluster
 from driftline.streams.counters import Counters, MemoryCounters
 from driftline.streams.detect.gather import Placed, gather, in_order
@@ -24,7 +25,7 @@ from driftline.streams.detect.reopen import reopen
 from driftline.streams.detect.watched import model_path, panel_path
 from driftline.streams.errors import SequenceError, StateError
 from driftline.streams.observation import Observations, decode
-from driftline.streams.state.blob import Count, read_state
+from driftline.streams.state.blob import read_state
 from driftline.streams.task import FINAL_MS, Idle, Output, PartitionId, Record, RestoredState, RingWrite, StateDelta
 
 _log = logging.getLogger(__name__)

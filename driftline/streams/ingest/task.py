@@ -21,6 +21,7 @@ import orjson
 from driftline.schemas.config import Config
 from driftline.schemas.sensitive import has_sensitive
 from driftline.schemas.topics import DEAD_LETTERS, LABELS, OBSERVATIONS, WAITING
+from driftline.streams.bounded import Count, Signed64
 from driftline.streams.cluster import Cluster
 from driftline.streams.columns import LabelBlock, WaitingBlock, encode_labels, encode_waiting
 from driftline.streams.counters import Counters
@@ -34,7 +35,7 @@ from driftline.streams.ingest.silence import SilentModels
 from driftline.streams.ingest.times import RecordTimes, judge
 from driftline.streams.observation import Coded, Observations, encode
 from driftline.streams.partitioner import partition_for
-from driftline.streams.state.blob import Count, Int64, check_width, read_state
+from driftline.streams.state.blob import check_width, read_state
 from driftline.streams.task import FINAL_MS, Idle, Output, PartitionId, Record, RestoredState, StateDelta
 
 STATE_VERSION: Final = 1
@@ -49,7 +50,7 @@ _SKEW_MS_MIN: Final = 60_000
 
 
 class _Held(msgspec.Struct):
-    time_ms: Int64
+    time_ms: Signed64
     seq: dict[str, Count]
     learned: dict[str, list[str]] = {}
     classes: dict[str, list[str]] = {}

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from driftline.streams.state.blob import Count, Int64
+from driftline.streams.bounded import Count, Signed64
 from driftline.streams.task import FINAL_MS, PartitionId
 
 NEVER_MS = -1
@@ -21,9 +21,9 @@ class SourceTick(msgspec.Struct, frozen=True, array_like=True):
 
     topic: str
     partition: Count
-    tick_ms: Int64
+    tick_ms: Signed64
     ended: int
-    last_end_ms: Int64 = NO_END_MS
+    last_end_ms: Signed64 = NO_END_MS
 
 
 class SourceClock:

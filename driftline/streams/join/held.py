@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from driftline.streams.bounded import Count, Signed64
 from driftline.streams.join.clock import SourceTick
-from driftline.streams.state.blob import Count, Int64
 
 
 class HeldJoin(msgspec.Struct):
@@ -16,11 +16,11 @@ class HeldJoin(msgspec.Struct):
     cached_next: Count
     label_ticks: list[SourceTick]
     waiting_ticks: list[SourceTick]
-    marks: tuple[Count, list[tuple[Count, Int64]]]
+    marks: tuple[Count, list[tuple[Count, Signed64]]]
     decided: tuple[Count, Count]
     settle_head: Count
     seq: dict[str, Count]
     age_ms: Count | None
     generation: Count = 0
-    ticks: dict[str, Int64] = {}
+    ticks: dict[str, Signed64] = {}
     partitions: list[Count] = []

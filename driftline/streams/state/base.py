@@ -20,10 +20,10 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from driftline.schemas.config import Config
 from driftline.schemas.topics import CHECKPOINTS
+from driftline.streams.bounded import Count
 from driftline.streams.cluster import Cluster
 from driftline.streams.errors import AwayError, LostStateError, RecoverableError, SetupError, StateError
 from driftline.streams.kafka import RIGHTS_HINT, consumer_properties, needs_a_person
-from driftline.streams.state.blob import Count
 from driftline.streams.state.checkpoints import Checkpoints
 from driftline.streams.state.manifest import Manifest, checksum, decode_manifest, encode_manifest
 from driftline.streams.state.origin import Loaded

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
-from driftline.streams.errors import NewerStateError, StateError
-
-Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
-"""A number of rows, an offset, a sequence number."""
-Int64 = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+from driftline.streams.errors import UPGRADE_HINT, NewerStateError, StateError
 
 _Held = TypeVar("_Held")
 
@@ -40,7 +36,7 @@ def read_state(blob: bytes, version: int, kind: type[_Held]) -> _Held:
     newer = not isinstance(found, int) or found > version
     raise (NewerStateError if newer else StateError)(
         f"its state is of version {found!r:.40}, this worker reads version {version}",
-        hint="upgrade this worker: a newer one has already run here" if newer else None,
+        hint=UPGRADE_HINT if newer else None,
     )
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import base64
 import zlib
-from typing import Annotated, Final
+from typing import Final
 
 import msgspec
 import xxhash
 
-from driftline.streams.errors import NewerStateError, StateError
-from driftline.streams.state.blob import Count
+from driftline.streams.bounded import Count, Index
+from driftline.streams.errors import UPGRADE_HINT, NewerStateError, StateError
 
 MANIFEST_VERSION: Final = 2
 """1 had no environment and no history of configurations; it is read, and written anew as 2 with the next commit."""
@@ -22,8 +22,6 @@ _OLDEST_READ: Final = 1
 _HEAD_MAX: Final = 1 << 62
 _RECORD_BYTES_MAX: Final = 1 << 20
 _CAPACITY_MAX: Final = 1 << 28
-
-Partition = Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 1)]
 
 
 def checksum(data: bytes) -> str:
@@ -65,7 +63,7 @@ class Activation(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
     """
 
     config: str
-    offsets: list[tuple[str, Partition, Count]]
+    offsets: list[tuple[str, Index, Count]]
     at_ms: Count = 0
 
 
@@ -94,7 +92,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     topic_ids: dict[str, str]
     partitions: dict[str, Count]
     state_version: str
-    offsets: list[tuple[str, Partition, Count]]
+    offsets: list[tuple[str, Index, Count]]
     blobs: dict[str, BlobEntry]
     rings: dict[str, RingEntry]
     written_ms: Count = 0
@@ -226,6 +224,6 @@ def decode_reference(metadata: str | None, task: str) -> CommitReference:
 def _check_version(version: int, place: str) -> None:
     what = f"{place} {version}: this worker reads versions {_OLDEST_READ} to {MANIFEST_VERSION}"
     if version > MANIFEST_VERSION:
-        raise NewerStateError(what, hint="upgrade this worker: a newer one has already run here")
+        raise NewerStateError(what, hint=UPGRADE_HINT)
     if version < _OLDEST_READ:
         raise StateError(what)
