@@ -142,7 +142,7 @@ def open_file(path: str, options: ColumnOptions, config: Config | None, *, start
 
 
 def _mapping(columns: list[str], options: ColumnOptions, config: Config | None, start_ms: int) -> RowMapping:
-    from driftline.schemas.config import parse_duration_ms
+    from driftline.schemas.durations import parse_duration_ms
     from driftline.streams.delay import parse_delay
     from driftline.streams.source_rows import RowMapping
     from driftline.streams.source_score import parse_score_from

@@ -16,7 +16,7 @@ def parse_time_ms(text: str, *, option: str, now_ms: int) -> int:
     ------
     Refusal : none of the forms.
     """
-    from driftline.schemas.config import parse_duration_ms
+    from driftline.schemas.durations import parse_duration_ms
 
     if text == "now":
         return now_ms

@@ -79,9 +79,10 @@ def _show_cost(config: Config, known: dict[str, KnownBaseline], path: str, rate:
         }
         for m in found.models
     ]
+    budgets = _budgets(config)
     topics = [{"topic": t.topic, "bytes_per_day": t.bytes_per_day, "bytes_kept": t.bytes_kept} for t in found.topics]
     if output == "json":
-        write_json({"file": path, "valid": True, **totals, "models": models, "topics": topics})
+        write_json({"file": path, "valid": True, **totals, "models": models, "budgets": budgets, "topics": topics})
         return
     click.echo(f"{path}: valid")
     click.echo(f"at {rate:,.0f} predictions a second, to within a factor of two:")
@@ -89,11 +90,37 @@ def _show_cost(config: Config, known: dict[str, KnownBaseline], path: str, rate:
     write_rows(shown, ["model", "features", "scopes", "series", "redis", "cpu us"], output)
     if not all(m["features_known"] for m in models):
         click.echo("features are learned from the data; 20 are assumed")
+    if budgets:
+        click.echo()
+        click.echo("budget of false alarms, all series of a part together:")
+        write_rows(budgets, ["model", "series", "age", "at most"], output)
     click.echo()
     sizes = [{"topic": t.topic, "a day": _bytes(t.bytes_per_day), "kept": _bytes(t.bytes_kept)} for t in found.topics]
     write_rows(sizes, ["topic", "a day", "kept"], output)
     click.echo()
     click.echo(_summary(found))
+
+
+def _budgets(config: Config) -> list[dict[str, str]]:
+    """How each model's budget is split; a part is one of `driftline.schemas.budget`."""
+    from driftline.schemas.budget import parse_false_alarms, parts
+
+    rows = []
+    for name, model in config.models.items():
+        if model.false_alarms is None:
+            continue
+        allowed = parse_false_alarms(model.false_alarms)
+        period = model.false_alarms.split(" per ", 1)[1].strip()
+        for part in parts(model.labels.ages if config.labels else ()):
+            age = "" if part.age is None else "auto" if part.age == "auto" else _duration(int(part.age))
+            rows.append({"model": name, "series": part.panel, "age": age, "at most": f"{allowed.count * part.share:.3g} per {period}"})
+    return rows
+
+
+def _duration(milliseconds: int) -> str:
+    """A duration as it is written in a file."""
+    units = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1))
+    return next(f"{milliseconds // size}{unit}" for unit, size in units if milliseconds % size == 0)
 
 
 def _summary(found: Estimate) -> str:

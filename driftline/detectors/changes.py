@@ -26,6 +26,7 @@ from driftline.detectors.kernels.bank import Alarms
 from driftline.detectors.kernels.jit import compiled
 from driftline.detectors.kernels.page_hinkley import COUNT, DRIFTLINE_DELTA, FALLING, HIGHEST, LOWEST, MODES, RISING, PageHinkleyBank
 from driftline.detectors.kernels.rate import DIRECTIONS, RateBank, rate_bound
+from driftline.detectors.openers import E_DETECTOR
 from driftline.detectors.spec import ColumnDetector, Float64, Int32, Int64, Series, SpecError, UInt8
 from driftline.detectors.tables import SKIP, Layout, Tables
 from driftline.detectors.windows import CHANGE
@@ -76,7 +77,7 @@ class ChangeDetectors:
         rated: list[Watch] = []
         for q, series in enumerate(layout.series):
             for place, detector in enumerate(series.detectors):
-                if detector.name == "psi" or series.flag == "constant":
+                if detector.name in ("psi", E_DETECTOR) or series.flag == "constant":
                     _refuse_parameters(series, detector, allowed=())
                 elif detector.name == "rate":
                     _refuse_parameters(series, detector, allowed=())
@@ -107,11 +108,7 @@ class ChangeDetectors:
                 parts.append(_by_series(alarms, member.watches, dated=isinstance(member.bank, PageHinkleyBank)))
         if self._rates is not None:
             parts.append(_by_series(self._rates.update(codes, scopes), self._rated, dated=True))
-        if not any(map(len, parts)):
-            return np.zeros(0, CHANGE)
-        changes = np.concatenate(parts)
-        order = np.lexsort((changes["detector"], changes["series"], changes["scope"], changes["row"]))
-        return changes[order]
+        return sorted_changes(parts)
 
     def export(self, scope: int) -> list[bytes]:
         """The state of one scope, a bank each."""
@@ -269,6 +266,15 @@ def places_of(series: Series) -> list[tuple[str, int]]:
     return out
 
 
+def sorted_changes(parts: Sequence[Alarms]) -> Alarms:
+    """Alarms of dtype CHANGE by row, scope, series, detector."""
+    if not any(map(len, parts)):
+        return np.zeros(0, CHANGE)
+    changes = np.concatenate(parts)
+    order = np.lexsort((changes["detector"], changes["series"], changes["scope"], changes["row"]))
+    return changes[order]
+
+
 def _group(series: Series, detector: ColumnDetector) -> tuple[Any, ...]:
     """Detectors with equal keys share a bank: what a bank has only once must be equal."""
     params = detector.params
@@ -282,7 +288,7 @@ def _group(series: Series, detector: ColumnDetector) -> tuple[Any, ...]:
         return ("river",)
     raise SpecError(
         f'series "{series.name}": unknown detector "{detector.name}"; '
-        "known are psi, adwin, page_hinkley, rate and river.<class of river.drift>"
+        "known are psi, adwin, page_hinkley, rate, e_detector and river.<class of river.drift>"
     )
 
 

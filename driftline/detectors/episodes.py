@@ -49,9 +49,6 @@ OPENED: Final = 0
 EVIDENCE: Final = 1
 RECOVERED: Final = 2
 NO_DETECTOR: Final = -1
-RUN_DETECTOR: Final = 62
-"""The place of the built-in run detector in an episode's bits."""
-
 OPEN: Final = 1
 STALE: Final = 2
 """Values of `E_OPEN`: open, and ended for want of rows (`stale.py`); the latter is judged anew when rows come again."""
@@ -143,6 +140,9 @@ def note_alarm(
     bit = np.int64(1) << detector
     if episode[E_OPEN] and episode[E_BITS] & bit:
         return w
+    if episode[E_OPEN] != OPEN and not t.opens[q] & bit:
+        return w
+    covered = detector == t.budgeted[q]
     lane = t.series_lane[q]
     back = int(alarm["back"])
     if not alarm["dated"]:
@@ -154,11 +154,13 @@ def note_alarm(
         measure(t, s, q, counts[half], runs if half == 0 else 0 + int(st.runs_within[s, lane]) - runs, m[half], scratch.merged)
     kind = RATE_EFFECT
     if t.is_value[q]:
-        kind = PSI_EFFECT if detector == t.psi_detector[lane] or not t.has_mean[q] else MEAN_EFFECT
+        # An e-detector without a side has found another spread, which does not show in the mean.
+        spread = covered and alarm["direction"] == 0
+        kind = PSI_EFFECT if detector == t.psi_detector[lane] or not t.has_mean[q] or spread else MEAN_EFFECT
     direction = direction_of(t, q, m[0], kind)
     if t.direction[q] * direction < 0:
         return w
-    if episode[E_OPEN] != OPEN and back > 0 and (_returns(m, kind) or _unproven(t, q, m[0], kind, t.lane_window[lane])):
+    if episode[E_OPEN] != OPEN and back > 0 and not covered and (_returns(m, kind) or _unproven(t, q, m[0], kind, t.lane_window[lane])):
         return w
     severity = max(severity_of(t, q, kind, m[0, kind, M_CERTAIN]), int(episode[E_SEVERITY]))
     note = out[w]

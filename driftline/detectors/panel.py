@@ -97,7 +97,8 @@ class Panel:
 
         Parameters
         ----------
-        clock_ms : shape (n,), the time at each row, never going back; without it no episode is ever due.
+        clock_ms : shape (n,), the time at each row, never going back; without it no episode is ever due. A budget by
+            time needs it.
         """
         signals: list[Signal] = []
         start = 0
@@ -136,7 +137,7 @@ class Panel:
     def levels(self, scope: int) -> list[Level]:
         """Every series of a scope as it stands; empty while learning."""
         watch = self._watch
-        return [] if watch is None else levels_of(watch.layout, watch.tables, watch.windows, watch.psi.arrays, watch.changes, scope)
+        return [] if watch is None else levels_of(watch.layout, watch.tables, watch.windows, watch.psi.arrays, watch.running(scope), scope)
 
     def export(self) -> tuple[dict[str, bytes | None], list[RingState]]:
         """What changed since the last call: blobs to write (None = drop the blob or ring of this name) and ring rows to append.

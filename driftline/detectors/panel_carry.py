@@ -1,9 +1,10 @@
 """From the state of one specification to that of another over the same baseline: what did not change is kept.
 
 What is kept, each for itself: the rows of the ring by column; a window's counts and sums by column and length (another
-length is counted again from the ring); a detector by its parameters, thresholds aside; an episode by its series. What
-the old state does not have begins empty. Rows that are not there, of a column that was away or of a time before a window
-grew, stand as *not applicable*: they count for nothing, and leave as the window moves on.
+length is counted again from the ring); a detector by its parameters, thresholds aside; an e-detector's evidence while it
+bets on the same, whatever the budget is; an episode by its series. What the old state does not have begins empty. Rows that
+are not there, of a column that was away or of a time before a window grew, stand as *not applicable*: they count for nothing,
+and leave as the window moves on.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from typing import Final
 import numpy as np
 
 from driftline.detectors.changes import places_of
-from driftline.detectors.episodes import E_BITS, E_OPEN, OPEN, RUN_BIT, RUN_DETECTOR, STALE
+from driftline.detectors.episodes import E_BITS, E_OPEN, OPEN, RUN_BIT, STALE
 from driftline.detectors.kernels.psi import psi_refresh
+from driftline.detectors.openers import RUN_DETECTOR
 from driftline.detectors.panel_watch import Watch
 from driftline.detectors.spec import N_CODES, NOT_APPLICABLE, Ended, Int64
 
@@ -41,6 +43,8 @@ def carry(old: Watch, new: Watch, reasons: Mapping[str, str]) -> list[Ended]:
         for q, q_was in series.items():
             new.windows.episodes[scope, q] = _episode(old, new, was, q_was, q)
     new.changes.carry(old.changes, scopes, series)
+    if old.budget is not None and new.budget is not None:
+        new.budget.carry(old.budget, scopes, series)
     new.write_all()
     return ended
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
 
-from driftline.detectors.changes import ChangeDetectors
 from driftline.detectors.episodes import E_OPEN, OPEN, Scratch, Windows, new_scratch
 from driftline.detectors.kernels.jit import kernel
 from driftline.detectors.kernels.psi import PsiArrays
@@ -18,18 +18,20 @@ from driftline.detectors.tables import Layout, Tables
 _N, _MEAN, _PSI, _RATE, _PSI_LIMIT = range(5)
 _FIELDS: Final = 5
 
+Running = Sequence[tuple[float, float]]
+"""Statistics and their thresholds."""
 
-def levels_of(layout: Layout, t: Tables, windows: Windows, psi: PsiArrays, changes: ChangeDetectors, scope: int) -> list[Level]:
-    """One level a series, in the panel's order."""
+
+def levels_of(layout: Layout, t: Tables, windows: Windows, psi: PsiArrays, running: Mapping[int, Running], scope: int) -> list[Level]:
+    """One level a series, in the panel's order; `running` has the statistics of detectors by series."""
     found = np.full((len(layout.series), _FIELDS), np.nan)
     _fill_levels(t, windows, psi, new_scratch(t), scope, found)
     n, means, psis, rates, psi_limits = (_known(column) for column in found.T.tolist())
     open_ = (windows.episodes[scope, :, E_OPEN] == OPEN).tolist()
     base_rates = _known(t.rate[scope].tolist())
-    running = changes.statistics(scope)
     out = []
     for q, series in enumerate(layout.series):
-        candidates = running.get(q, [])
+        candidates = list(running.get(q, ()))
         psi_value, psi_limit = psis[q], psi_limits[q]
         if psi_value is not None and psi_limit is not None:
             candidates = [*candidates, (psi_value, psi_limit)]

@@ -1,7 +1,8 @@
 """What a panel's state was made with, written beside it: enough to open the state again without its configuration.
 
 So a state of other settings is read under its own, and what did not change is carried over (`panel_carry.py`).
-Severities and run lengths do not stand here: thresholds are made anew at every start.
+Severities, run lengths and how large a budget is do not stand here: thresholds are made anew at every start. What an
+e-detector tolerates does, for that is what its evidence speaks of.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
-from driftline.detectors.spec import Column, ColumnDetector, PanelSpec, Series, StateError
+from driftline.detectors.openers import E_DETECTOR
+from driftline.detectors.spec import Column, ColumnDetector, PanelBudget, PanelSpec, Series, StateError
 
 SPEC_BLOB: Final = "spec"
 VERSION: Final = 3
@@ -74,7 +77,7 @@ def describes(blob: bytes | None) -> bool:
 def describe(spec: PanelSpec, columns: tuple[Column, ...] | None) -> dict[str, Any]:
     """All that shapes the state, as JSON."""
     listed = columns if columns is not None else spec.columns
-    described = {
+    described: dict[str, Any] = {
         "columns": None if listed is None else [_column(column) for column in listed],
         "segments": list(spec.segments.items()),
         "window": spec.window,
@@ -82,6 +85,8 @@ def describe(spec: PanelSpec, columns: tuple[Column, ...] | None) -> dict[str, A
         "sensitive": sorted(spec.sensitive),
         "whole": spec.whole,
     }
+    if spec.budget is not None:
+        described["budget"] = {"by_rows": spec.budget.by_rows}
     return json.loads(json.dumps(described, default=str))  # type: ignore[no-any-return]  # as it is read back
 
 
@@ -90,22 +95,26 @@ def _column(column: Column) -> dict[str, Any]:
         "name": column.name,
         "kind": column.kind,
         "tails": column.tails,
-        "series": [
-            {
-                "name": series.name,
-                "flag": series.flag,
-                "window": series.window,
-                "direction": series.direction,
-                "detectors": [(detector.name, detector.input, dict(detector.params)) for detector in series.detectors],
-                "owner": series.owner,
-            }
-            for series in column.series
-        ],
+        "series": [_series(series) for series in column.series],
     }
 
 
+def _series(series: Series) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "name": series.name,
+        "flag": series.flag,
+        "window": series.window,
+        "direction": series.direction,
+        "detectors": [(detector.name, detector.input, dict(detector.params)) for detector in series.detectors],
+        "owner": series.owner,
+    }
+    if any(detector.name == E_DETECTOR for detector in series.detectors):
+        described["tolerates"] = (series.warning, series.rate_floor)
+    return described
+
+
 def _parse(described: Mapping[str, Any]) -> PanelSpec:
-    columns = described["columns"]
+    columns, budget = described["columns"], described.get("budget")
     return PanelSpec(
         columns=None if columns is None else tuple(_parse_column(item) for item in columns),
         segments={key: int(most) for key, most in described["segments"]},
@@ -113,22 +122,27 @@ def _parse(described: Mapping[str, Any]) -> PanelSpec:
         learn_rows=int(described["learn_rows"]),
         sensitive=frozenset(described["sensitive"]),
         whole=bool(described["whole"]),
+        budget=None if budget is None else PanelBudget(0.0, bool(budget["by_rows"]), 0.0),
     )
 
 
 def _parse_column(item: Mapping[str, Any]) -> Column:
-    series = tuple(
-        Series(
-            name=one["name"],
-            flag=one["flag"],
-            detectors=tuple(ColumnDetector(name, input_, params) for name, input_, params in one["detectors"]),
-            window=int(one["window"]),
-            direction=one["direction"],
-            owner=one["owner"],
-        )
-        for one in item["series"]
+    return Column(item["name"], item["kind"], tuple(_parse_series(one) for one in item["series"]), tuple(item["tails"]))
+
+
+def _parse_series(item: Mapping[str, Any]) -> Series:
+    series = Series(
+        name=item["name"],
+        flag=item["flag"],
+        detectors=tuple(ColumnDetector(name, input_, params) for name, input_, params in item["detectors"]),
+        window=int(item["window"]),
+        direction=item["direction"],
+        owner=item["owner"],
     )
-    return Column(item["name"], item["kind"], series, tuple(item["tails"]))
+    if "tolerates" in item:
+        warning, rate_floor = item["tolerates"]
+        series = replace(series, warning=float(warning), rate_floor=float(rate_floor))
+    return series
 
 
 def _older(spec: PanelSpec, columns: tuple[Column, ...] | None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from driftline.detectors.budgeted import BudgetedSeries
 from driftline.detectors.changes import ChangeDetectors
 from driftline.detectors.episodes import A_ROW, ANCHOR_FIELDS, E_KIND, E_OPEN, E_SEVERITY, EPISODE_FIELDS, OPEN, RUN_BIT, STALE, Windows
 from driftline.detectors.kernels.bank import pack, unpack
@@ -68,6 +69,7 @@ class ScopeState:
     silence: Silence
     psi: PsiBank
     changes: ChangeDetectors
+    budget: BudgetedSeries | None = None
 
     def pack(self) -> bytes:
         """The scope without its ring."""
@@ -84,8 +86,12 @@ class ScopeState:
             st.coarse[s][st.coarse[s, :, A_ROW] >= 0],
             np.frombuffer(self.psi.export(s), np.uint8),
         ]
-        banks = [np.frombuffer(blob, np.uint8) for blob in self.changes.export(s)]
+        banks = [np.frombuffer(blob, np.uint8) for blob in self._banks()]
         return _sealed(pack(_SCOPE_MAGIC, VERSION, st.ring.shape[2], [*own, *banks]))
+
+    def _banks(self) -> list[bytes]:
+        own = [] if self.budget is None else [self.budget.export(self.scope)]
+        return self.changes.export(self.scope) + own
 
     def ring(self, *, since: int) -> RingState:
         """The rows after head `since`, or the whole window where they are more than it holds."""
@@ -112,7 +118,7 @@ class ScopeState:
     def _restore(self, blob: bytes, ring: RingState | None) -> None:
         s, st = self.scope, self.windows
         payload = _unsealed(blob)
-        types = [*_OWN_TYPES, *["u1"] * len(self.changes.export(s))]
+        types = [*_OWN_TYPES, *["u1"] * len(self._banks())]
         columns = st.ring.shape[2]
         parts = unpack(payload, _SCOPE_MAGIC, VERSION, columns, types, [2, st.runs_within.shape[1], columns, columns])
         heads, runs_within, last, run, open_series, episodes, fine, coarse, psi = parts[: len(_OWN_TYPES)]
@@ -138,7 +144,10 @@ class ScopeState:
             kept[:] = -1
             kept[(rows[:, A_ROW] // every) % len(kept)] = rows
         self.psi.restore(s, psi.tobytes())
-        self.changes.restore(s, [part.tobytes() for part in parts[len(_OWN_TYPES) :]])
+        banks = [part.tobytes() for part in parts[len(_OWN_TYPES) :]]
+        if self.budget is not None:
+            self.budget.restore(s, banks.pop())
+        self.changes.restore(s, banks)
         self._count_again()
 
     def _load_ring(self, ring: RingState) -> None:

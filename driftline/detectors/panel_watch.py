@@ -7,14 +7,15 @@ from collections.abc import Mapping
 import numpy as np
 
 from driftline.detectors.baseline import Baseline
-from driftline.detectors.changes import ChangeDetectors
+from driftline.detectors.budgeted import BudgetedSeries
+from driftline.detectors.changes import ChangeDetectors, sorted_changes
 from driftline.detectors.coding import RowCoder
 from driftline.detectors.episodes import E_OFFSET, E_OPEN, E_SEVERITY, E_SOURCE, E_TIME, OPEN, STALE
 from driftline.detectors.kernels.psi import PsiBank
 from driftline.detectors.panel_state import ScopeState, ring_name, scope_blob
 from driftline.detectors.scopes import Scopes
 from driftline.detectors.signals import signals_of
-from driftline.detectors.spec import SEVERITIES, Anchor, Ended, Int64, PanelRows, PanelSpec, RingState, Signal
+from driftline.detectors.spec import SEVERITIES, Anchor, Ended, Int64, PanelRows, PanelSpec, RingState, Signal, StateError
 from driftline.detectors.stale import Silence
 from driftline.detectors.tables import NO_GROUP, Layout, Tables, build_tables, lay_out
 from driftline.detectors.windows import new_windows, run_windows
@@ -34,6 +35,7 @@ class Watch:
         self.coder = RowCoder(self.layout.references, hash_key=spec.hash_key)
         self.scopes = Scopes(self.layout.segments, sensitive=spec.sensitive, hash_key=spec.hash_key)
         self.changes = ChangeDetectors(self.layout, self.tables)
+        self.budget = BudgetedSeries(spec.budget, self.layout, self.tables, whole=spec.whole) if spec.budget is not None else None
         self.psi = _psi_bank(self.tables)
         n_scopes, n_series = self.tables.watched.shape
         self.windows = new_windows(n_scopes, spec.window, len(self.layout.columns), len(self.tables.lane_column), n_series)
@@ -52,8 +54,20 @@ class Watch:
         at = np.empty((rows.n, 3), np.int64)
         at[:, 0], at[:, 1], at[:, 2] = rows.source, rows.offset, rows.time_ms
         changes = self.changes.update(codes, values, scopes)
+        if self.budget is not None:
+            found, blamed = self.budget.update(codes, scopes, rows, self.budget.clock(int(self.windows.heads[0]), rows.n, clock_ms))
+            self._touched[blamed] = True
+            changes = sorted_changes([changes, found])
         notes = run_windows(self.tables, self.windows, self.psi.arrays, codes, values, scopes, at, changes, self._room)
         return signals_of(notes, self.layout, self.tables) if len(notes) else []
+
+    def running(self, scope: int) -> dict[int, list[tuple[float, float]]]:
+        """Running statistic and threshold of the detectors that have one, by series."""
+        out = self.changes.statistics(scope)
+        if self.budget is not None:
+            for q, pairs in self.budget.statistics(scope).items():
+                out[q] = out.get(q, []) + pairs
+        return out
 
     def expire(self, now_ms: int) -> list[tuple[int, Signal]]:
         found = self.silence.expire(self.windows, self.layout, now_ms)
@@ -77,6 +91,11 @@ class Watch:
         for scope in range(len(self.windows.heads)):
             if scope_blob(scope) in blobs:
                 self._state(scope).restore(blobs[scope_blob(scope)], rings.get(ring_name(scope)))
+        if self.budget is not None:
+            try:
+                self.budget.check()
+            except ValueError as error:
+                raise StateError(f"checkpoint: budget: {error}") from error
         self._exported[:] = self.windows.heads
         self.fresh = False
 
@@ -107,7 +126,7 @@ class Watch:
         self.fresh = True
 
     def _state(self, scope: int) -> ScopeState:
-        return ScopeState(scope, self.tables, self.windows, self.silence, self.psi, self.changes)
+        return ScopeState(scope, self.tables, self.windows, self.silence, self.psi, self.changes, self.budget)
 
 
 def _psi_bank(t: Tables) -> PsiBank:

@@ -7,8 +7,9 @@ from typing import Any, Final
 import numpy as np
 
 from driftline.detectors.baseline import ColumnReference
-from driftline.detectors.episodes import EVIDENCE, NO_DETECTOR, OPENED, RECOVERED, RUN_DETECTOR, Notes
+from driftline.detectors.episodes import EVIDENCE, NO_DETECTOR, OPENED, RECOVERED, Notes
 from driftline.detectors.levels import MEAN_EFFECT, PSI_EFFECT
+from driftline.detectors.openers import RUN_DETECTOR
 from driftline.detectors.spec import (
     ABOVE,
     BELOW,
@@ -63,7 +64,7 @@ def _signal(note: Any, layout: Layout, tables: Tables) -> Signal:
         since=None if not note["since"] else _anchor(note["since_at"], exact=int(note["since"]) == 2),
         episode=_anchor(note["episode_at"], exact=True),
         bins=_bins(note["counts"], layout, tables, scope, q),
-        reason=_reason(note, series, effect),
+        reason=_reason(note, series, effect) + _uncovered(note, tables, q),
     )
 
 
@@ -97,6 +98,13 @@ def _reason(note: Any, series: Series, effect: int) -> str:
     if place == NO_DETECTOR:
         return f"{level}: effect {statistic:.4g} has passed {threshold:.4g}"
     return f"{series.detectors[place].name} {statistic:.4g} passed {threshold:.4g}; {level}"
+
+
+def _uncovered(note: Any, tables: Tables, q: int) -> str:
+    """What to add where a panel has a budget and this episode was opened by something else."""
+    under_budget = int(tables.opens[q]) != -1
+    opened = int(note["kind"]) == OPENED and int(note["detector"]) not in (NO_DETECTOR, int(tables.budgeted[q]))
+    return "; not covered by the budget" if under_budget and opened else ""
 
 
 def _bins(counts: Any, layout: Layout, tables: Tables, scope: int, q: int) -> tuple[BinEvidence, ...]:

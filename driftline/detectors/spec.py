@@ -58,14 +58,16 @@ class StateError(DetectorsError):
 
 @dataclass(frozen=True, slots=True)
 class ColumnDetector:
-    """A detector by name: ``psi``, ``adwin``, ``page_hinkley``, ``rate`` or ``river.<class of river.drift>``.
+    """A detector by name: ``psi``, ``adwin``, ``page_hinkley``, ``rate``, ``e_detector`` or ``river.<class of river.drift>``.
 
-    `input`: ``score`` feeds the standardised score of the value's bin, ``raw`` the value itself.
+    `input`: ``score`` feeds the standardised score of the value's bin, ``raw`` the value itself. `alert`: under a budget
+    it may open episodes although the budget does not cover it. ``e_detector`` is what the panel's budget covers.
     """
 
     name: str
     input: str = "score"
     params: Mapping[str, Any] = field(default_factory=dict)
+    alert: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,24 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
+class PanelBudget:
+    """False alarms that a panel may raise, over all its series and scopes.
+
+    With it, an episode is opened by the series' ``e_detector``; other detectors are evidence in episodes that are open.
+
+    Attributes
+    ----------
+    per_unit : false alarms that may be spent in a unit of the clock.
+    by_rows : the clock counts the panel's rows; otherwise it is the time that rows come with, in milliseconds.
+    cap : units that a gap between two values of a series counts at most, unless twice its usual gap is more.
+    """
+
+    per_unit: float
+    by_rows: bool
+    cap: float
+
+
+@dataclass(frozen=True, slots=True)
 class PanelSpec:
     """What a panel watches.
 
@@ -118,6 +138,7 @@ class PanelSpec:
     window : rows kept per scope; no series' window may be longer.
     learn_rows : rows a baseline is learned from when none is given.
     stale_ms : an episode whose scope had no rows for longer than this ends; None = never.
+    budget : false alarms; None = each detector goes by its own run length.
     sensitive : columns and segment keys whose values appear only as keyed hashes, made with `hash_key`.
     whole : whether the scope of all rows is watched too; not where another panel watches it and this one has a further segment key.
     """
@@ -128,6 +149,7 @@ class PanelSpec:
     window: int = 5_000
     learn_rows: int = 5_000
     stale_ms: int | None = None
+    budget: PanelBudget | None = None
     sensitive: frozenset[str] = frozenset()
     hash_key: bytes = b""
     whole: bool = True

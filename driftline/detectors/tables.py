@@ -13,6 +13,7 @@ from driftline.detectors.baseline import Baseline, ColumnReference
 from driftline.detectors.calibration import psi_threshold
 from driftline.detectors.coding import scores
 from driftline.detectors.kernels.jit import portable_log
+from driftline.detectors.openers import covered, openers
 from driftline.detectors.spec import (
     ABOVE,
     BELOW,
@@ -85,6 +86,8 @@ class Tables(NamedTuple):
     psi_limit: Float64  # (S, L) threshold divided by (1/n + 1/m)
     psi_least: Int64  # (S, L) values in the window from which PSI is judged
     run_limit: Int64  # (S, C) length of a run that is an alarm, 0 = none
+    budgeted: Int64  # (Q,) the place of the detector that the budget covers, -1 = none
+    opens: Int64  # (Q,) bits of the detectors that may open an episode
     run_by_code: UInt8  # (C,) runs compare codes, not values
     log_half: Float64  # (longest window + 2,) ln(k + 1/2)
 
@@ -198,6 +201,8 @@ def build_tables(spec: PanelSpec, layout: Layout) -> Tables:
         psi_limit=np.full((n_scopes, len(lanes)), np.inf),
         psi_least=np.full((n_scopes, len(lanes)), np.iinfo(np.int64).max),
         run_limit=np.zeros((n_scopes, n_columns), np.int64),
+        budgeted=np.array([covered(spec, series) for series in layout.series], np.int64),
+        opens=np.array([openers(spec, series) for series in layout.series], np.int64),
         run_by_code=np.array([column.kind == "categorical" for column in layout.columns], np.uint8),
         log_half=np.array([portable_log(k + 0.5) for k in range(spec.window + 2)]),
     )

@@ -22,7 +22,6 @@ from driftline.detectors.episodes import (
     FINE_ANCHORS,
     NOTE,
     RUN_BIT,
-    RUN_DETECTOR,
     Notes,
     Scratch,
     Windows,
@@ -33,6 +32,7 @@ from driftline.detectors.episodes import (
 from driftline.detectors.kernels.bank import Alarms
 from driftline.detectors.kernels.jit import inlined, kernel
 from driftline.detectors.kernels.psi import REFRESH_ROWS, PsiArrays, psi_push, psi_refresh, psi_value
+from driftline.detectors.openers import RUN_DETECTOR
 from driftline.detectors.spec import MISSING, Float64, Int32, Int64, UInt8
 from driftline.detectors.tables import UP, Tables
 

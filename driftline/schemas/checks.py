@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path as FilePath
 from typing import Final
 
+from driftline.schemas.budget_checks import check_budget
 from driftline.schemas.config import Config, Model, Redis, SecretRef
 from driftline.schemas.detector_checks import check_detectors
 from driftline.schemas.document import Path, describe
@@ -46,6 +47,7 @@ def check(config: Config, directory: FilePath | None) -> Iterator[Flaw]:
         yield from _task(config, model, place)
         yield from _segments(model, place)
         yield from _monitors(config, model, place)
+        yield from check_budget(model, place)
         if model.features is not None and (count := series_count(config, name)) > model.series_max:
             hint = "lower segments.*.max, drop a segment, or raise series_max if Redis and CPU allow it (driftline validate prints both)"
             yield Flaw((*place, "series_max"), f"at most {model.series_max} series", f"{count} implied by this file", hint)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from driftline.schemas.budget import parse_false_alarms
+from driftline.schemas.durations import parse_duration_ms
 
 Severity = Literal["info", "warning", "critical"]
 TimeUnit = Literal["auto", "iso", "s", "ms", "us"]
@@ -20,26 +22,6 @@ Direction = Literal["up", "down", "both"]
 
 TOPIC_PATTERN = r"^[A-Za-z0-9._-]{1,249}$"
 """Kafka's own rule for topic names."""
-
-_DURATION = re.compile(r"^\s*(\d{1,12}(?:\.\d{1,9})?)\s*(ms|s|m|h|d|w)\s*$", re.ASCII)
-_DURATION_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
-_DURATION_MAX_MS = 100 * 365 * 86_400_000
-
-
-def parse_duration_ms(value: object) -> int:
-    """Milliseconds of ``"250ms"``, ``"10s"``, ``"5m"``, ``"24h"``, ``"45d"``, ``"2w"``; an integer is milliseconds.
-
-    Raises
-    ------
-    ValueError : anything else; the message names the accepted forms.
-    """
-    match = _DURATION.match(value) if isinstance(value, str) else None
-    if match is not None:
-        value = round(float(match[1]) * _DURATION_MS[match[2]])
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _DURATION_MAX_MS:
-        raise ValueError('expected a duration such as "10s", "5m", "24h" or "45d"')
-    return value
-
 
 def check_start(value: str) -> str:
     """`value` itself when it says where to start reading.
@@ -59,6 +41,12 @@ def check_start(value: str) -> str:
     except ValueError:
         pass
     raise ValueError('expected "now", "earliest", "-24h" (any duration) or an ISO time with a zone such as "2026-01-31T00:00:00Z"')
+
+
+def check_false_alarms(value: str) -> str:
+    """`value` itself when it is a budget of false alarms."""
+    parse_false_alarms(value)
+    return value
 
 
 _DURATION_SCHEMA = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*(ms|s|m|h|d|w)\s*$"}]}
@@ -238,6 +226,7 @@ class DetectorSpec(Section):
     name: str = Field(description="psi, adwin, page_hinkley, rate, river.ADWIN or any class of river.drift")
     input: Literal["score", "raw"] = Field("score", description="score = standardised by the baseline")
     params: dict[str, Any] = Field(default_factory=dict, description="the detector's parameters; they may also stand beside name")
+    alert: bool = Field(False, description="under false_alarms: it opens episodes too, not covered by the budget")
 
 
 def _detectors(*names: str) -> list[DetectorSpec]:
@@ -289,6 +278,11 @@ class Model(Section):
     labels: Labels = Field(default_factory=Labels, description="how labels join")
     baseline: BaselineSource = Field(default_factory=BaselineSource, description="what is compared with")
     window: int = Field(5_000, ge=30, le=1_000_000, description="events in a sliding window")
+    false_alarms: Annotated[str, AfterValidator(check_false_alarms)] | None = Field(
+        None,
+        description='at most so many over all series, for example "1 per week" or "1 per 100000 events"; '
+        "null = each detector goes by its run_length",
+    )
     series_max: int = Field(20_000, ge=1, description="refuse a file that implies more series than this")
     snapshot_every: int = Field(5_000, ge=10, description="events between snapshots of a panel, and of each segment value in it")
     freshness: DurationMs | None = Field(300_000, description="silence of this length is an event; null = never")

@@ -48,6 +48,10 @@ _DETECTOR: Final = (
     "that detector begins anew, the other detectors of the series go on; `delta` of adwin, `threshold`, `mode` and "
     "`min_instances` of page_hinkley are thresholds: the detector goes on"
 )
+_TOLERANCE: Final = (
+    "a level from now on; under `false_alarms` it is also what an e-detector tolerates, and where that is another the e-detector "
+    "of its series begins anew"
+)
 
 EFFECTS: Final[tuple[Effect, ...]] = (
     Effect("version", "refused", "a file of another format is not read"),
@@ -163,6 +167,12 @@ EFFECTS: Final[tuple[Effect, ...]] = (
         "counted again from the rows that are kept; a longer one than was kept fills up with new rows, and "
         "PSI is judged again once it is half full. ADWIN, Page-Hinkley and rates know no window and go on",
     ),
+    Effect(
+        "models.NAME.false_alarms",
+        "partly",
+        "how many is a threshold: evidence and episodes go on. Given for the first time, e-detectors begin and other detectors go on "
+        "as evidence; with null the e-detectors are forgotten; from a time to events or back they begin anew",
+    ),
     Effect("models.NAME.series_max", "keeps", ""),
     Effect("models.NAME.snapshot_every", "keeps", ""),
     Effect("models.NAME.freshness", "keeps", "with null the open episode ends"),
@@ -181,12 +191,17 @@ EFFECTS: Final[tuple[Effect, ...]] = (
     Effect("models.NAME.monitors[].detectors[].name", "partly", "a detector that is new begins, one that is gone is forgotten"),
     Effect("models.NAME.monitors[].detectors[].input", "partly", _DETECTOR),
     Effect("models.NAME.monitors[].detectors[].params", "partly", _DETECTOR),
+    Effect("models.NAME.monitors[].detectors[].alert", "keeps", "who may open an episode from now on"),
     Effect("models.NAME.monitors[].window", "partly", "as `window`"),
     Effect("models.NAME.monitors[].run_length", "keeps", "thresholds are made anew at every start"),
-    Effect("models.NAME.monitors[].severity.warning", "keeps", ""),
+    Effect("models.NAME.monitors[].severity.warning", "partly", _TOLERANCE),
     Effect("models.NAME.monitors[].severity.critical", "keeps", ""),
-    Effect("models.NAME.monitors[].severity.rate_floor", "keeps", ""),
-    Effect("models.NAME.monitors[].direction", "keeps", "a side that was not watched has no evidence yet"),
+    Effect("models.NAME.monitors[].severity.rate_floor", "partly", _TOLERANCE),
+    Effect(
+        "models.NAME.monitors[].direction",
+        "partly",
+        "a side that was not watched has no evidence yet; under `false_alarms` the e-detector of its series begins anew",
+    ),
     Effect("models.NAME.monitors[].enabled", "partly", "as `series`"),
 )
 

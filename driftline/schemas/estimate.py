@@ -28,6 +28,7 @@ class Costs:
     page_hinkley_ns: float = 5.0  # measured 3-6
     psi_ns: float = 42.0  # measured 30-55
     rate_ns: float = 10.0  # three bets a side, the order of two Page-Hinkley updates
+    e_detector_ns: float = 170.0  # score, bets and date
     river_ns: float = 2_000.0  # a class of river that RIVER_NS does not have
     ring_ns: float = 6.0  # writing a code, counting it in and the oldest out
     code_ns: float = 25.0  # binary search over at most 60 edges, once a value whatever the scopes
@@ -50,6 +51,7 @@ class Costs:
     psi_bytes: int = 64
     rate_bytes: int = 72
     counts_bytes: int = 268  # 67 codes, int32
+    e_detector_bytes: int = 700  # 14 bets, 4 starts, and about a dozen corners of a hull
     river_bytes: int = 120_000  # 10,000 to 20,000 float64, which are replayed; fewer while it keeps raising alarms
     key_bytes: int = 180  # a Redis key with its name and the server's own overhead
     label_bytes: int = 136  # a label that waits for its prediction: 120 and the id's 16
@@ -280,6 +282,8 @@ class _Part:
         owner = owners(series, monitors_of(self.model))
         counts: dict[str, int] = {}
         for one in series:
+            if self.model.false_alarms is not None and not one.name.endswith(":constant"):
+                counts["e_detector"] = counts.get("e_detector", 0) + 1
             for spec in owner[one.name].detectors:
                 if spec.name.startswith("river.") or (spec.name == "rate") == one.rate:
                     counts[spec.name] = counts.get(spec.name, 0) + 1
@@ -291,6 +295,7 @@ class _Part:
             "page_hinkley": costs.page_hinkley_bytes,
             "psi": costs.psi_bytes,
             "rate": costs.rate_bytes,
+            "e_detector": costs.e_detector_bytes,
         }
         return sum(each.get(name, costs.river_bytes) * count for name, count in self._detectors(series).items())
 
@@ -300,6 +305,7 @@ class _Part:
             "page_hinkley": costs.page_hinkley_ns,
             "psi": costs.psi_ns,
             "rate": costs.rate_ns,
+            "e_detector": costs.e_detector_ns,
             **{f"river.{name}": ns for name, ns in RIVER_NS.items()},
         }
         scopes_of_a_row = 1 + len(self.model.segments)

@@ -10,7 +10,7 @@ from typing import Any
 
 from driftline.schemas.document import Items, Origin, Table
 
-_DETECTOR_KEYS = frozenset({"name", "input", "params"})
+_DETECTOR_KEYS = frozenset({"name", "input", "params", "alert"})
 
 
 def spell_out(root: Table) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from driftline.schemas.config import parse_duration_ms
+from driftline.schemas.durations import parse_duration_ms
 
 _FORMS = "fixed:1d, exp:2h (mean), uniform:1h,3h or lognormal:2h,1.0 (median, sigma)"
 

@@ -30,6 +30,7 @@ from driftline.detectors.kernels.focus import (
     focus_push,
     focus_reset,
     hull_arrays,
+    hulls_of,
     new_hulls,
     restore_hulls,
 )
@@ -310,11 +311,36 @@ class EDetectorBank:
                 parts.append(buffer[:written].copy())
         return np.concatenate(parts) if parts else np.zeros(0, BLAME)
 
+    def take(self, monitor: int, other: EDetectorBank, from_monitor: int) -> bool:
+        """Go on with one monitor of another bank, under the budget of this one; False = it bets on something else and begins anew.
+
+        Evidence against one null hypothesis is none against another, so the bets must be the same ones. What the budget is may
+        differ: inflow of any rate keeps the promise, for it is counted as it comes. Once all are taken, `take_sums`.
+        """
+        bets: Any = zip((self.form, *self.bets), (other.form, *other.bets), strict=True)
+        if not all(np.array_equal(mine[monitor], theirs[from_monitor]) for mine, theirs in bets):
+            return False
+        kept: Any = zip((*self.state[:7], *self.state.hulls), (*other.state[:7], *other.state.hulls), strict=True)
+        for mine, theirs in kept:
+            mine[monitor] = theirs[from_monitor]
+        return True
+
+    def take_sums(self, other: EDetectorBank) -> None:
+        """The sum over the monitors that were taken, and what came in for all of the other bank."""
+        st = self.state
+        st.sums[:], st.rows[:] = other.state.sums, other.state.rows
+        if np.count_nonzero(st.evidence) != np.count_nonzero(other.state.evidence):
+            st.sums[0] = math.fsum(st.evidence.tolist())
+
     def export(self) -> bytes:
         """The state of all monitors."""
-        st = self.state
-        own = [st.stakes, st.evidence, st.peaks, st.starts, st.seen, st.last, st.gap, st.sums, st.rows]
-        return pack(_MAGIC, _VERSION, self.n_monitors, own + hull_arrays(st.hulls))
+        return self.export_part(0, self.n_monitors)
+
+    def export_part(self, first: int, last: int) -> bytes:
+        """The state of the monitors from `first` to before `last`, and the sum over all."""
+        st, part = self.state, slice(first, last)
+        own = [st.stakes[part], st.evidence[part], st.peaks[part], st.starts[part], st.seen[part], st.last[part], st.gap[part]]
+        return pack(_MAGIC, _VERSION, last - first, [*own, st.sums, st.rows, *hull_arrays(hulls_of(st.hulls, part))])
 
     def restore(self, blob: bytes) -> None:
         """Continue from `export`, as if it had never stopped.
@@ -323,19 +349,47 @@ class EDetectorBank:
         ------
         ValueError : of another kind, version or number of monitors, or evidence that no values lead to
         """
-        n, st = self.n_monitors, self.state
+        self.restore_part(0, self.n_monitors, blob)
+
+    def restore_part(self, first: int, last: int, blob: bytes, *, sums: bool = True) -> None:
+        """Continue monitors from `export_part`; without `sums` the sum over all stays what it is.
+
+        Raises
+        ------
+        ValueError : as for `restore`
+        """
+        n, st, part = last - first, self.state, slice(first, last)
         lengths = [n * BETS, n, n * SPREAD_BETS, n * SPREAD_BETS, n, n, n, 2, 1, None, None, None, None, None]
         found = unpack(blob, _MAGIC, _VERSION, n, [*_TYPES, *HULL_TYPES], lengths)
-        stakes, evidence, peaks, starts, seen, last, gap, sums, rows = found[:9]
-        sound = all(np.all(np.isfinite(part) & (part >= 0.0)) for part in (stakes, evidence, peaks, gap, sums[1:]))
+        stakes, evidence, peaks, starts, seen, clock, gap, totals, rows = found[:9]
+        sound = all(np.all(np.isfinite(array) & (array >= 0.0)) for array in (stakes, evidence, peaks, gap, totals[1:]))
         counts = np.all((seen >= 0) & (seen <= _COUNT_MOST)) and rows[0] >= 0
         begun = np.all((starts >= 0) & (starts <= np.repeat(seen, SPREAD_BETS)))
-        if not (sound and counts and begun and abs(sums[0] - float(evidence.sum())) <= _ROUNDING * (1.0 + float(evidence.sum()))):
+        # The others' part of the sum is not known here. It may be above 1: what is left behind an alarm is next row's.
+        held = float(evidence.sum())
+        if not (sound and counts and begun and _agree(max(held, float(totals[0])) if n < self.n_monitors else held, float(totals[0]))):
             raise ValueError("damaged state of DEDT: evidence or counts that no values lead to")
-        restore_hulls(st.hulls, found[9:])
-        own = (stakes, evidence, peaks, starts, seen, last, gap, sums, rows)
-        for mine, theirs in zip(st[:9], own, strict=True):
-            mine.reshape(-1)[:] = theirs
+        restore_hulls(hulls_of(st.hulls, part), found[9:])
+        own = (stakes, evidence, peaks, starts, seen, clock, gap)
+        for mine, theirs in zip(st[:7], own, strict=True):
+            mine[part] = theirs.reshape(mine[part].shape)
+        if sums:
+            st.sums[:], st.rows[:] = totals, rows
+
+    def check_sums(self) -> None:
+        """Hold the sum against the evidence, once all parts are restored.
+
+        Raises
+        ------
+        ValueError : they do not agree
+        """
+        if not _agree(math.fsum(self.state.evidence.tolist()), self.total):
+            raise ValueError("damaged state of DEDT: the sum is not that of the evidence")
+
+
+def _agree(held: float, total: float) -> bool:
+    """Whether rounding explains a sum; another would raise an alarm without evidence, or hide one for 65,536 rows."""
+    return abs(total - held) <= _ROUNDING * (1.0 + held)
 
 
 def _each(values: ArrayLike, n: int) -> Float64Array:

@@ -297,6 +297,11 @@ def new_hulls(n: int) -> Hulls:
     )
 
 
+def hulls_of(h: Hulls, part: slice) -> Hulls:
+    """Those of some monitors; views, no copies."""
+    return Hulls(h.seen[part], h.total[part], h.size[part], h.at[part], h.sums[part])
+
+
 HULL_TYPES: Final = ("<i8", "<f8", "u1", "<i8", "<f8")
 
 

@@ -145,6 +145,10 @@ class WatchedModel:
         self.panels[watched.name] = watched
         self._parts.setdefault(replace(watched.name, part=0), []).append(watched)
 
+    def rank(self, name: PanelName) -> int:
+        """Which version of its kind and age a panel is of that is about to be opened, counted from 1; the order is part of the state."""
+        return 1 + sum(other.kind == name.kind and other.age_ms == name.age_ms for other in self._parts)
+
     def _mark(self, name: str, generation: int) -> None:
         """Events say whether their state was rebuilt: this task's, or that of one which wrote to their ledger."""
         ledger = self._ledger(name)
@@ -231,7 +235,7 @@ class WatchedModel:
 
     def _open(self, name: PanelName) -> None:
         baseline = self.baselines.get(name.kind) if not self._seen_version(name) else None
-        self.add(WatchedPanel(name, Panel(self.plan.panel(name.kind), baseline), learned_here=baseline is None))
+        self.add(WatchedPanel(name, Panel(self.plan.panel(name.kind, rank=self.rank(name)), baseline), learned_here=baseline is None))
 
     def _begun(self, part: WatchedPanel, batch: Observations, time_ms: int) -> bool:
         """Whether a part takes rows: one that was added waits for rows that have what it is of."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from driftline.detectors.budgeted import WHOLE_SHARE
+from driftline.detectors.openers import E_DETECTOR
 from driftline.detectors.spec import Column, PanelSpec
 from driftline.schemas.effects import edited
 from driftline.streams.observation import Observations
@@ -52,6 +54,37 @@ def share_out(
         for lack, columns in lacking.items()
     ]
     return kept, begun
+
+
+def split_budget(
+    kept: Sequence[PanelSpec | None], begun: Sequence[PanelSpec], wanted: PanelSpec
+) -> tuple[list[PanelSpec | None], list[PanelSpec]]:
+    """What `share_out` has found, the parts with one panel's budget between them.
+
+    Each column has as much of it as in one panel: half for all rows and half for the segment keys, as many series as it
+    has. An edit that adds a part lowers the others' as it would lower those of a panel that had it from the beginning.
+    """
+    budget = wanted.budget
+    if budget is None:
+        return list(kept), list(begun)
+    weights = [_weight(spec, wanted) for spec in (*kept, *begun) if spec is not None]
+    total = sum(weights)
+
+    def own(spec: PanelSpec) -> PanelSpec:
+        share = _weight(spec, wanted) / total if total else 1.0 / len(weights)
+        return replace(spec, budget=replace(budget, per_unit=budget.per_unit * share))
+
+    return [None if spec is None else own(spec) for spec in kept], [own(spec) for spec in begun]
+
+
+def _weight(spec: PanelSpec, wanted: PanelSpec) -> float:
+    if spec.columns is None:
+        # It will have whatever comes, and is alone.
+        return 1.0
+    series = sum(detector.name == E_DETECTOR for column in spec.columns for one in column.series for detector in one.detectors)
+    whole = WHOLE_SHARE if wanted.segments else 1.0
+    keys = (1.0 - whole) * len(spec.segments) / max(len(wanted.segments), 1)
+    return series * (whole * spec.whole + keys)
 
 
 def _kept(wanted: PanelSpec, kind: str, held: PanelSpec, reset: Mapping[str, str]) -> PanelSpec | None:

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Final, Literal
 
-from driftline.detectors.spec import Column, ColumnDetector, Direction, Kind, PanelSpec, Series
+from driftline.detectors.openers import E_DETECTOR
+from driftline.detectors.spec import Column, ColumnDetector, Direction, Kind, PanelBudget, PanelSpec, Series
+from driftline.schemas.budget import parse_false_alarms, parts, version_share
 from driftline.schemas.config import DEFAULT_MONITORS, Config, Model, Monitor
 from driftline.schemas.effects import Setting, settings
 
@@ -86,8 +88,13 @@ class ModelPlan:
                 return monitor if monitor.enabled else None
         return None
 
-    def panel(self, kind: PanelKind) -> PanelSpec:
-        """The columns of one panel; feature names that are not configured are learned with the baseline."""
+    def panel(self, kind: PanelKind, *, rank: int = 1) -> PanelSpec:
+        """The columns of one panel; feature names that are not configured are learned with the baseline.
+
+        Parameters
+        ----------
+        rank : counted from 1, which version of its kind and age this panel is of.
+        """
         model = self.model
         if kind == "features":
             declared = model.features
@@ -101,7 +108,19 @@ class ModelPlan:
             window=max([model.window, *(m.window or 0 for m in self.monitors)]),
             learn_rows=model.baseline.learn,
             stale_ms=model.stale,
+            budget=self._budget(kind, rank),
         )
+
+    def _budget(self, kind: PanelKind, rank: int) -> PanelBudget | None:
+        """The part of the model's budget that one panel may spend."""
+        if self.model.false_alarms is None:
+            return None
+        allowed = parse_false_alarms(self.model.false_alarms)
+        # Every age has a ledger of its own, and all have the same share: which one this is does not matter.
+        ages = self.model.labels.ages if self.labelled else ()
+        share = next((part.share for part in parts(ages) if part.panel == kind), 0.0)
+        share *= version_share(rank) if kind != "features" else 1.0
+        return PanelBudget(allowed.per_unit * share, allowed.by_events, allowed.cap)
 
     def learned(self, name: str, kind: Kind) -> Column:
         """The column of a feature that the configuration does not name."""
@@ -120,8 +139,10 @@ class ModelPlan:
         if monitor is None:
             return None
         detectors = tuple(
-            ColumnDetector(name=d.name, input=d.input, params=d.params) for d in monitor.detectors if _fits(d.name, flag)
+            ColumnDetector(name=d.name, input=d.input, params=d.params, alert=d.alert) for d in monitor.detectors if _fits(d.name, flag)
         )
+        if self.model.false_alarms is not None and flag != "constant":
+            detectors = (*detectors, ColumnDetector(E_DETECTOR))
         warning, critical = (monitor.severity.warning, monitor.severity.critical) if flag is None else monitor.severity.of_rates
         return Series(
             name=name,

@@ -23,7 +23,7 @@ from driftline.streams.detect.join_rate import SERIES as JOIN_RATE
 from driftline.streams.detect.join_rate import JoinRate
 from driftline.streams.detect.ledger import Ledger
 from driftline.streams.detect.model import WatchedModel
-from driftline.streams.detect.parts import reasons_of, share_out
+from driftline.streams.detect.parts import reasons_of, share_out, split_budget
 from driftline.streams.detect.publish import PanelName, about_series, anchor_position
 from driftline.streams.detect.watched import PREDICTIONS, WatchedPanel, ledger_name, panel_path
 from driftline.streams.task import Output
@@ -74,12 +74,12 @@ class _Group:
 
     def open(self, settings_before: Mapping[str, Any]) -> list[Output]:
         plan, name = self._model.plan, self._name
-        wanted = plan.panel(name.kind)
+        wanted = plan.panel(name.kind, rank=self._model.rank(name))
         made_with = [Panel.made_with(wanted, self._found[watched.name][0]) for watched in self._held]
         if why := plan.left_out(name.kind, name.age_ms):
             return [o for watched, spec in zip(self._held, made_with, strict=True) for o in self._leave(watched, spec, why)]
         reset = reset_by(settings_before, plan.settings)
-        kept, begun = share_out(wanted, name.kind, made_with, reset)
+        kept, begun = split_budget(*share_out(wanted, name.kind, made_with, reset), wanted)
         outputs = []
         for watched, before, spec in zip(self._held, made_with, kept, strict=True):
             outputs += self._go_on(watched, before, spec, reasons_of(before, name.kind, reset))

@@ -8,7 +8,7 @@ from typing import Final
 
 from confluent_kafka import Consumer, TopicPartition
 
-from driftline.schemas.config import parse_duration_ms
+from driftline.schemas.durations import parse_duration_ms
 from driftline.streams.errors import SetupError
 from driftline.streams.task import PartitionId
 

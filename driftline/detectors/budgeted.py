@@ -1,0 +1,316 @@
+"""The part of a panel that a budget of false alarms covers: e-detectors on scores of the frozen reference.
+
+Each (scope, series) with an ``e_detector`` is a monitor. Values become the rank of their bin's reference count, spread over
+the bin by a hash of series, scope and source position, as a normal number; flags stay zeros and ones. All monitors of the
+panel share its budget and one sum of evidence (`kernels.e_detector`).
+
+Half of the budget goes to the scope of all rows, half to the segments, each key alike and each of its values alike; all of
+it to the segments where another panel watches all rows; within a scope every series alike. The reference is frozen, so what
+counts as nothing reaches at least two of its standard errors: a scope of m reference values tolerates the larger of the
+series' warning level and 2 / sqrt(m).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from driftline.detectors.baseline import scope_names
+from driftline.detectors.conformal import series_key
+from driftline.detectors.kernels.bank import Alarms, pack, unpack
+from driftline.detectors.kernels.bets import BOUNDED, SCORES
+from driftline.detectors.kernels.conformal import SCORE_MOST, UInt64Array
+from driftline.detectors.kernels.e_detector import EDetectorBank
+from driftline.detectors.kernels.jit import compiled
+from driftline.detectors.kernels.portable import normal_quantile, position_keys, uniform
+from driftline.detectors.kernels.rate import rate_bound
+from driftline.detectors.spec import (
+    ABOVE,
+    BELOW,
+    N_CODES,
+    OTHER,
+    UNSEEN,
+    Float64,
+    Int32,
+    Int64,
+    PanelBudget,
+    PanelRows,
+    Series,
+    UInt8,
+)
+from driftline.detectors.tables import SKIP, Layout, Tables
+from driftline.detectors.windows import CHANGE
+
+EVIDENCE_LEAST: Final = 0.25
+"""Evidence from which a monitor that is blamed beside the first opens an episode: where one drift lasts, its alarms come
+every few rows, and what else has gathered a little is no part of them."""
+
+_MAGIC = b"DBUD"
+_VERSION = 1
+_MOST: Final = 2.0**53
+WHOLE_SHARE: Final = 0.5
+"""Of the budget, for the scope of all rows where there are segments."""
+
+
+def scope_shares(segments: Mapping[str, Sequence[str]], *, whole: bool = True) -> list[float]:
+    """The part of the budget of each scope, in the order of `scope_names`; they sum to 1.
+
+    Parameters
+    ----------
+    whole : whether the scope of all rows is watched.
+    """
+    first = (WHOLE_SHARE if segments else 1.0) if whole else 0.0
+    shares = [first]
+    for values in segments.values():
+        shares += [(1.0 - first) / len(segments) / (len(values) + 1)] * (len(values) + 1)
+    return shares
+
+
+def mean_tolerance(warning: float, size: float, *, has_mean: bool) -> float:
+    """Standard deviations that are no change: the warning level, and twice the error of a reference of `size` values.
+
+    A distribution without a mean is judged by PSI, whose value for a shift of d standard deviations is d^2.
+    """
+    return max(warning if has_mean else math.sqrt(warning), 2.0 / math.sqrt(max(size, 1.0)))
+
+
+def rate_tolerance(series: Series, rate: float, size: int) -> tuple[float, float]:
+    """The rate to bet against, away from 0 and 1, and the change relative to it that is none.
+
+    The warning level, relative to at least the series' `rate_floor`; and the bounds of what the reference allows.
+    """
+    base = min(max(rate, 0.5 / size), 1.0 - 0.5 / size)
+    hits = round(rate * size)
+    allowed = [series.warning * max(1.0, series.rate_floor / base)]
+    if series.direction != "down":
+        high = rate_bound(hits, size, 1)
+        allowed += [high / base - 1.0, (1.0 - base) / (1.0 - high) - 1.0]
+    if series.direction != "up":
+        low = rate_bound(hits, size, -1)
+        allowed += [base / low - 1.0, (1.0 - low) / (1.0 - base) - 1.0]
+    return base, max(allowed)
+
+
+class _Alarm(NamedTuple):
+    """A blamed monitor; `row` of the batch, -1 = of one before it."""
+
+    row: int
+    monitor: int
+    total: float
+    back: float
+    direction: float
+
+
+class BudgetedSeries:
+    """The e-detectors of a panel.
+
+    Parameters
+    ----------
+    budget : of the panel.
+    whole : whether the scope of all rows is watched.
+    """
+
+    def __init__(self, budget: PanelBudget, layout: Layout, tables: Tables, *, whole: bool = True) -> None:
+        self._budget, self._tables = budget, tables
+        self._series = np.flatnonzero(tables.budgeted >= 0)
+        n_scopes, n = len(layout.counts), len(self._series)
+        self._n = n
+        names = scope_names(layout.segments)
+        scoped = [["=".join(name or ()) + "/" + layout.series[q].name for q in self._series.tolist()] for name in names]
+        self._own = np.array([[series_key(name) for name in row] for row in scoped], np.uint64).reshape(n_scopes, n)
+        self._low, self._width = _ranks(layout)
+        self._flag = np.array([layout.series[q].flag is not None for q in self._series.tolist()], np.uint8)
+        self._columns = tables.series_column[self._series]
+        watched = tables.watched[:, self._series]
+        self._active = np.ascontiguousarray(watched)
+        # Alarms that wait for a row of their scope: total, values since the change, side; total 0 = none.
+        self._waiting = np.zeros((n_scopes * n, 3))
+        shares = scope_shares(layout.segments, whole=whole)
+        self._bank = _bank(budget, layout, tables, self._series.tolist(), watched, shares)
+
+    def update(self, codes: UInt8, scopes: Int32, rows: PanelRows, clock: Int64) -> tuple[Alarms, Int64]:
+        """Take a batch: alarms of dtype CHANGE by row and falling evidence, and the scopes whose state an alarm has changed."""
+        shape = (len(codes), scopes.shape[1] * self._n)
+        scores, monitors = np.empty(shape), np.empty(shape, np.int32)
+        keys = position_keys(rows.source.astype(np.uint64), rows.offset)
+        _fill_scores(
+            codes, scopes, keys, self._own, self._series, self._columns, self._flag, self._active, self._low, self._width,
+            self._tables.flags, scores, monitors,
+        )  # fmt: skip
+        blames = self._bank.update(scores, monitors, clock)
+        touched: Int64 = np.unique(blames["monitor"] // max(self._n, 1)).astype(np.int64)
+        heard = blames[(blames["rank"] == 0) | (blames["evidence"] >= EVIDENCE_LEAST)]
+        alarms = [_Alarm(-1, m, *self._waiting[m].tolist()) for m in np.flatnonzero(self._waiting[:, 0]).tolist()]
+        self._waiting[[alarm.monitor for alarm in alarms]] = 0.0
+        alarms += [_Alarm(int(b["row"]), int(b["monitor"]), float(b["total"]), float(b["back"]), float(b["direction"])) for b in heard]
+        told = [change for alarm in alarms if (change := self._told(alarm, scopes, monitors)) is not None]
+        return np.array(told, CHANGE) if told else np.zeros(0, CHANGE), touched
+
+    def _told(self, alarm: _Alarm, scopes: Int32, monitors: Int32) -> tuple[float, ...] | None:
+        """The alarm as a CHANGE at the first row from its own on that its scope has; None where it waits for one.
+
+        The row at which the evidence of all monitors reached 1 may be another scope's, and an episode can only open at a
+        row of its own. A monitor has no second alarm before that: it has no values.
+        """
+        scope, q = alarm.monitor // self._n, int(self._series[alarm.monitor % self._n])
+        first = max(alarm.row, 0)
+        own = np.flatnonzero((scopes[first:] == scope).any(axis=1))
+        if not len(own):
+            self._waiting[alarm.monitor] = alarm.total, alarm.back, alarm.direction
+            return None
+        at = first + int(own[0])
+        # Of the rows after the alarm's only this one is its scope's, with a value of the monitor or without.
+        later = int(at > alarm.row and bool((monitors[at] == alarm.monitor).any()))
+        fields = {
+            "row": at, "scope": scope, "series": q, "detector": int(self._tables.budgeted[q]), "direction": int(alarm.direction),
+            "statistic": alarm.total, "threshold": 1.0, "back": int(alarm.back) + later, "dated": 1,
+        }  # fmt: skip
+        return tuple(fields[name] for name in CHANGE.names or ())
+
+    def clock(self, first_row: int, rows: int, clock_ms: Int64 | None) -> Int64:
+        """The clock of the budget at each row of a batch."""
+        if self._budget.by_rows:
+            return np.arange(first_row, first_row + rows, dtype=np.int64)
+        if clock_ms is None:
+            raise ValueError("expected the time at each row: the panel has a budget by time")
+        return clock_ms
+
+    def statistics(self, scope: int) -> dict[int, list[tuple[float, float]]]:
+        """Evidence and its limit of each series of a scope."""
+        own = self._bank.state.evidence[scope * self._n : (scope + 1) * self._n].tolist()
+        return {int(q): [(evidence, 1.0)] for q, evidence in zip(self._series, own, strict=True)}
+
+    def carry(self, other: BudgetedSeries, scopes: Sequence[tuple[int, int]], series: Mapping[int, int]) -> None:
+        """Go on with the e-detectors of another panel that bet on the same, under this panel's budget; the rest begin anew.
+
+        A budget by events has another clock than one by time: after that edit all begin anew.
+
+        Parameters
+        ----------
+        scopes : this panel's and the other's, in pairs.
+        series : this panel's to the other's.
+        """
+        if self._budget.by_rows != other._budget.by_rows:
+            return
+        there = {int(q): k for k, q in enumerate(other._series)}
+        for k, q in enumerate(self._series.tolist()):
+            from_k = there.get(series.get(q, -1))
+            if from_k is None:
+                continue
+            for scope, from_scope in scopes:
+                mine, theirs = scope * self._n + k, from_scope * other._n + from_k
+                if self._active[scope, k] and self._bank.take(mine, other._bank, theirs):
+                    self._waiting[mine] = other._waiting[theirs]
+        self._bank.take_sums(other._bank)
+
+    def export(self, scope: int) -> bytes:
+        """The state of one scope; that of the first has the sum over all."""
+        first, last = scope * self._n, (scope + 1) * self._n
+        bank = np.frombuffer(self._bank.export_part(first, last), np.uint8)
+        return pack(_MAGIC, _VERSION, self._n, [bank, self._waiting[first:last]])
+
+    def restore(self, scope: int, blob: bytes) -> None:
+        """Go on from `export`; once all scopes are restored, `check`.
+
+        Raises
+        ------
+        ValueError : damaged, or of another number of series.
+        """
+        first, last = scope * self._n, (scope + 1) * self._n
+        bank, waiting = unpack(blob, _MAGIC, _VERSION, self._n, ["u1", "<f8"], [None, 3 * self._n])
+        alarms = waiting.reshape(self._n, 3)
+        sound = np.all((alarms[:, :2] >= 0.0) & (alarms[:, :2] <= _MOST)) and np.all(np.abs(alarms[:, 2]) <= 1.0)
+        if not sound:
+            raise ValueError("damaged state of DBUD: an alarm that no values lead to")
+        self._bank.restore_part(first, last, bank.tobytes(), sums=scope == 0)
+        self._waiting[first:last] = alarms
+
+    def check(self) -> None:
+        """Hold what the scopes have against the sum over all.
+
+        Raises
+        ------
+        ValueError : they are of different moments.
+        """
+        self._bank.check_sums()
+
+
+def _ranks(layout: Layout) -> tuple[Float64, Float64]:
+    """Where the ranks of a code's values begin under a scope's reference, and how much room they have; NaN without a level."""
+    low: Float64 = np.full((len(layout.counts), len(layout.columns), N_CODES), np.nan)
+    width = low.copy()
+    for c, reference in enumerate(layout.references):
+        inner = range(reference.n_bins)
+        order = [*inner, OTHER, UNSEEN] if reference.kind == "categorical" else [BELOW, *inner, ABOVE]
+        counts = layout.counts[:, c, order].astype(np.float64)
+        total = counts.sum(axis=1, keepdims=True) + 1.0
+        low[:, c, order] = (np.cumsum(counts, axis=1) - counts) / total
+        width[:, c, order] = (counts + 1.0) / total
+    return low, width
+
+
+def _bank(budget: PanelBudget, layout: Layout, t: Tables, members: list[int], watched: UInt8, shares: list[float]) -> EDetectorBank:
+    n_scopes, n = watched.shape
+    share = np.array(shares)[:, None] * watched / np.maximum(watched.sum(axis=1, keepdims=True), 1)
+    form, base, tolerance = np.full((n_scopes, n), SCORES), np.full((n_scopes, n), 0.5), np.zeros((n_scopes, n))
+    for k, q in enumerate(members):
+        series = layout.series[q]
+        for scope in range(n_scopes):
+            size = int(t.size[scope, q])
+            if series.flag is None:
+                tolerance[scope, k] = mean_tolerance(series.warning, size, has_mean=bool(t.has_mean[q]))
+            else:
+                form[scope, k] = BOUNDED
+                base[scope, k], tolerance[scope, k] = rate_tolerance(series, float(t.rate[scope, q]), size)
+    return EDetectorBank(
+        n_scopes * n,
+        rate=(budget.per_unit * share).ravel(),
+        form=form.ravel(),
+        base=base.ravel(),
+        tolerance=tolerance.ravel(),
+        direction=np.tile(t.direction[members], (n_scopes, 1)).ravel(),
+        cap=budget.cap,
+        first=1.0 if budget.by_rows else 0.0,
+    )
+
+
+@compiled
+def _fill_scores(
+    codes: UInt8,
+    scopes: Int32,
+    keys: UInt64Array,
+    own: UInt64Array,
+    series: Int64,
+    columns: Int64,
+    flag: UInt8,
+    active: UInt8,
+    low: Float64,
+    width: Float64,
+    flags: UInt8,
+    scores: Float64,
+    monitors: Int32,
+) -> None:
+    """What each monitor of a row is fed, and which it is; NaN and -1 where the row has no value for it."""
+    n = series.shape[0]
+    for i in range(codes.shape[0]):
+        for j in range(scopes.shape[1]):
+            s = scopes[i, j]
+            for k in range(n):
+                c = columns[k]
+                code = codes[i, c]
+                x = np.nan
+                if not active[s, k]:
+                    x = np.nan
+                elif flag[k]:
+                    hit = flags[series[k], code]
+                    if hit != SKIP:
+                        x = float(hit)
+                else:
+                    p = low[s, c, code] + uniform(keys[i] ^ own[s, k]) * width[s, c, code]
+                    if p == p:
+                        x = min(max(normal_quantile(p), -SCORE_MOST), SCORE_MOST)
+                scores[i, j * n + k] = x
+                monitors[i, j * n + k] = s * n + k if x == x else -1

@@ -1,0 +1,24 @@
+"""Durations as they are written in a configuration."""
+
+from __future__ import annotations
+
+import re
+
+_DURATION = re.compile(r"^\s*(\d{1,12}(?:\.\d{1,9})?)\s*(ms|s|m|h|d|w)\s*$", re.ASCII)
+_DURATION_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+_DURATION_MAX_MS = 100 * 365 * 86_400_000
+
+
+def parse_duration_ms(value: object) -> int:
+    """Milliseconds of ``"250ms"``, ``"10s"``, ``"5m"``, ``"24h"``, ``"45d"``, ``"2w"``; an integer is milliseconds.
+
+    Raises
+    ------
+    ValueError : anything else; the message names the accepted forms.
+    """
+    match = _DURATION.match(value) if isinstance(value, str) else None
+    if match is not None:
+        value = round(float(match[1]) * _DURATION_MS[match[2]])
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _DURATION_MAX_MS:
+        raise ValueError('expected a duration such as "10s", "5m", "24h" or "45d"')
+    return value
