@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from driftline.detectors.conformal import ScoredColumns
+from driftline.detectors.holes import Holes
 from driftline.detectors.kernels.bank import Float64Array, Int64Array
 from driftline.detectors.kernels.bets import BOUNDED, DIRECTIONS, SCORES, bet_name
 from driftline.detectors.kernels.e_detector import Blames, EDetectorBank
@@ -21,9 +22,6 @@ RATE_SHARE = 2.0
 
 CAP_SHARE = 1.0 / 168.0
 """A gap counts at most this part of the budget's period, an hour of a week, unless the series is that slow."""
-
-POSITIONS_KEPT = 1 << 16
-"""Rows of each series that are remembered for dates; an older start is given as the oldest of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +132,7 @@ class AlarmBudget:
             cap=per * CAP_SHARE,
             first=1.0,
         )
-        self._positions = [np.zeros(0, np.int64) for _ in self.names]
+        self._holes = [Holes() for _ in self.names]
         self._rows = 0
 
     def _shares(self, weights: Mapping[str, float] | None) -> Float64Array:
@@ -185,27 +183,22 @@ class AlarmBudget:
         ticks: Int64Array = np.arange(self._rows, self._rows + n) if clock is None else np.asarray(clock, np.int64)
         scores = self._columns.scores(values, self._rows)
         monitors = np.broadcast_to(np.arange(len(self.names), dtype=np.int32), scores.shape)
+        for c in np.flatnonzero(~np.isfinite(scores).all(axis=0)).tolist():
+            self._holes[c].add(np.flatnonzero(~np.isfinite(scores[:, c])) + self._rows)
         alarms = []
         blames = self._bank.update(scores, monitors, ticks)
         rows_blamed: Int64Array = blames["row"]
         for row in np.unique(rows_blamed).tolist():
             own = blames[rows_blamed == row]
-            blamed = tuple(self._blamed(b, scores, row) for b in own)
+            blamed = tuple(self._blamed(b, self._rows + row + 1) for b in own)
             alarms.append(Alarm(self._rows + row, float(own["total"][0]), blamed))
-        for c in range(len(self.names)):
-            here = np.flatnonzero(np.isfinite(scores[:, c])) + self._rows
-            self._positions[c] = np.concatenate([self._positions[c], here])[-POSITIONS_KEPT:]
         self._rows += n
         return alarms
 
-    def _blamed(self, blame: Blames, scores: Float64Array, row: int) -> Blamed:
+    def _blamed(self, blame: Blames, after: int) -> Blamed:
+        """One blamed series, by its values before position `after`."""
         c = int(blame["monitor"])
-        here = np.flatnonzero(np.isfinite(scores[: row + 1, c])) + self._rows
-        positions = np.concatenate([self._positions[c], here])
-
-        def place(back: int) -> int:
-            return int(positions[-min(back, len(positions))])
-
+        holes = self._holes[c]
         earliest, latest = int(blame["earliest"]), int(blame["latest"])
         side = int(blame["direction"])
         return Blamed(
@@ -213,8 +206,8 @@ class AlarmBudget:
             evidence=float(blame["evidence"]),
             change=bet_name(BOUNDED if self._columns.binary[c] else SCORES, int(blame["bet"])),
             direction="up" if side > 0 else "down" if side < 0 else None,
-            since=place(int(blame["back"])),
-            earliest=place(earliest) if earliest else None,
-            latest=place(latest) if latest else None,
+            since=holes.place(after, int(blame["back"])),
+            earliest=holes.place(after, earliest) if earliest else None,
+            latest=holes.place(after, latest) if latest else None,
             shift=float(blame["shift"]),
         )

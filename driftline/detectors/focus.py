@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from driftline.detectors import calibration
+from driftline.detectors.holes import Holes
 from driftline.detectors.kernels.bank import Float64Array, Int64Array
 from driftline.detectors.kernels.focus import FocusBank
-
-_HOLES_KEPT = 1 << 16
-"""Values that were skipped since the last alarm are remembered, so that dates are positions; older ones are forgotten."""
 
 
 class Change(NamedTuple):
@@ -57,7 +54,7 @@ class FOCuS:
         self.threshold = calibration.focus_threshold(run_length)
         self._mean, self._sd = mean, sd
         self._bank = FocusBank(1, known=mean is not None)
-        self._holes: deque[int] = deque(maxlen=_HOLES_KEPT)
+        self._holes = Holes()
         self._rows = 0
         self._fired = False
         self._change: Change | None = None
@@ -76,7 +73,7 @@ class FOCuS:
             assert dating is not None, "its ratio is above the threshold"
             self._remember_holes(flat[start : at + 1], start)
             after = self._rows + at + 1
-            ends = [self._place(after, back) for back in (dating.back, dating.earliest, dating.latest)]
+            ends = [self._holes.place(after, back) for back in (dating.back, dating.earliest, dating.latest)]
             self._change = Change(ends[0], ends[1], ends[2], dating.shift * self._sd)
             alarms.append(at)
             self._bank.reset(0)
@@ -88,16 +85,7 @@ class FOCuS:
         return np.array(alarms, np.int64)
 
     def _remember_holes(self, values: Float64Array, start: int) -> None:
-        self._holes.extend((np.flatnonzero(~np.isfinite(values)) + self._rows + start).tolist())
-
-    def _place(self, after: int, back: int) -> int:
-        """The position from which on there are so many finite values before `after`."""
-        place = after - back
-        for hole in reversed(self._holes):
-            if hole < place:
-                break
-            place -= 1
-        return place
+        self._holes.add(np.flatnonzero(~np.isfinite(values)) + self._rows + start)
 
     @property
     def drift_detected(self) -> bool:
