@@ -20,8 +20,9 @@ from driftline.streams.wiring import TaskPlace, tasks_of
 from tests.chaos.feeder import Feeder
 from tests.chaos.inputs import InputStream
 from tests.chaos.installation import Installation, Options
+from tests.chaos.process import PATIENCE_SECONDS, Stuck, until
 from tests.chaos.watch import Watch
-from tests.chaos.workers import PATIENCE_SECONDS, STAGES, Crew, Launch, Stage, Stuck, Worker, until
+from tests.chaos.workers import STAGES, Crew, Launch, Stage, Worker
 
 DRIFT_EVENTS: Final = 1_000
 """A run with fewer proves little."""

@@ -14,7 +14,7 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from driftline.streams.task import MemoryRecord, PartitionId
-from tests.chaos.workers import Stuck
+from tests.chaos.process import Stuck
 
 _CALL_SECONDS: Final = 10.0
 _PATIENCE_SECONDS: Final = 60.0

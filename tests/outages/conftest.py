@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -18,8 +16,9 @@ from driftline.streams.local.process import free_port
 from driftline.streams.local.redis import LocalRedis
 from driftline.streams.observation import decode
 from driftline.streams.wiring import worker_port
+from tests.chaos.process import read_ready, until
 from tests.chaos.watch import Watch
-from tests.chaos.workers import Launch, Stage, Worker, until
+from tests.chaos.workers import Launch, Stage, Worker
 from tests.conftest import CreateTopics, Kafka
 from tests.e2e.programs import driftline
 from tests.outages.proxy import Proxy
@@ -120,15 +119,7 @@ class Bench:
 
     def ready(self, stage: Stage = "ingest") -> tuple[bool, list[str]]:
         """What /readyz says."""
-        url = f"http://127.0.0.1:{worker_port(self.port, stage)}/readyz"
-        try:
-            with urllib.request.urlopen(url, timeout=10) as answer:
-                state = json.loads(answer.read())
-        except urllib.error.HTTPError as error:
-            state = json.loads(error.read())
-        except OSError as error:
-            return False, [f"no page: {error}"]
-        return bool(state["ready"]), list(state["reasons"])
+        return read_ready(worker_port(self.port, stage))
 
     def says(self, worker: Worker, start: str, stage: Stage = "ingest", seconds: float = 60) -> list[str]:
         """Wait until /readyz gives a reason that begins so; all its reasons."""

@@ -15,8 +15,8 @@ from driftline.streams.http import Health
 from driftline.streams.local.kafka import LocalKafka
 from driftline.streams.local.redis import LocalRedis
 from driftline.streams.runner import runner
+from tests.chaos.process import until
 from tests.chaos.watch import Watch
-from tests.chaos.workers import until
 from tests.outages.conftest import PARTITIONS, Bench
 from tests.runner.worker import make_runner
 

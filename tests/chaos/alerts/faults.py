@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import time
@@ -13,7 +12,7 @@ from typing import Final
 from driftline.streams.runner.failpoint import ALERT_STEPS
 from tests.chaos.alerts.process import AlertProcess
 from tests.chaos.alerts.scene import PARTITIONS, SESSION_SECONDS, Scene
-from tests.chaos.workers import until
+from tests.chaos.process import away, frozen, until
 
 _KILLS_SHORT, _KILLS_LONG = 1, 20
 _RANDOM_SHORT, _RANDOM_LONG = 5, 60
@@ -41,7 +40,7 @@ def kills_at_steps(scene: Scene) -> None:
     for step in ALERT_STEPS:
         for _ in range(_KILLS_SHORT if scene.short else _KILLS_LONG):
             worker = scene.start(failpoint=f"{step}:{scene.draw.randint(2, 25)}")
-            assert worker.until_dead() == -signal.SIGKILL, worker.log[-3_000:]
+            assert worker.until_dead() == -signal.SIGKILL, worker.tail()
             hit = scene.hit(f"kill {step}")
             hit.witness = _trace(scene, step)
             # The next one goes straight on; its own kill may come before every partition has moved.
@@ -84,16 +83,16 @@ def zombies(scene: Scene) -> None:
     """A worker sleeps between reading a state and writing it, or between Kafka and its outbox; another takes over; it wakes."""
     for step in ("alert_decided",) if scene.short else ("alert_decided", "alert_delivered", "alert_deleted"):
         zombie = scene.start("zombie", failpoint=f"{step}:{scene.draw.randint(2, 20)}:stop")
-        zombie.until(lambda zombie=zombie: zombie.asleep, f"stop at {step}")   # type: ignore[misc]
+        zombie.until_asleep()
         hit = scene.hit(f"zombie {step}")
         before = scene.applied()
         heir = scene.start("heir")
         until(
             lambda before=before: all(now > before[n] for n, now in scene.applied().items()),   # type: ignore[misc]
-            lambda heir=heir: f"nobody took over:\n{heir.log[-3_000:]}",   # type: ignore[misc]
+            lambda heir=heir: f"nobody took over:\n{heir.tail()}",   # type: ignore[misc]
         )
         hit.witness = f"the heir applied {sum(scene.applied().values()) - sum(before.values())} events while it slept"
-        zombie.signal(signal.SIGCONT)
+        zombie.wake()
         scene.flows(40)
         scene.recovered(hit)
         zombie.until(lambda zombie=zombie: zombie.log.count("alert_assigned") >= 2, "come back into the group")   # type: ignore[misc]
@@ -117,7 +116,7 @@ def handler_raises(scene: Scene) -> None:
 def _end_somehow(scene: Scene, worker: AlertProcess) -> int:
     """A control takes out what would end it."""
     goal = sum(scene.applied().values()) + 80
-    until(lambda: worker.code is not None or sum(scene.applied().values()) >= goal, lambda: worker.log[-3_000:])
+    until(lambda: worker.code is not None or sum(scene.applied().values()) >= goal, lambda: worker.tail())
     if worker.code is None:
         worker.kill()
     return 1
@@ -136,8 +135,8 @@ def many_workers(scene: Scene) -> None:
         hit.witness = "both were assigned partitions"
         scene.recovered(hit)
         hit = scene.hit("one worker less")
-        second.signal(signal.SIGTERM)
-        assert second.until_dead() == 0, second.log[-3_000:]
+        second.stop()
+        assert second.code == 0, second.tail()
         hit.witness = "it ended in order"
         scene.recovered(hit)
 
@@ -199,23 +198,15 @@ def redis_wiped(scene: Scene) -> None:
 def redis_away(scene: Scene) -> None:
     """Redis is stopped, and frozen, for seconds; the worker waits, says so and goes on by itself."""
     worker = scene.start()
-    for frozen in (False, True):
+    server = scene.services.redis
+    for stands in (False, True):
         scene.flows(40)
         since = len(worker.log)
-        hit = scene.hit("redis frozen" if frozen else "redis stopped")
-        pid = scene.services.redis.pid
-        if frozen:
-            _send(pid, signal.SIGSTOP)
-        else:
-            scene.services.redis.stop()
-        worker.until(lambda: any(reason.startswith("redis: ") for reason in worker.ready()[1]), "say in /readyz that Redis is away")
-        hit.witness = f"/readyz: {worker.ready()[1][0]}"
-        worker.until_logged("alert_", after=since)
-        time.sleep(_AWAY_SECONDS if frozen else 1.0)
-        if frozen:
-            _send(pid, signal.SIGCONT)
-        else:
-            scene.services.redis.start()
+        hit = scene.hit("redis frozen" if stands else "redis stopped")
+        with frozen(server.pid) if stands else away(server):
+            hit.witness = _says(worker, "redis: ")
+            worker.until_logged("alert_", after=since)
+            time.sleep(_AWAY_SECONDS if stands else 1.0)
         scene.recovered(hit)
         worker.until(lambda: worker.ready()[0], "be ready again")
 
@@ -225,17 +216,22 @@ def kafka_away(scene: Scene) -> None:
     worker = scene.start()
     scene.flows(40)
     hit = scene.hit("broker killed")
-    scene.services.kafka.kill()
-    worker.until(lambda: any(reason.startswith("kafka: ") for reason in worker.ready()[1]), "say in /readyz that Kafka is away")
-    hit.witness = f"/readyz: {worker.ready()[1][0]}"
-    scene.services.kafka.start()
+    with away(scene.services.kafka, killed=True):
+        hit.witness = _says(worker, "kafka: ")
     scene.recovered(hit)
     worker.until(lambda: worker.ready()[0], "be ready again")
 
 
-def _send(pid: int | None, number: signal.Signals) -> None:
-    assert pid is not None
-    os.kill(pid, number)
+def _says(worker: AlertProcess, start: str) -> str:
+    """Wait until /readyz has a reason that begins so."""
+    found: list[str] = []
+
+    def said() -> bool:
+        found[:] = [reason for reason in worker.ready()[1] if reason.startswith(start)]
+        return bool(found)
+
+    worker.until(said, f'say "{start}" in /readyz')
+    return f"/readyz: {found[0]}"
 
 
 FAULTS: Final = (

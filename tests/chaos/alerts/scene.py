@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import secrets
-import signal
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,12 +20,13 @@ from driftline.streams.alert.redis_store import RedisAlertStore
 from driftline.streams.alert.worker import Names
 from driftline.streams.kafka import WantedTopic, create_topics, make_admin, read_cluster
 from driftline.streams.local.process import free_port
+from driftline.streams.supervisor import DRAIN_SIGNAL
 from driftline.streams.task import MemoryRecord
 from tests.chaos.alerts.feeder import Feeder
 from tests.chaos.alerts.process import AlertProcess
 from tests.chaos.alerts.verify import Found
+from tests.chaos.process import PATIENCE_SECONDS, surprises, until
 from tests.chaos.watch import Watch
-from tests.chaos.workers import PATIENCE_SECONDS, until
 
 PARTITIONS: Final = 3
 SESSION_SECONDS: Final = 6.0
@@ -98,11 +98,11 @@ class Scene:
         self.feeder.stop()
         for worker in self.workers:
             if worker.code is None and worker.asleep:
-                worker.signal(signal.SIGCONT)
+                worker.wake()
         alive = [worker for worker in self.workers if worker.code is None] or [self.start()]
         for worker in alive:
             worker.until(lambda worker=worker: "alert_assigned" in worker.log, "get partitions")   # type: ignore[misc]
-            worker.signal(signal.SIGUSR1)
+            worker.send_signal(DRAIN_SIGNAL)
         for worker in alive:
             worker.until_dead()
         self.start("last", until_idle_s=1.0).until_dead()
@@ -174,15 +174,11 @@ class Scene:
         until(lambda: sum(self.applied().values()) >= goal, lambda: f"events are not applied:\n{self.tails()}")
 
     def tails(self) -> str:
-        return "\n".join(f"-- alert/{worker.instance} ({worker.code})\n{worker.log[-2_000:]}" for worker in self.workers[-2:])
+        return "\n".join(f"-- {worker.name} ({worker.code})\n{worker.tail()}" for worker in self.workers[-2:])
 
     def surprises(self) -> list[str]:
         """Workers that ended by themselves."""
-        return [
-            f"alert/{worker.instance} ended with {worker.code}:\n{worker.log[-2_000:]}"
-            for worker in self.workers
-            if worker.code is not None and worker.code not in worker.expected
-        ]
+        return surprises(self.workers)
 
     def _applied_or_nothing(self) -> dict[int, int]:
         try:

@@ -6,8 +6,9 @@ import time
 from typing import Final
 
 from tests.chaos.fault import Fault
-from tests.chaos.faults.store import frozen, heard, said
+from tests.chaos.faults.store import heard, restarted, said
 from tests.chaos.installation import Options
+from tests.chaos.process import frozen
 from tests.chaos.scene import Hit, Scene
 from tests.chaos.workers import STAGES, Stage
 
@@ -23,15 +24,7 @@ _PATIENCE_SECONDS: Final = 300.0
 
 def restarts(scene: Scene) -> None:
     """The broker is stopped and started again; group and transaction coordinators are away with it. In the long form also by kill -9."""
-    for number in range(1 if scene.short else 4):
-        before = heard(scene)
-        hits = [scene.hit(stage, "broker restarts" if number % 2 == 0 else "broker is killed") for stage in STAGES]
-        if number % 2 == 0:
-            scene.services.kafka.stop()
-        else:
-            scene.services.kafka.kill()
-        time.sleep(scene.draw["detect"].uniform(*_OUTAGE_SECONDS))
-        scene.services.kafka.start()
+    for hits, before in restarted(scene, scene.services.kafka, "broker", 4, _OUTAGE_SECONDS):
         _recovered(scene, hits, before, AWAY)
 
 

@@ -20,9 +20,10 @@ from tests.chaos.fault import Fault
 from tests.chaos.faults.store import REPLACED, committed_manifests, redis_client, sequences
 from tests.chaos.inputs import FEATURES, Input
 from tests.chaos.installation import SESSION_MS, Options
+from tests.chaos.process import until
 from tests.chaos.scene import DRIFT_EVENTS, Hit, Scene
 from tests.chaos.watch import Watch
-from tests.chaos.workers import STAGES, Stage, Worker, until
+from tests.chaos.workers import STAGES, Stage, Worker
 
 _DRIFT_SECONDS: Final = 600.0
 _CALL_SECONDS: Final = 30

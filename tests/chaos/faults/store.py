@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +12,7 @@ from typing import Any, Final
 import redis
 
 from driftline.streams.local.redis import LocalRedis
+from driftline.streams.local.service import LocalService
 from driftline.streams.state.checkpoints import Scope
 from driftline.streams.state.manifest import Manifest, decode_manifest, decode_reference
 from driftline.streams.state.retention import TaskKeys
@@ -22,12 +20,14 @@ from driftline.streams.task import PartitionId
 from driftline.streams.wiring import TaskPlace, tasks_of
 from tests.chaos.fault import Fault
 from tests.chaos.installation import Options
+from tests.chaos.process import away, frozen, until
 from tests.chaos.scene import Hit, Scene
-from tests.chaos.workers import STAGES, Stage, until
+from tests.chaos.workers import STAGES, Stage
 
 _APPEND_ONLY: Final = "appendonlydir"
 _OLDER_SECONDS: Final = (1.0, 2.0)
 """What `appendfsync everysec` may lose, and a little more."""
+_OUTAGE_SECONDS: Final = (0.1, 2.0)
 _STALLS_SHORT, _STALLS_LONG = (1.0, 10.0), (1.0, 10.0, 30.0)
 _WITHIN_DEADLINE_SECONDS: Final = 1.5
 """Below the least deadline of these runs (a third of 8 s): such a stall must cost no abort, only time."""
@@ -43,15 +43,7 @@ REPLACED: Final = "checkpoint_replaced"
 
 def restarts(scene: Scene) -> None:
     """Redis is stopped and started again under all workers, with its data kept; in the long form many times, and by kill -9."""
-    for number in range(1 if scene.short else 8):
-        before = heard(scene)
-        hits = [scene.hit(stage, "redis restarts" if number % 2 == 0 else "redis is killed") for stage in STAGES]
-        if number % 2 == 0:
-            scene.services.redis.stop()
-        else:
-            scene.services.redis.kill()
-        time.sleep(scene.draw["detect"].uniform(0.1, 2.0))
-        scene.services.redis.start()
+    for hits, before in restarted(scene, scene.services.redis, "redis", 8, _OUTAGE_SECONDS):
         _all_noticed(scene, hits, before)
 
 
@@ -171,6 +163,22 @@ def slow(scene: Scene) -> None:
 # -- what they share
 
 
+def restarted(
+    scene: Scene, server: LocalService, name: str, times: int, seconds: tuple[float, float]
+) -> Iterator[tuple[list[Hit], dict[Stage, int]]]:
+    """Stop a service for so long and start it again, every second time by kill -9; once in the short form.
+
+    Each time yields a hit for every stage, and how much its first worker had said before.
+    """
+    for number in range(1 if scene.short else times):
+        killed = number % 2 == 1
+        before = heard(scene)
+        hits = [scene.hit(stage, f"{name} {'is killed' if killed else 'restarts'}") for stage in STAGES]
+        with away(server, killed=killed):
+            time.sleep(scene.draw["detect"].uniform(*seconds))
+        yield hits, before
+
+
 def heard(scene: Scene) -> dict[Stage, int]:
     """How much each stage's first worker has said so far."""
     return {stage: len(scene.crew(stage).of("a").log) for stage in STAGES}
@@ -285,21 +293,6 @@ def redis_client(scene: Scene) -> Iterator[Any]:
         yield client
     finally:
         client.close()
-
-
-@contextmanager
-def frozen(pid: int | None) -> Iterator[None]:
-    """A process that stands still meanwhile."""
-    assert pid is not None
-    os.kill(pid, signal.SIGSTOP)
-    # Whatever becomes of the run, nothing may stay asleep.
-    alarm = threading.Timer(120, os.kill, (pid, signal.SIGCONT))
-    alarm.start()
-    try:
-        yield
-    finally:
-        alarm.cancel()
-        os.kill(pid, signal.SIGCONT)
 
 
 FAULTS: Final = (
