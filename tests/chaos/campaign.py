@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +14,7 @@ from tests.chaos.inputs import missing_cases
 from tests.chaos.reference import Detected, uninterrupted_detect, uninterrupted_join
 from tests.chaos.report import Row
 from tests.chaos.scene import Scene, Services
-from tests.chaos.verify import Verdict, doubled_ids, verify_detect, verify_join
+from tests.chaos.verify import doubled_ids, verify_detect, verify_join
 from tests.chaos.verify_ingest import Ingested, sent, verify_ingest
 
 _CONTROL_DRIFT_EVENTS: Final = 300
@@ -134,7 +134,7 @@ def _verify(scene: Scene, rows: Sequence[Row]) -> None:
     for row in rows:
         row.surprises = scene.surprises()
         row.failures += row.surprises
-        _count(row, verdicts)
+        row.count(verdicts)
         row.events_in, row.drift_events, row.snapshots = len(inputs), len(ours["drift"]), len(ours["snapshots"])
         row.uncommitted_duplicates = doubled_ids(every)
         row.aborted = len(every) - len(ours["drift"])
@@ -142,15 +142,6 @@ def _verify(scene: Scene, rows: Sequence[Row]) -> None:
         _witness(row, detected)
         if not row.without:
             row.failures += [f"the input had too few of case {case}" for case in missing_cases(shares)]
-
-
-def _count(row: Row, verdicts: Mapping[str, Verdict]) -> None:
-    for stage, verdict in verdicts.items():
-        row.by_stage[stage] = {name: getattr(verdict, name) for name in ("expected", "lost", "doubled", "changed")}
-        row.lost += verdict.lost
-        row.doubled += verdict.doubled
-        row.changed += verdict.changed
-        row.notes += [f"{stage}: {note}" for note in verdict.notes]
 
 
 def _witness(row: Row, detected: Detected) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.chaos.scene import Hit
+from tests.chaos.verdict import Verdict
 
 _COLUMNS: Final = (
     "name", "injected", "witnessed", "events_in", "drift_events", "lost", "doubled", "changed", "recovery_p50_s", "recovery_p95_s",
@@ -95,6 +96,15 @@ class Row:
     @property
     def recovery_p95_s(self) -> float | None:
         return _quantile(self.recoveries_s, 0.95)
+
+    def count(self, verdicts: Mapping[str, Verdict]) -> None:
+        """Take over what the comparisons found, each under its name."""
+        for name, verdict in verdicts.items():
+            self.by_stage[name] = {kind: getattr(verdict, kind) for kind in ("expected", "lost", "doubled", "changed")}
+            self.lost += verdict.lost
+            self.doubled += verdict.doubled
+            self.changed += verdict.changed
+            self.notes += [f"{name}: {note}" for note in verdict.notes]
 
     def export(self) -> dict[str, Any]:
         """The row for the JSON file."""

@@ -23,7 +23,8 @@ from driftline.streams.wiring import make_ingest
 from tests.chaos.inputs import PARTITIONS, Input, InputStream, missing_cases
 from tests.chaos.installation import Installation, Options
 from tests.chaos.reference import uninterrupted_detect, uninterrupted_join
-from tests.chaos.verify import Verdict, compare, doubled_ids, observation_head, verify_detect, verify_join
+from tests.chaos.verdict import Verdict
+from tests.chaos.verify import compare, doubled_ids, observation_head, verify_detect, verify_join
 from tests.chaos.verify_ingest import Ingested, Sent, sent, verify_ingest
 
 T0 = 1_700_000_000_000

@@ -10,51 +10,16 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import orjson
 import pyarrow as pa
 
 from driftline.streams.task import MemoryRecord, Output
-
-_NOTES_MAX: Final = 6
+from tests.chaos.verdict import Verdict
 
 Item = tuple[Any, Any]
 """What a record is about, which an uninterrupted run has once, and what it says."""
-
-
-@dataclass(slots=True)
-class Verdict:
-    """The outcome of a comparison.
-
-    Attributes
-    ----------
-    lost : expected and not there.
-    doubled : there more often than expected.
-    changed : there with another content or in another place, or there and never expected.
-    notes : the first few, in words.
-    """
-
-    expected: int = 0
-    lost: int = 0
-    doubled: int = 0
-    changed: int = 0
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def clean(self) -> bool:
-        return not (self.lost or self.doubled or self.changed)
-
-    def __add__(self, other: Verdict) -> Verdict:
-        return Verdict(
-            self.expected + other.expected, self.lost + other.lost, self.doubled + other.doubled, self.changed + other.changed,
-            (self.notes + other.notes)[:_NOTES_MAX],
-        )  # fmt: skip
-
-    def note(self, text: str) -> None:
-        if len(self.notes) < _NOTES_MAX:
-            self.notes.append(text[:240])
 
 
 def compare(expected: Sequence[Item], found: Sequence[Item], what: str, *, ordered: bool = True) -> Verdict:

@@ -20,7 +20,8 @@ import xxhash
 from driftline.streams.columns import decode_labels, decode_waiting
 from driftline.streams.task import MemoryRecord, PartitionId
 from tests.chaos.inputs import FEATURES, Input
-from tests.chaos.verify import Item, Verdict, compare, observation_head
+from tests.chaos.verdict import Verdict
+from tests.chaos.verify import Item, compare, observation_head
 
 _WHOLE_BYTES: Final = 1 << 20
 """What a dead letter of any source record up to the usual limit must hold, byte for byte; of a larger one it names the hash."""

@@ -67,12 +67,7 @@ def _verify(scene: Scene, row: Row) -> None:
     row.failures += scene.surprises()
     drift, found = scene.drift(), scene.found()
     expected = uninterrupted(drift, scene.names)
-    for name, verdict in verify(expected, found).items():
-        row.by_stage[name] = {key: getattr(verdict, key) for key in ("expected", "lost", "doubled", "changed")}
-        row.lost += verdict.lost
-        row.doubled += verdict.doubled
-        row.changed += verdict.changed
-        row.notes += [f"{name}: {note}" for note in verdict.notes]
+    row.count(verify(expected, found))
     row.events_in = row.drift_events = len(drift)
     row.uncommitted_duplicates = duplicates(found.transitions)
     row.aborted = len(scene.watch.read(scene.topic("drift"), committed=False)) - len(drift)

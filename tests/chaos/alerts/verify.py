@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -12,28 +12,7 @@ from driftline.schemas.dead_letter import DeadLetter
 from driftline.streams.alert.state import AlertState
 from driftline.streams.task import MemoryRecord
 from tests.chaos.alerts.reference import Expected
-
-_NOTES_MAX = 12
-
-
-@dataclass(slots=True)
-class Verdict:
-    """Differences, counted; the first of them in words."""
-
-    expected: int = 0
-    lost: int = 0
-    doubled: int = 0
-    changed: int = 0
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def clean(self) -> bool:
-        return not (self.lost or self.doubled or self.changed)
-
-    def differs(self, kind: str, what: str) -> None:
-        setattr(self, kind, getattr(self, kind) + 1)
-        if len(self.notes) < _NOTES_MAX:
-            self.notes.append(f"{kind}: {what}")
+from tests.chaos.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True)
