@@ -18,22 +18,10 @@ from driftline.streams import metrics as table
 from driftline.streams.http import BEAT_SECONDS_MAX, Health, HttpServer
 from driftline.streams.metrics import Metrics
 from driftline.streams.progress import STALL_SECONDS
+from tests.operations.conftest import Clock
 
 parse_text: Callable[[str], Iterable[Family]] = _parse_text   # untyped in the library
 parse_openmetrics: Callable[[str], Iterable[Family]] = _parse_openmetrics
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def __call__(self) -> float:
-        return self.seconds
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

@@ -8,21 +8,9 @@ import pytest
 
 from driftline.streams.http import Health
 from driftline.streams.progress import Progress, ProgressAlarm
+from tests.operations.conftest import Clock
 
 KEY, OTHER = ("predictions", 0), ("predictions", 1)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def __call__(self) -> float:
-        return self.seconds
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture
