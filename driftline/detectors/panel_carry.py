@@ -21,8 +21,8 @@ from driftline.detectors.openers import RUN_DETECTOR
 from driftline.detectors.panel_watch import Watch
 from driftline.detectors.spec import N_CODES, NOT_APPLICABLE, Ended, Int64
 
-GONE: Final = "closed because the configuration no longer watches it, not because it recovered"
-_TAKEN_OVER: Final = 'closed because monitor "{owner}" watches it now, not because it recovered'
+UNWATCHED: Final = "closed because the configuration no longer watches it, not because it recovered"
+TAKEN_OVER: Final = 'closed because monitor "{owner}" watches it now, not because it recovered'
 
 
 def carry(old: Watch, new: Watch, reasons: Mapping[str, str]) -> list[Ended]:
@@ -49,7 +49,7 @@ def carry(old: Watch, new: Watch, reasons: Mapping[str, str]) -> list[Ended]:
     return ended
 
 
-def reason_for(watch: Watch, scope: int, q: int, reasons: Mapping[str, str], otherwise: str = GONE) -> str:
+def reason_for(watch: Watch, scope: int, q: int, reasons: Mapping[str, str], otherwise: str = UNWATCHED) -> str:
     """Why a series is gone: for its column's sake, or for its segment key's."""
     column, segment = watch.layout.columns[watch.layout.column_of[q]].name, watch.scopes.names[scope]
     return reasons.get(column) or reasons.get("" if segment is None else f"segment/{segment[0]}") or otherwise
@@ -81,7 +81,7 @@ def _ended(old: Watch, new: Watch, scopes: set[int], series: Mapping[int, int], 
             out.append(old.ended(scope, q, reason_for(old, scope, q, reasons)))
         elif (owner := new.layout.series[series[q]].owner) != was.owner:
             # Under the other owner it opens anew if its level still is off.
-            out.append(old.end(scope, q, _TAKEN_OVER.format(owner=owner)))
+            out.append(old.end(scope, q, TAKEN_OVER.format(owner=owner)))
     return out
 
 

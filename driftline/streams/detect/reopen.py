@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from driftline.detectors.panel import Panel
+from driftline.detectors.panel_carry import TAKEN_OVER, UNWATCHED
 from driftline.detectors.spec import Anchor, Ended, PanelSpec, RingState, Severity
 from driftline.schemas.effects import reset_by
 from driftline.schemas.events import Position
@@ -32,8 +33,6 @@ _log = logging.getLogger(__name__)
 
 Blobs = Mapping[str, bytes]
 Rings = Mapping[str, RingState]
-_UNWATCHED = "closed because the configuration no longer watches it, not because it recovered"
-_TAKEN_OVER = 'closed because monitor "{}" watches it now, not because it recovered'
 
 
 def reopen(model: WatchedModel, meta: Mapping[str, Any], state_of: Callable[[str], tuple[Blobs, Rings]]) -> list[Output]:
@@ -94,7 +93,7 @@ class _Group:
             gone = Panel.restore(before, blobs, rings)
             self._model.dropped += [f"{panel_path(watched.name)}/{name}" for name in (*blobs, *rings)]
             _log.info("panel_removed model=%s panel=%s", self._model.plan.name, panel_path(watched.name))
-            return self._said(watched, gone.end_all(_UNWATCHED, reasons))
+            return self._said(watched, gone.end_all(UNWATCHED, reasons))
         watched.panel = Panel.restore(spec, blobs, rings, reasons=reasons)
         if len(watched.shown) > len(watched.panel.scope_names) or before.segments.keys() != spec.segments.keys():
             # By scope number; the next snapshot of each comes early.
@@ -190,8 +189,8 @@ def _gone(model: WatchedModel, series: str, owners: Mapping[str, str], *, off: b
     """Why an open episode of a stream series ends; None = it does not."""
     monitor = model.plan.monitor_of(series)
     if model.plan.gone or off or monitor is None:
-        return model.plan.gone or _UNWATCHED
-    return _TAKEN_OVER.format(monitor.id) if owners.get(series, monitor.id) != monitor.id else None
+        return model.plan.gone or UNWATCHED
+    return TAKEN_OVER.format(owner=monitor.id) if owners.get(series, monitor.id) != monitor.id else None
 
 
 def _ended(series: str, owner: str, reason: str, severity: Severity) -> Ended:
