@@ -30,15 +30,19 @@ def _shared(switch: Callable[[MonkeyPatch, World], None]) -> Switch:
 
 
 def metadata_is_fetched_fresh(patch: MonkeyPatch) -> None:
-    consumers: list[Any] = []
+    memberships: list[Membership] = []
     make, send = Membership.__init__, Transactions.send_offsets
 
-    def remember(self: Membership, consumer: Any, *arguments: Any, **options: Any) -> None:
-        consumers.append(consumer)
-        make(self, consumer, *arguments, **options)
+    def remember(self: Membership, *arguments: Any, **options: Any) -> None:
+        memberships.append(self)
+        make(self, *arguments, **options)
+
+    def fresh(self: Transactions, offsets: Any, _: bytes) -> None:
+        metadata: Any = memberships[-1].consumer.consumer_group_metadata()
+        send(self, offsets, metadata)
 
     patch.setattr(Membership, "__init__", remember)
-    patch.setattr(Transactions, "send_offsets", lambda self, offsets, _: send(self, offsets, consumers[-1].consumer_group_metadata()))
+    patch.setattr(Transactions, "send_offsets", fresh)
 
 
 def _writes(patch: MonkeyPatch, change: Callable[[RedisStore, Write], Write]) -> None:

@@ -91,7 +91,8 @@ def restored(life: Life, scope: Scope, bases: Bases, former: Any = None) -> Runn
     base: Any = bases
     processor = ToyProcessor("source", "out")
     restorer = Restorer(
-        processor, log, life.store, scope, base, start="now", by_time=True, on_lost_state="fail", now_ms=lambda: NOW_MS, former=former
+        processor, lambda: log, life.store, scope, base, start="now", by_time=True, on_lost_state="fail",
+        now_ms=lambda: NOW_MS, former=former,
     )  # fmt: skip
     return restorer.restore("toy/0", INPUTS, life.committed)
 
@@ -155,7 +156,7 @@ def test_an_older_worker_leaves_a_newer_checkpoint_alone_whatever_it_was_told(ch
     newer = replace(life, committed={PART: (30, '[3, "9-9-z", "0", 9, "", "", "and more"]')})
     log: Any = Log(0, 100)
     restorer = Restorer(
-        ToyProcessor("source", "out"), log, life.store, BEFORE, None, start="now", by_time=True, on_lost_state=choice,
+        ToyProcessor("source", "out"), lambda: log, life.store, BEFORE, None, start="now", by_time=True, on_lost_state=choice,
         now_ms=lambda: NOW_MS,
     )  # fmt: skip
     with pytest.raises(NewerStateError, match="names a checkpoint of version 3: this worker reads versions 1 to 2"):

@@ -24,6 +24,7 @@ class Member:
     owned: set[PartitionId] = field(default_factory=lambda: {A, B})
     dropped: int = 0
     answering: bool = True
+    refused: str | None = None
 
     def lag(self) -> dict[PartitionId, int]:
         return {key: self.ends[key] - at for key, at in self.next.items()}

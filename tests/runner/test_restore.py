@@ -69,7 +69,7 @@ def restore(
 ) -> RunningTask:  # fmt: skip
     processor = (Edited if edited else ToyProcessor)("source", "out")
     log: Any = Log(low, 100)
-    restorer = Restorer(processor, log, store, SCOPE, None, start="now", by_time=True, on_lost_state=choice, now_ms=lambda: NOW_MS)
+    restorer = Restorer(processor, lambda: log, store, SCOPE, None, start="now", by_time=True, on_lost_state=choice, now_ms=lambda: NOW_MS)
     return restorer.restore("toy/0", inputs, offsets)
 
 
@@ -131,7 +131,9 @@ def test_a_record_ingest_has_not_decided_is_read_again_after_a_restart(store: Me
     log: Any = Log(0, 100)
 
     def restored(offsets: dict[PartitionId, tuple[int, str]]) -> RunningTask:
-        restorer = Restorer(processor, log, store, scope, None, start="earliest", by_time=True, on_lost_state="fail", now_ms=lambda: NOW_MS)
+        restorer = Restorer(
+            processor, lambda: log, store, scope, None, start="earliest", by_time=True, on_lost_state="fail", now_ms=lambda: NOW_MS
+        )
         return restorer.restore("ingest/predictions/0", frozenset({source}), offsets)
 
     running = restored({})

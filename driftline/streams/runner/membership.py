@@ -28,10 +28,13 @@ _topic: Final[Callable[[Message], str]] = Message.topic  # type: ignore[assignme
 _offset: Final[Callable[[Message], int]] = Message.offset  # type: ignore[assignment]
 
 _CALL_SECONDS: Final = 5.0
-_SAME_NAME: Final = (
-    "does another worker run with the same instance name? With kafka.group_protocol: consumer the name of a worker that was "
-    "killed is free again after the group's session timeout (45 s by default): start again then"
-)
+_SAME_NAME: Final = "does another worker run with the same instance name? Each needs a DRIFTLINE_INSTANCE of its own"
+# With the consumer protocol the name of a worker that was killed is free again once its session has ended: 45 s after its last
+# heartbeat by default, 60 s at most unless the broker was told otherwise. Whoever has it for longer is alive.
+NAME_SECONDS: Final = 120.0
+_AGAIN_SECONDS: Final = 2.0
+# A client that was refused passes on the broker's reason as text alone.
+_NAME_IN_USE: Final = KafkaError(KafkaError.UNRELEASED_INSTANCE_ID).str()
 _PROBE_SECONDS: Final = 1.0
 _LOST_CODES: Final = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
 
@@ -46,21 +49,23 @@ class Membership:
     changes : counts rebalance callbacks; a transaction is aborted when it moved (PROTOCOL 9).
     owned : what Kafka assigned to this member.
     next : partitions being read and their next offset.
+    consumer : the client; another one once the group has refused it, because librdkafka's is dead then.
     joined : whether any assignment has arrived yet.
+    refused : why the group has not let this worker in so far; it goes on asking.
     arrived : when the first record of the last poll came, monotonic seconds.
     dropped : records of partitions not read any more, or handed out before.
     """
 
     def __init__(
         self,
-        consumer: Consumer,
+        make: Callable[[], Consumer],
         topics: Sequence[str],
         *,
         incremental: bool,
         revoked: Callable[[frozenset[PartitionId]], None],
         lost: Callable[[frozenset[PartitionId]], None],
     ) -> None:
-        self._consumer = consumer
+        self._make = make
         self._topics = tuple(topics)
         self._topic = topics[0] if len(topics) == 1 else None
         self._incremental = incremental
@@ -68,20 +73,23 @@ class Membership:
         self._failure: BaseException | None = None
         self._ends: dict[PartitionId, int] = {}
         self._paused: frozenset[PartitionId] = frozenset()
+        self._first_refusal = self._again_at = 0.0
+        self.refused: str | None = None
         self.changes = 0
         self.arrived = 0.0
         self.joined = False
         self.dropped = 0
         self.owned: set[PartitionId] = set()
         self.next: dict[PartitionId, int] = {}
-        consumer.subscribe(list(topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+        self.consumer = make()
+        self._join()
 
     def metadata(self) -> bytes | None:
         """The group metadata to commit a transaction with, taken *before* its first poll; None when not a member.
 
         Fetched later, a zombie that has rejoined would commit its old batch with its new generation (PROTOCOL 9).
         """
-        metadata: Any = self._consumer.consumer_group_metadata()
+        metadata: Any = self.consumer.consumer_group_metadata()
         return metadata if _generation(metadata) >= 0 else None
 
     def poll(self, timeout: float, limit: int, linger: float = 0.0) -> Batches:
@@ -89,8 +97,10 @@ class Membership:
 
         Rebalance callbacks run inside.
         """
+        if self._again_at and not self._joins_again(timeout):
+            return {}
         try:
-            first = self._consumer.poll(timeout)
+            first = self.consumer.poll(timeout)
             self.arrived = time.monotonic()
             batch = [] if first is None else [first, *self._following(first, limit - 1, linger)]
         except KafkaException as error:
@@ -105,7 +115,7 @@ class Membership:
 
     def _following(self, first: Message, limit: int, linger: float) -> list[Message]:
         """The end of a partition is waited for by a tick: it lingers for nobody."""
-        return self._consumer.consume(limit, 0 if first.error() else linger) if limit else []
+        return self.consumer.consume(limit, 0 if first.error() else linger) if limit else []
 
     def _grouped(self, batch: list[Message]) -> dict[PartitionId, list[Message]]:
         partitions = list(map(_partition, batch))
@@ -166,8 +176,43 @@ class Membership:
             raise SetupError(f"kafka: {place}: {error.str()}", hint=RIGHTS_HINT)
         # A client that is told so by its group's coordinator passes on the code alone, without the flag.
         if error.fatal() or error.code() == KafkaError._FATAL:
-            raise OwnershipError(f"kafka: {error.str()}", hint=_SAME_NAME)
+            self._refused(error)
+            return
         _log.warning("kafka_consumer_error place=%s code=%s error=%r", place, error.name(), error.str())
+
+    # -- a name that is still in use
+
+    def _join(self) -> None:
+        self.consumer.subscribe(list(self._topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+
+    def _refused(self, error: KafkaError) -> None:
+        """The client is dead: make another one where a worker that was killed has our name for as long as its session lasts.
+
+        Raises
+        ------
+        OwnershipError : the name is another living worker's.
+        """
+        now = time.monotonic()
+        self._first_refusal = self._first_refusal or now
+        # A worker that was in the group and finds its name taken has a rival.
+        if self.joined or _NAME_IN_USE not in error.str() or now - self._first_refusal > NAME_SECONDS:
+            raise OwnershipError(f"kafka: {error.str()}", hint=_SAME_NAME)
+        self.refused = "the worker that had this instance name before is a member of the group until its session ends"
+        _log.warning("name_in_use note=%r seconds=%.0f retry_in_seconds=%.0f", self.refused, now - self._first_refusal, _AGAIN_SECONDS)
+        self.consumer.close()
+        self.consumer = self._make()
+        self._again_at = now + _AGAIN_SECONDS
+
+    def _joins_again(self, timeout: float) -> bool:
+        """Ask once more when it is time; whether it is."""
+        if (left := self._again_at - time.monotonic()) > 0:
+            time.sleep(min(left, timeout))
+            return False
+        self._again_at = 0.0
+        self._join()
+        return True
+
+    # -- what is read
 
     def read(self, offsets: Mapping[PartitionId, int]) -> None:
         """Read partitions from these offsets on, beside those being read."""
@@ -178,10 +223,10 @@ class Membership:
         if self._incremental:
             if moved:
                 # librdkafka refuses to add a partition that it reads already.
-                self._consumer.incremental_unassign(_positions(dict.fromkeys(moved, 0)))
-            self._consumer.incremental_assign(_positions(offsets))
+                self.consumer.incremental_unassign(_positions(dict.fromkeys(moved, 0)))
+            self.consumer.incremental_assign(_positions(offsets))
         else:
-            self._consumer.assign(_positions(self.next))
+            self.consumer.assign(_positions(self.next))
             self._ends.clear()
         paused, self._paused = self._paused, frozenset()
         self.pause(paused & self.next.keys())
@@ -194,9 +239,9 @@ class Membership:
         # Who reads them next has paused nothing.
         self._paused -= set(gone)
         if self._incremental:
-            self._consumer.incremental_unassign(_positions(dict.fromkeys(gone, 0)))
+            self.consumer.incremental_unassign(_positions(dict.fromkeys(gone, 0)))
         else:
-            self._consumer.assign(_positions(self.next))
+            self.consumer.assign(_positions(self.next))
 
     def narrow(self, partitions: frozenset[PartitionId], batches: Batches) -> Batches:
         """Read nothing but these partitions any more; what the last poll brought of them.
@@ -212,9 +257,9 @@ class Membership:
         if partitions == self._paused:
             return
         if fresh := (partitions - self._paused) & self.next.keys():
-            self._consumer.pause([TopicPartition(*key) for key in fresh])
+            self.consumer.pause([TopicPartition(*key) for key in fresh])
         if due := (self._paused - partitions) & self.next.keys():
-            self._consumer.resume([TopicPartition(*key) for key in due])
+            self.consumer.resume([TopicPartition(*key) for key in due])
         self._paused = partitions
 
     def reached_end(self, key: PartitionId) -> bool:
@@ -237,13 +282,13 @@ class Membership:
         ------
         confluent_kafka.KafkaException : no answer in time.
         """
-        low, high = self._consumer.get_watermark_offsets(TopicPartition(*key), timeout=_CALL_SECONDS, cached=False)
+        low, high = self.consumer.get_watermark_offsets(TopicPartition(*key), timeout=_CALL_SECONDS, cached=False)
         return low, high
 
     def answers(self) -> bool:
         """Whether a broker answers now; waits a second for it."""
         try:
-            self._consumer.list_topics(self._topics[0], timeout=_PROBE_SECONDS)
+            self.consumer.list_topics(self._topics[0], timeout=_PROBE_SECONDS)
         except KafkaException as error:
             if needs_a_person(error.args[0]):
                 raise SetupError(f"kafka: {error.args[0].str()}", hint=RIGHTS_HINT) from error
@@ -254,17 +299,17 @@ class Membership:
         """Records behind, by the end offsets of the last fetches; costs no call."""
         behind: dict[PartitionId, int] = {}
         for key, position in self.next.items():
-            _, high = self._consumer.get_watermark_offsets(TopicPartition(*key), cached=True)
+            _, high = self.consumer.get_watermark_offsets(TopicPartition(*key), cached=True)
             behind[key] = 0 if self.reached_end(key) else max(0, high - position)
         return behind
 
     def close(self) -> None:
         """Leave; the revoke callback runs inside."""
-        self._consumer.close()
+        self.consumer.close()
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self.changes += 1
-        self.joined = True
+        self.joined, self.refused = True, None
         keys = {(p.topic, p.partition) for p in partitions}
         _log.info("partitions_assigned partitions=%s", sorted(keys))
         self.owned |= keys

@@ -241,7 +241,7 @@ class Transactions:
 class AtLeastOnce:
     """For brokers without transactions: deliver, then checkpoint, then commit the offsets with the same metadata."""
 
-    def __init__(self, make: Callable[[], Producer], consumer: Consumer, *, timeout_seconds: float) -> None:
+    def __init__(self, make: Callable[[], Producer], consumer: Callable[[], Consumer], *, timeout_seconds: float) -> None:
         self._make = make
         self._consumer = consumer
         self._budget = timeout_seconds
@@ -278,7 +278,7 @@ class AtLeastOnce:
     def commit(self) -> None:
         offsets, self._offsets = self._offsets, []
         try:
-            results = self._consumer.commit(offsets=offsets, asynchronous=False) or []
+            results = self._consumer().commit(offsets=offsets, asynchronous=False) or []
         except KafkaException as error:
             raise RecoverableError(f"kafka: offset commit: {error.args[0].str()}") from error
         for result in results:
@@ -302,7 +302,7 @@ class AtLeastOnce:
             self._failed = error
 
 
-def make_publisher(kafka: Kafka, consumer: Consumer, *, exactly_once: bool, transactional_id: str) -> Publisher:
+def make_publisher(kafka: Kafka, consumer: Callable[[], Consumer], *, exactly_once: bool, transactional_id: str) -> Publisher:
     """The publisher of a guarantee; only the transactional one needs an id that a restart will have too."""
     seconds = kafka.transaction_timeout / 1000
     if exactly_once:

@@ -42,7 +42,9 @@ class Reporter:
 
     def report(self, tasks: TaskTable, committer: Committer, *, now_ms: int) -> bool:
         """Tell; returns whether something was committed since the last time."""
-        if self._health.kafka_away and self._membership.answers():
+        if self._membership.refused is not None:
+            self._health.kafka(self._membership.refused)
+        elif self._health.kafka_away and self._membership.answers():
             self._health.kafka(None)
         moved, self._commits = committer.commits != self._commits, committer.commits
         behind = self._membership.lag()

@@ -99,6 +99,7 @@ class Restorer:
 
     Parameters
     ----------
+    consumer : gives the client of the moment.
     former : makes the processor of a configuration that was kept with a state; without it a replay across an edit runs
         under the present one.
     """
@@ -106,7 +107,7 @@ class Restorer:
     def __init__(
         self,
         processor: Processor,
-        consumer: Consumer,
+        consumer: Callable[[], Consumer],
         store: Store,
         scope: Scope,
         base: BaseLog | None,
@@ -207,7 +208,7 @@ class Restorer:
         self, name: str, inputs: frozenset[PartitionId], checkpoints: Checkpoints, start: str, *, generation: int = 0
     ) -> RunningTask:
         """From nothing. The start is committed before the first record, so that a crash does not choose another."""
-        offsets = start_offsets(self._consumer, inputs, start, now_ms=self._now_ms(), by_time=self._by_time)
+        offsets = start_offsets(self._consumer(), inputs, start, now_ms=self._now_ms(), by_time=self._by_time)
         state = replace(checkpoints.begin(), generation=generation)
         _log.info("task_started task=%s state=new offsets=%s", name, _listed(offsets))
         task = self._processor.open(name, state)
@@ -296,7 +297,7 @@ class Restorer:
 
     def _check_kept(self, name: str, offsets: Mapping[PartitionId, int]) -> None:
         for key, offset in offsets.items():
-            low, high = self._consumer.get_watermark_offsets(TopicPartition(*key), timeout=10.0, cached=False)
+            low, high = self._consumer().get_watermark_offsets(TopicPartition(*key), timeout=10.0, cached=False)
             if not low <= offset <= high:
                 raise OffsetError(
                     f'task "{name}": {key[0]}/{key[1]}: the next record is {offset}, the topic holds {low} to {high}',

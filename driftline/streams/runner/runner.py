@@ -98,21 +98,20 @@ class Runner:
         member = f"{group}.{self._instance.name}"
         exactly_once = config.kafka.guarantee == "exactly_once" if transactional is None else transactional
         # The embedded broker makes a static member wait for its own former session to end.
-        self._consumer: Consumer = make_consumer(
-            config.kafka, group, instance=member if exactly_once else None, error_cb=client_errors(self._health)
-        )
-        self._publisher = make_publisher(config.kafka, self._consumer, exactly_once=exactly_once, transactional_id=member)
+        name, error_cb = member if exactly_once else None, client_errors(self._health)
+        self._membership = Membership(
+            lambda: make_consumer(config.kafka, group, instance=name, error_cb=error_cb), processor.input_topics(),
+            incremental=config.kafka.group_protocol == "consumer", revoked=self._revoked, lost=self._lost,
+        )  # fmt: skip
+        client: Callable[[], Consumer] = lambda: self._membership.consumer  # noqa: E731
+        self._publisher = make_publisher(config.kafka, client, exactly_once=exactly_once, transactional_id=member)
         base = open_base_log(config, cluster, group)
         scope = Scope(config.redis.key_prefix, config.environment, group, cluster, state_version, config.digest, config.decisive)
         self._restorer = Restorer(
-            processor, self._consumer, store, scope, base,
+            processor, client, store, scope, base,
             start=start or config.start, by_time=not cluster.cluster_id.startswith(MOCK_CLUSTER_PREFIX),
             on_lost_state=on_lost_state, now_ms=lambda: round(clock() * 1000), former=former,
         )  # fmt: skip
-        incremental = config.kafka.group_protocol == "consumer"
-        self._membership = Membership(
-            self._consumer, processor.input_topics(), incremental=incremental, revoked=self._revoked, lost=self._lost
-        )
         self._committer = Committer(
             self._membership, self._publisher, store,
             kafka=config.kafka, base=base, stage=self._stage, metrics=self._metrics, health=self._health,
@@ -328,7 +327,7 @@ class Runner:
             return
         if self._membership.metadata() is None:
             return  # thrown out of the group and not told yet: nothing is ours to claim
-        committed = read_committed(self._consumer, sorted(frozenset[PartitionId]().union(*pending.values())))
+        committed = read_committed(self._membership.consumer, sorted(frozenset[PartitionId]().union(*pending.values())))
         if committed is None:
             if not self._membership.answers():
                 raise KafkaAwayError("kafka: no broker answers")
