@@ -94,11 +94,16 @@ def _inject(fault: Fault, scene: Scene, row: Row) -> None:
     finally:
         row.of_scene, row.needs = scene.hits[before:], scene.needs
     for crew in scene.crews.values():
-        for worker in crew.alive:
-            if worker.launch.instance != "a" and not crew.over:
-                worker.stop()
-        if not crew.alive and not crew.over:
+        if crew.over:
+            continue
+        more = [worker for worker in crew.alive if worker.launch.instance != "a"]
+        for worker in more:
+            worker.stop()
+        if not crew.alive:
             crew.start()
+        if more:
+            # A static member's partitions are nobody's until its session ends: who drained before would miss them.
+            scene.until_all_commit(crew.stage)
 
 
 def _fail(rows: Sequence[Row], text: str) -> None:

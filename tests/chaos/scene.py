@@ -133,6 +133,11 @@ class Scene:
         """Let the input flow until every hit is recovered from."""
         self.until(lambda: not self._open_hits(), "all stages recover")
 
+    def until_all_commit(self, stage: Stage) -> None:
+        """Let the input flow until a stage has committed on every partition once more."""
+        before = self.committed(stage)
+        self.until(lambda: self._moved_on(stage, before, self.committed(stage)), f"{stage} commits on every partition")
+
     def end(self) -> None:
         """Stop the input, then each stage once it has read everything."""
         self.feeder.stop()
@@ -257,8 +262,11 @@ class Scene:
                 except KafkaException:
                     continue  # the broker is away, which is what some faults are
                 for hit in self._open_hits():
-                    if hit.stage == stage and all(now.get(key, -1) > hit.before.get(key, -1) for key in self.inputs(stage)):
+                    if hit.stage == stage and self._moved_on(stage, hit.before, now):
                         hit.recovery_s = time.monotonic() - hit.at
+
+    def _moved_on(self, stage: Stage, before: Mapping[PartitionId, int], now: Mapping[PartitionId, int]) -> bool:
+        return all(now.get(key, -1) > before.get(key, -1) for key in self.inputs(stage))
 
     def _pause(self) -> bool:
         time.sleep(_LOOK_SECONDS)

@@ -5,9 +5,6 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
-
 from driftline.streams.task import PartitionId
 from tests.chaos.fault import Fault
 from tests.chaos.faults.naps import NOTICED
@@ -110,48 +107,6 @@ def _waiting_decided(scene: Scene) -> dict[PartitionId, int]:
     return {key: offset for key, offset in scene.committed("join").items() if key[0].endswith(".waiting")}
 
 
-def offsets_deleted(scene: Scene) -> None:
-    """Detect's group is deleted while it is down: with state there and no offset it must stop, and say so.
-
-    Whoever deleted it puts the offsets back, as they were, and detect goes on.
-    """
-    crew, admin, group = scene.crew("detect"), scene.installation.admin, scene.group("detect")
-    for _ in range(1 if scene.short else 3):
-        crew.of("a").stop()
-        saved = scene.watch.committed(group, scene.inputs("detect"))
-        hit = scene.hit("detect", "offsets deleted")
-        scene.until(lambda: _deleted(admin, group), "the group is empty and goes")
-        refused = crew.start()
-        refused.expected.add(1)
-        scene.until(lambda refused=refused: refused.code is not None or bool(refused.tasks), "detect stops, or begins anew")  # type: ignore[misc]
-        if refused.code is None:
-            return  # which is wrong, and the verifier will say so
-        hit.witness = next((line.strip() for line in refused.log.splitlines() if "no committed offset" in line), None)
-        offsets = [TopicPartition(*key, offset, metadata) for key, (offset, metadata) in saved.items()]
-        scene.until(lambda offsets=offsets: _put_back(admin, group, offsets), "the offsets are put back")  # type: ignore[misc]
-        crew.start()
-        scene.recovered(hit)
-
-
-def _deleted(admin: AdminClient, group: str) -> bool:
-    """A static member that left in order is counted until its session ends."""
-    try:
-        admin.delete_consumer_groups([group])[group].result(10)
-    except KafkaException:
-        time.sleep(0.5)
-        return False
-    return True
-
-
-def _put_back(admin: AdminClient, group: str, offsets: list[TopicPartition]) -> bool:
-    try:
-        admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, offsets)])[group].result(10)
-    except KafkaException:
-        time.sleep(0.5)
-        return False
-    return True
-
-
 # The dead one's transaction must outlive its session, or there is nothing to wait for.
 _LASTING: Final = Options(transaction_timeout_ms=15_000)
 
@@ -161,5 +116,4 @@ FAULTS: Final = (
     Fault("revoke_during_restore", revoke_during_restore),
     Fault("kept_away", kept_away, _LASTING),
     Fault("ingest_down", ingest_down),
-    Fault("offsets_deleted", offsets_deleted),
 )

@@ -27,6 +27,7 @@ from tests.chaos.workers import STAGES, Stage, Worker
 
 _DRIFT_SECONDS: Final = 600.0
 _CALL_SECONDS: Final = 30
+_ADMIN_SECONDS: Final = 10
 _PAUSE_SECONDS: Final = 0.5
 _QUIET_COMMITS: Final = 100
 _QUIET_ROWS: Final = 40
@@ -47,6 +48,28 @@ def offsets_reset(scene: Scene) -> None:
         hit = scene.hit("detect", "offsets reset")
         _set(scene, admin, group, dict.fromkeys(saved, (0, "")))
         hit.witness = _refused(scene, "detect", "names no checkpoint")
+        _set(scene, admin, group, saved)
+        crew.start()
+        scene.recovered(hit)
+
+
+def offsets_deleted(scene: Scene) -> None:
+    """Detect's group is deleted while it is down: with state there and no offset it must stop, and say so.
+
+    Whoever deleted it puts the offsets back, as they were, and detect goes on.
+    """
+    crew, admin, group = scene.crew("detect"), scene.installation.admin, scene.group("detect")
+    for _ in range(1 if scene.short else 3):
+        crew.of("a").stop()
+        saved = scene.watch.committed(group, scene.inputs("detect"))
+        hit = scene.hit("detect", "offsets deleted")
+        scene.until(lambda: _deleted(admin, group), "the group is empty and goes")
+        refused = crew.start()
+        refused.expected.add(1)
+        scene.until(lambda refused=refused: refused.code is not None or bool(refused.tasks), "detect stops, or begins anew")  # type: ignore[misc]
+        if refused.code is None:
+            return  # which is wrong, and the verifier will say so
+        hit.witness = _last_words(refused, "no committed offset")
         _set(scene, admin, group, saved)
         crew.start()
         scene.recovered(hit)
@@ -214,18 +237,28 @@ def _ends(scene: Scene) -> dict[PartitionId, int]:
 
 
 def _set(scene: Scene, admin: AdminClient, group: str, offsets: dict[PartitionId, tuple[int, str]]) -> None:
+    """As a tool does it. A static member that left in order is counted until its session ends, and is in the way so long."""
     wanted = [TopicPartition(*key, offset, metadata) for key, (offset, metadata) in offsets.items()]
 
     def done() -> bool:
-        """A static member that left in order is counted until its session ends."""
         try:
-            admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, wanted)])[group].result(10)
+            answer = admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, wanted)])[group].result(_ADMIN_SECONDS)
         except KafkaException:
             time.sleep(_PAUSE_SECONDS)
             return False
-        return True
+        # The call succeeds where every partition was refused.
+        return all(partition.error is None for partition in answer.topic_partitions)
 
     scene.until(done, "the offsets are set")
+
+
+def _deleted(admin: AdminClient, group: str) -> bool:
+    try:
+        admin.delete_consumer_groups([group])[group].result(_ADMIN_SECONDS)
+    except KafkaException:
+        time.sleep(_PAUSE_SECONDS)
+        return False
+    return True
 
 
 def _base_offsets(scene: Scene) -> dict[PartitionId, int]:
@@ -289,6 +322,7 @@ _EAGER_METADATA: Final = Options(
 
 FAULTS: Final = (
     Fault("offsets_reset", offsets_reset),
+    Fault("offsets_deleted", offsets_deleted),
     Fault("older_worker_newer_checkpoint", older_worker_meets_newer_checkpoint, short=True),
     Fault("records_deleted_redis_lost", records_deleted_and_redis_lost),
     Fault("idle_and_quiet", idle_and_quiet),
