@@ -72,6 +72,7 @@ def _options() -> Namespace:
     parser.add_argument("--seed", type=int, default=1, help="of inputs and of all choices")
     parser.add_argument("--only", nargs="+", default=[], metavar="FAULT", help="these, and their controls, whichever form has them")
     parser.add_argument("--no-controls", action="store_true", help="the faults alone")
+    parser.add_argument("--no-faults", action="store_true", help="the controls alone")
     parser.add_argument("--list", action="store_true", help="print what would run")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there")
     parser.add_argument("--logs", type=Path, metavar="DIRECTORY", help="keep configurations and logs of workers there")
@@ -89,7 +90,7 @@ def _jobs(options: Namespace) -> list[Job]:
         # Alone, a fault shows what is lost to it; the short form has no time for that.
         key = fault.circumstances if options.short and fault.shares else fault.name
         together.setdefault(str(key), []).append(fault)
-    jobs: list[Job] = [(faults, "", None) for faults in together.values()]
+    jobs: list[Job] = [] if options.no_faults else [(faults, "", None) for faults in together.values()]
     if options.no_controls:
         return jobs
     by_name = {fault.name: fault for fault in chosen}

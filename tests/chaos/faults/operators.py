@@ -66,7 +66,7 @@ def offsets_deleted(scene: Scene) -> None:
         scene.until(lambda: _deleted(admin, group), "the group is empty and goes")
         refused = crew.start()
         refused.expected.add(1)
-        scene.until(lambda refused=refused: refused.code is not None or bool(refused.tasks), "detect stops, or begins anew")  # type: ignore[misc]
+        _until_decided(scene, refused)
         if refused.code is None:
             return  # which is wrong, and the verifier will say so
         hit.witness = _last_words(refused, "no committed offset")
@@ -212,11 +212,20 @@ def _refused(scene: Scene, stage: Stage, words: str) -> str | None:
     """Start a worker that must stop by itself, with these words and a hint; what it said."""
     worker = scene.crew(stage).start()
     worker.expected.add(1)
-    until(lambda: worker.code is not None or bool(worker.tasks), lambda: f"{worker.name} neither stops nor begins:\n{worker.tail()}")
+    _until_decided(scene, worker)
     if worker.code != 1:
         worker.kill()
         return None
     return _last_words(worker, words)
+
+
+def _until_decided(scene: Scene, worker: Worker) -> None:
+    """It has stopped, or begun all its tasks: the one that must be refused may be the last of them."""
+    inputs = scene.inputs(worker.stage)
+    until(
+        lambda: worker.code is not None or scene.task_inputs(worker) >= inputs,
+        lambda: f"{worker.name} neither stops nor begins:\n{worker.tail()}",
+    )
 
 
 def _last_words(worker: Worker, words: str) -> str | None:

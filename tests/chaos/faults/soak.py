@@ -11,18 +11,18 @@ from tests.chaos.installation import Options
 from tests.chaos.scene import Scene
 from tests.chaos.workers import STAGES, Stage
 
-MINUTES: Final = 20
+MINUTES_SHORT, MINUTES_LONG = 6, 20
 _EVERY_SECONDS: Final = 5.0
 _GROWTH_BYTES_MAX: Final = 16 << 20
-"""From the second quarter to the last: allocators and caches settle, a leak of 1 KB a row is 200 MB."""
+"""From the second quarter to the last: allocators and caches settle, a leak of 1 KB a row is 40 MB in the short size."""
 _LAG_RECORDS_MAX: Final = 500
 
 
 def soak(scene: Scene) -> None:
-    """Steady load for twenty minutes; memory and lag of the last quarter are those of the second."""
+    """Steady load for twenty minutes, six in its short size; memory and lag of the last quarter are those of the second."""
     rss: dict[Stage, list[int]] = {stage: [] for stage in STAGES}
     lag: dict[Stage, list[int]] = {stage: [] for stage in STAGES}
-    until = time.monotonic() + MINUTES * 60
+    until = time.monotonic() + 60 * (MINUTES_SHORT if scene.short else MINUTES_LONG)
     while time.monotonic() < until:
         time.sleep(_EVERY_SECONDS)
         for stage in STAGES:
