@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import platform
 import sys
 import tempfile
 import time
@@ -12,8 +15,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
+import redis
+from confluent_kafka import libversion
 from rich.console import Console
 
+from driftline.streams.local.jars import kafka_version
 from driftline.streams.local.kafka import LocalKafka
 from driftline.streams.local.redis import LocalRedis
 from tests.chaos.campaign import perform_together
@@ -54,15 +60,21 @@ def main() -> int:
             print(f"{said} in {done[0].seconds:.0f} s", file=sys.stderr, flush=True)
             if options.json:
                 # After every run: the long form takes hours, and whoever stops it keeps what it has found.
-                write(options.json, rows, _about(options, began))
+                write(options.json, rows, _about(options, services, began))
     show(rows, console)
     return 0 if all(row.passed for row in rows) else 1
 
 
-def _about(options: Namespace, began: float) -> dict[str, Any]:
-    versions = {name: version(name) for name in ("driftline", "confluent-kafka", "redis")}
+def _about(options: Namespace, services: Services, began: float) -> dict[str, Any]:
+    versions = {name: version(name) for name in ("driftline", "confluent-kafka")}
+    with contextlib.suppress(redis.exceptions.ConnectionError):
+        client: Any = redis.Redis.from_url(services.redis.url)
+        versions["Redis"] = client.info("server")["redis_version"]
+        client.close()
+    versions |= {"Kafka": kafka_version(), "librdkafka": libversion()[0], "Python": platform.python_version()}
     form = "short" if options.short else "long"
-    return {"form": form, "seed": options.seed, "started": round(began), "seconds": round(time.time() - began), "versions": versions}
+    told = {"form": form, "seed": options.seed, "started": round(began), "seconds": round(time.time() - began), "versions": versions}
+    return told | {"cores": os.cpu_count()}
 
 
 def _options() -> Namespace:
