@@ -283,14 +283,19 @@ def read_cluster(admin: AdminClient, topics: Sequence[str], *, live_since_ms: in
     metadata = admin.list_topics(timeout=CALL_SECONDS)
     missing = sorted(name for name in topics if name not in metadata.topics or metadata.topics[name].error is not None)
     if missing:
-        names = ", ".join(f'"{name}"' for name in missing)
-        ours = any(name.endswith(tuple(f".{topic.name}" for topic in TOPICS)) for name in missing)
-        create = "`driftline topics create CONFIG` creates Driftline's own topics; a user without the right to see one finds none"
-        yours = "is the name right? publish to it first; for a trial `driftline topics create CONFIG --sources` creates it too"
-        raise SetupError(f"kafka: no such topic: {names}", hint=create if ours else yours)
+        raise no_such_topic(missing)
     cluster_id = metadata.cluster_id or "unknown"
     ids = dict.fromkeys(topics, "") if cluster_id.startswith(MOCK_CLUSTER_PREFIX) else _topic_ids(admin, topics)
     return Cluster(cluster_id, ids, {name: len(metadata.topics[name].partitions) for name in topics}, live_since_ms)
+
+
+def no_such_topic(missing: Sequence[str]) -> SetupError:
+    """The error that names topics, and the command that creates them."""
+    names = ", ".join(f'"{name}"' for name in missing)
+    ours = any(name.endswith(tuple(f".{topic.name}" for topic in TOPICS)) for name in missing)
+    create = "`driftline topics create CONFIG` creates Driftline's own topics; a user without the right to see one finds none"
+    yours = "is the name right? publish to it first; for a trial `driftline topics create CONFIG --sources` creates it too"
+    return SetupError(f"kafka: no such topic: {names}", hint=create if ours else yours)
 
 
 def _topic_ids(admin: AdminClient, topics: Sequence[str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import pytest
 from driftline.streams.local.redis import LocalRedis
 from tests.chaos.alerts.campaign import perform
 from tests.chaos.alerts.faults import FAULTS
+from tests.chaos.alerts.process import AlertProcess
 from tests.chaos.alerts.scene import Scene, Services
+from tests.chaos.process import away
 from tests.conftest import Kafka
 
 BY_NAME = {fault.name: fault for fault in FAULTS}
@@ -53,3 +56,33 @@ def test_handler_that_never_returns_ends_the_process(scene: Scene) -> None:
     assert worker.until_dead() == 1
     assert "alert_stalled" in worker.log
     assert "reason=None" in worker.log
+
+
+def test_redis_that_stays_away_ends_the_process_later_and_says_why(scene: Scene) -> None:
+    scene.feeder.start()
+    worker = scene.start(stall_s=2, away_s=6)
+    scene.flows(20)
+    began = time.monotonic()
+    with away(scene.services.redis):
+        assert worker.until_dead() == 1
+    assert time.monotonic() - began >= 6
+    assert "alert_stalled" in worker.log
+    assert "reason='redis: " in worker.log, worker.tail()
+
+
+def test_worker_with_nothing_to_do_lives_on(scene: Scene) -> None:
+    """Also behind the markers of transactions, which are offsets that nobody ever takes."""
+    worker = scene.start(stall_s=1)
+    worker.until(lambda: worker.ready()[0], "be ready before the first drift event")
+    lives(worker, seconds=3)
+    scene.feeder.start()
+    scene.flows(40)
+    scene.feeder.stop()
+    lives(worker, seconds=4)
+    assert "alert_stalled" not in worker.log
+
+
+def lives(worker: AlertProcess, seconds: float) -> None:
+    """Give the watchdog time to be wrong."""
+    until_s = time.monotonic() + seconds
+    worker.until(lambda: time.monotonic() > until_s, "stay alive")

@@ -1,4 +1,4 @@
-"""Redis late, slow, frozen or gone under ingest and detect."""
+"""Redis late, slow, frozen or gone under a worker."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from driftline.streams.local.redis import LocalRedis
+from tests.chaos.process import frozen
 from tests.outages.conftest import PARTITIONS, TRANSACTION_SECONDS, Bench
 from tests.outages.proxy import Proxy, Way
 
@@ -60,6 +61,23 @@ def test_write_that_is_answered_or_arrives_after_the_deadline_changes_nothing(
     bench.send(400)
     bench.all_there()
     assert "checkpoint_replaced" not in again.log
+
+
+def test_frozen_redis_shows_in_readyz_partition_by_partition_and_in_the_log(bench: Bench, proxy: Proxy, own_redis: LocalRedis) -> None:
+    bench.configure(proxy.url, stalled_after="4s")
+    worker = bench.start()
+    bench.flow()
+    bench.moves(worker)
+    with frozen(own_redis.pid):
+        reasons = bench.says(worker, f"{bench.source}/")
+        assert reasons[0].startswith("redis: "), reasons
+        assert {reason.partition(" ")[0] for reason in reasons[1:] if "/" in reason} == {f"{bench.source}/0", f"{bench.source}/1"}
+        worker.until_logged("partition_stalled where=")
+        assert "hint='redis: " in worker.log or 'hint="redis: ' in worker.log, worker.log
+    bench.is_ready(worker)
+    worker.until_logged("partition_moves_again")
+    bench.stop_flow()
+    bench.all_there()
 
 
 def test_slow_redis_makes_commits_slow_and_loses_nothing(bench: Bench, proxy: Proxy) -> None:

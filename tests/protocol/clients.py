@@ -249,9 +249,14 @@ class FakeProducer:
         self._host.step("begin")
 
     def produce(
-        self, topic: str, *, value: bytes | None, key: bytes | None, partition: int = 0, headers: object = None, timestamp: int = 0
-    ) -> None:
+        self, topic: str, *, value: bytes | None, key: bytes | None, partition: int = 0, headers: object = None, timestamp: int = 0,
+        on_delivery: object = None,
+    ) -> None:  # fmt: skip
         self._broker.produce(self._id, self._epoch, (topic, partition), Entry("open", key, value))
+
+    def list_topics(self, timeout: float) -> None:
+        """No broker answers to that."""
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
 
     def poll(self, timeout: float) -> int:
         return 0

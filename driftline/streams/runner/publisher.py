@@ -5,14 +5,23 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from driftline.schemas.config import Kafka
-from driftline.streams.errors import KafkaAwayError, OutputError, OwnershipError, RecoverableError, SetupError, UncertainError
-from driftline.streams.kafka import RIGHTS_HINT, make_producer, needs_a_person
+from driftline.streams.errors import (
+    FatalError,
+    KafkaAwayError,
+    OutputError,
+    OwnershipError,
+    RecoverableError,
+    SetupError,
+    StreamError,
+    UncertainError,
+)
+from driftline.streams.kafka import RIGHTS_HINT, make_producer, needs_a_person, no_such_topic
 from driftline.streams.task import Output
 
 _log = logging.getLogger(__name__)
@@ -22,6 +31,8 @@ _T = TypeVar("_T")
 _FENCED_MAX: Final = 5
 _FENCED_WINDOW_SECONDS: Final = 120.0
 _INIT_CALL_SECONDS: Final = 5.0
+_TOPICS_CALL_SECONDS: Final = 2.0
+_REFUSAL_SECONDS: Final = 0.2
 _HANG_GRACE_SECONDS: Final = 2.0
 _REFUSED_CODES: Final = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError._INVALID_ARG, KafkaError.INVALID_MSG)
 
@@ -70,16 +81,33 @@ def _produce(producer: Producer, output: Output, deadline: float, on_delivery: C
             if time.monotonic() >= deadline:
                 raise UncertainError("kafka: outputs are not taken off the local queue; is the broker away?") from None
         except KafkaException as error:
-            raise _output_error(error.args[0], output) from error
+            raise _output_error(error.args[0], output.topic, output.value) from error
 
 
-def _output_error(error: KafkaError, output: Output) -> Exception:
-    size = len(output.value or b"")
+def _check_topics(producer: Producer, topics: Iterable[str]) -> None:
+    """See that the topics of undelivered outputs are still there; with no answer, they are.
+
+    For a topic that was deleted the client waits as for a broker that is away, and names none.
+
+    Raises
+    ------
+    SetupError : some are not.
+    """
+    try:
+        # All of them: to ask for one by name may create it.
+        there = producer.list_topics(timeout=_TOPICS_CALL_SECONDS).topics
+    except KafkaException:
+        return
+    if gone := sorted(set(topics) - there.keys()):
+        raise no_such_topic(gone)
+
+
+def _output_error(error: KafkaError, topic: str, value: bytes | None) -> StreamError:
     if error.code() in _REFUSED_CODES:
-        return OutputError(f'topic "{output.topic}": a record of {size} bytes was refused: {error.str()}')
+        return OutputError(f'topic "{topic}": a record of {len(value or b"")} bytes was refused: {error.str()}')
     if needs_a_person(error):
-        return SetupError(f'topic "{output.topic}": {error.str()}', hint=RIGHTS_HINT)
-    return UncertainError(f'topic "{output.topic}": {error.str()}')
+        return SetupError(f'topic "{topic}": {error.str()}', hint=RIGHTS_HINT)
+    return UncertainError(f'topic "{topic}": {error.str()}')
 
 
 class Transactions:
@@ -96,6 +124,8 @@ class Transactions:
         self._producer: Producer | None = None
         self._ready = False
         self._begun_at: float | None = None
+        self._topics: set[str] = set()
+        self._refusal: StreamError | None = None
         self._fenced: list[float] = []
 
     def open(self) -> bool:
@@ -122,9 +152,15 @@ class Transactions:
 
     def publish(self, outputs: Sequence[Output]) -> None:
         producer = self._begin()
+        self._topics.update(output.topic for output in outputs)
         deadline = time.monotonic() + self._budget
-        for output in outputs:
-            _produce(producer, output, deadline, None)
+        try:
+            for output in outputs:
+                _produce(producer, output, deadline, self._delivered)
+        except UncertainError:
+            # A transaction in which a record was refused takes no other one, and does not say which it was.
+            self._await_refusal(producer)
+            raise
         producer.poll(0)
 
     def prepare(self) -> None:
@@ -170,7 +206,24 @@ class Transactions:
             except KafkaException as error:
                 self._fail("begin", error.args[0])
             self._begun_at = time.monotonic()
+            self._topics.clear()
+            self._refusal = None
         return self._producer
+
+    def _delivered(self, error: KafkaError | None, message: Message) -> None:
+        if error is None or self._refusal is not None:
+            return
+        found = _output_error(error, message.topic() or "", message.value())
+        if isinstance(found, FatalError):
+            self._refusal = found
+
+    def _await_refusal(self, producer: Producer) -> None:
+        """Raise what Kafka said of a record of this transaction that it will never take, if it did; its word may be on its way."""
+        deadline = time.monotonic() + _REFUSAL_SECONDS
+        while self._refusal is None and time.monotonic() < deadline:
+            producer.poll(_REFUSAL_SECONDS / 10)
+        if self._refusal is not None:
+            raise self._refusal
 
     def _call(self, what: str, call: Callable[[float], object]) -> None:
         deadline = time.monotonic() + self._budget
@@ -212,11 +265,13 @@ class Transactions:
         if needs_a_person(cause):
             raise SetupError(f"kafka: {what}: {cause.str()}", hint=RIGHTS_HINT)
         if cause.code() in _REFUSED_CODES:
-            raise OutputError(f"kafka: {what}: {cause.str()}")
+            raise self._refusal or OutputError(f"kafka: {what}: {cause.str()}")
         if cause.txn_requires_abort() and not cause.fatal():
             raise RecoverableError(f"kafka: {what}: {cause.str()}")
         if cause.code() in (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH):
             self._note_fencing(cause)
+        elif self._producer is not None:
+            _check_topics(self._producer, self._topics)
         self._drop()
         raise UncertainError(f"kafka: {what}: {cause.str()}")
 
@@ -247,6 +302,7 @@ class AtLeastOnce:
         self._budget = timeout_seconds
         self._producer: Producer | None = None
         self._failed: KafkaError | None = None
+        self._topics: set[str] = set()
         self._offsets: list[TopicPartition] = []
 
     def open(self) -> bool:
@@ -256,6 +312,7 @@ class AtLeastOnce:
 
     def publish(self, outputs: Sequence[Output]) -> None:
         assert self._producer is not None
+        self._topics.update(output.topic for output in outputs)
         deadline = time.monotonic() + self._budget
         for output in outputs:
             _produce(self._producer, output, deadline, self._delivered)
@@ -270,6 +327,7 @@ class AtLeastOnce:
         if failed is not None and needs_a_person(failed):
             raise SetupError(f"kafka: {failed.str()}", hint=RIGHTS_HINT)
         if failed is not None or left:
+            _check_topics(self._producer, self._topics)
             raise KafkaAwayError(f"kafka: {left} outputs were not delivered: {failed.str() if failed else 'no answer'}")
 
     def send_offsets(self, offsets: list[TopicPartition], metadata: bytes) -> None:  # noqa: ARG002 - the consumer knows its group
