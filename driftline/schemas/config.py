@@ -81,6 +81,9 @@ class Kafka(Section):
     group_prefix: str = Field("driftline", description="prefix of consumer groups and transactional ids; default: that of the topics")
     group_protocol: Literal["classic", "consumer"] = Field("classic", description="consumer = the protocol of KIP-848, brokers from 4.0")
     commit_interval: DurationMs = Field(100, ge=10, le=5_000, description="time between commits of a busy worker")
+    commit_interval_behind: DurationMs = Field(
+        500, ge=10, le=5_000, description="the same while four times as many records wait as a commit took: fewer commits cost less"
+    )
     commit_rows: int = Field(20_000, ge=1, description="most input records in one commit")
     transaction_timeout: DurationMs = Field(
         15_000, ge=1_000, description="after it the broker aborts a dead worker's transaction; a paused worker stalls readers up to this"

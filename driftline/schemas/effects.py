@@ -66,6 +66,7 @@ EFFECTS: Final[tuple[Effect, ...]] = (
     Effect("kafka.group_prefix", "elsewhere", "nothing is committed under it; `driftline state import --rebase` brings the state along"),
     Effect("kafka.group_protocol", "keeps", ""),
     Effect("kafka.commit_interval", "keeps", ""),
+    Effect("kafka.commit_interval_behind", "keeps", ""),
     Effect("kafka.commit_rows", "keeps", ""),
     Effect("kafka.transaction_timeout", "keeps", ""),
     Effect("redis.key_prefix", "keeps", "read again from the base checkpoints in Kafka; alerts from their topic"),

@@ -164,6 +164,10 @@ class World:
 
     # -- what happens
 
+    def use(self, config: Config) -> None:
+        """The configuration of workers that start from now on."""
+        self._config = config
+
     def produce(self, topic: str, partition: int, *values: int, aborted: bool = False) -> None:
         self.broker.append((topic, partition), [b"%d" % value for value in values], aborted=aborted)
 

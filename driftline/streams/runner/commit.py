@@ -24,6 +24,7 @@ from driftline.schemas.config import Kafka
 from driftline.streams.errors import AssignmentChanged, FatalError
 from driftline.streams.http import Health
 from driftline.streams.metrics import BASE_BYTES, BASE_SECONDS, CHECKPOINT_BYTES, COMMIT_SECONDS, LAST_COMMIT, REDIS_SECONDS, Metrics
+from driftline.streams.runner.cadence import Cadence
 from driftline.streams.runner.failpoint import Failpoints
 from driftline.streams.runner.membership import Membership
 from driftline.streams.runner.publisher import Publisher
@@ -60,7 +61,9 @@ class Committer:
         self._publisher = publisher
         self._store = store
         self._base = base
-        self._interval = kafka.commit_interval / 1000
+        # A transaction must outlive the wait for its commit by far.
+        behind = min(kafka.commit_interval_behind, kafka.transaction_timeout // 3)
+        self._cadence = Cadence(kafka.commit_interval / 1000, behind / 1000)
         self._rows_max = kafka.commit_rows
         self._stage, self._metrics, self._health = stage, metrics, health
         self._failpoints = Failpoints()
@@ -96,15 +99,15 @@ class Committer:
         """Seconds until a commit is due; `otherwise` when nothing is open."""
         if self._started is None:
             return otherwise
-        return min(otherwise, max(0.0, self._started + self._interval - time.monotonic()))
+        return min(otherwise, max(0.0, self._started + self._cadence.seconds - time.monotonic()))
 
     def linger(self) -> float:
         """Seconds that records may be waited for: what is processed sooner is not seen before the commit either."""
-        return self.seconds_left(self._interval)
+        return self.seconds_left(self._cadence.seconds)
 
     def due(self) -> bool:
         """Whether to commit now."""
-        return self._started is not None and (self.rows >= self._rows_max or self.seconds_left(self._interval) == 0.0)
+        return self._started is not None and (self.rows >= self._rows_max or self.seconds_left(self._cadence.seconds) == 0.0)
 
     def add(self, rows: int, outputs: Sequence[Output]) -> None:
         """Note processed records and publish what came of them."""
@@ -155,6 +158,7 @@ class Committer:
             task.committed = positions[task.name]
             task.dirty = False
         self.commits += 1
+        self._cadence.committed(self.rows, self._membership.waiting())
         self._metrics.observe(COMMIT_SECONDS, time.monotonic() - began, self._stage)
         self._metrics.set(LAST_COMMIT, time.time(), self._stage)
         self._end()

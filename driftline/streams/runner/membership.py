@@ -303,6 +303,10 @@ class Membership:
             behind[key] = 0 if self.reached_end(key) else max(0, high - position)
         return behind
 
+    def waiting(self) -> int:
+        """Records behind that may be read: what is paused waits for something else."""
+        return sum(records for key, records in self.lag().items() if key not in self._paused)
+
     def close(self) -> None:
         """Leave; the revoke callback runs inside."""
         self.consumer.close()
