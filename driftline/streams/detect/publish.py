@@ -54,6 +54,8 @@ class RowContext:
     time_ms: int
     record_ms: int
 
+_GAUGES: Final = ("score", "threshold", "effect_size")
+
 
 class EventWriter:
     """Makes the records of one task; holds only what ids and headers need.
@@ -68,6 +70,7 @@ class EventWriter:
         self._cluster = cluster
         self._counters = counters
         self.rebuilt = False
+        self._told: dict[tuple[str, ...], dict[str, str]] = {}
         self._drift = DRIFT.full_name(config.topics.prefix)
         self._snapshots = SNAPSHOTS.full_name(config.topics.prefix)
 
@@ -80,6 +83,13 @@ class EventWriter:
         """What a checkpoint says of it: Redis keeps the time too, and a Redis that was lost begins with a later one."""
         if 0 < before_ms < self._cluster.live_since_ms:
             self._cluster = replace(self._cluster, live_since_ms=before_ms)
+
+    def close(self) -> None:
+        """What the gauges say of these series is another worker's to say from now on."""
+        for series in self._told.values():
+            for name in _GAUGES:
+                self._counters.forget(name, series)
+        self._told.clear()
 
     def signal(
         self, plan: ModelPlan, panel: PanelName, signal: Signal, row: RowContext, *, segment: dict[str, str] | None, opened: Position,
@@ -243,11 +253,11 @@ class EventWriter:
         if event.kind not in ("drift", "evidence", "recovery"):
             return
         series = {**about, "subject": event.series, "segment": _segment_key(event.segment)}
-        for name, value in (("score", event.statistic), ("threshold", event.threshold)):
+        self._told[tuple(series.values())] = series
+        size = 0.0 if event.kind == "recovery" or event.effect is None else event.effect.size
+        for name, value in zip(_GAUGES, (event.statistic, event.threshold, size), strict=True):
             if value is not None:
                 self._counters.set(name, series, value)
-        size = 0.0 if event.kind == "recovery" or event.effect is None else event.effect.size
-        self._counters.set("effect_size", series, size)
         if not event.historical:
             self._counters.since("detection_delay", {"kind": event.kind}, event.record_time_ms)
 

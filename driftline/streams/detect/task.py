@@ -166,6 +166,7 @@ class DetectTask:
             self._counters.set("subjects_drifted", {"model": name}, drifted)
 
     def close(self) -> None:
+        self._writer.close()
         for name in self.models:
             self._counters.forget("subjects_monitored", {"model": name})
             self._counters.forget("subjects_drifted", {"model": name})
