@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -46,9 +47,10 @@ def perform_together(
     plenty = max(fault.drift_events for fault in faults) * (1 if short else _LONG)
     scene = Scene(services, directory, first.options, seed=seed, short=short, plenty=plenty, without=without)
     try:
-        _timed(rows, "open", lambda: scene.open(first.failpoints, directory / "clock" if first.clocked else None))
+        with _phase(rows, "open"):
+            scene.open(first.failpoints, directory / "clock" if first.clocked else None)
         _run(faults, scene, rows)
-        _timed(rows, "verify", lambda: _verify(scene, rows))
+        _verify(scene, rows)
     except Exception:  # noqa: BLE001 - one run that breaks does not end the others
         _fail(rows, traceback.format_exc())
     finally:
@@ -62,19 +64,22 @@ def perform_together(
 def _run(faults: Sequence[Fault], scene: Scene, rows: Sequence[Row]) -> None:
     """A worker that hangs or ends is a finding; what stands in the topics is compared all the same."""
     try:
-        # A worker without windows, baselines and a checkpoint too large for its offsets' metadata has nothing to lose.
-        _timed(rows, "warm", lambda: scene.until_drift(_WARM_DRIFT_EVENTS, _DRIFT_SECONDS))
+        with _phase(rows, "warm"):
+            # A worker without windows, baselines and a checkpoint too large for its offsets' metadata has nothing to lose.
+            scene.until_drift(_WARM_DRIFT_EVENTS, _DRIFT_SECONDS)
         for fault, row in zip(faults, rows, strict=True):
             _inject(fault, scene, row)
         events = _CONTROL_DRIFT_EVENTS if rows[0].without else max(fault.drift_events for fault in faults)
         seconds = _CONTROL_DRIFT_SECONDS if rows[0].without else _DRIFT_SECONDS
-        _timed(rows, "drift", lambda: scene.until_drift(events, seconds))
+        with _phase(rows, "drift"):
+            scene.until_drift(events, seconds)
     except AssertionError as error:
         _fail(rows, str(error))
     try:
         # After a surprise nothing is waited for: that worker's work is lost, as it would be to a user.
         if not scene.surprises():
-            _timed(rows, "drain", scene.end)
+            with _phase(rows, "drain"):
+                scene.end()
             for row in rows:
                 row.drained = True
     except AssertionError as error:
@@ -89,8 +94,10 @@ def _inject(fault: Fault, scene: Scene, row: Row) -> None:
     before = len(scene.hits)
     scene.needs = {}
     try:
-        _timed([row], "inject", lambda: fault.inject(scene))
-        _timed([row], "recover", scene.until_recovered)
+        with _phase([row], "inject"):
+            fault.inject(scene)
+        with _phase([row], "recover"):
+            scene.until_recovered()
     finally:
         row.of_scene, row.needs = scene.hits[before:], scene.needs
     for crew in scene.crews.values():
@@ -111,10 +118,12 @@ def _fail(rows: Sequence[Row], text: str) -> None:
         row.failures.append(text)
 
 
-def _timed(rows: Sequence[Row], name: str, step: Callable[[], None]) -> None:
+@contextmanager
+def _phase(rows: Sequence[Row], name: str) -> Iterator[None]:
+    """Note in every row how long a part of the run took."""
     began = time.monotonic()
     try:
-        step()
+        yield
     finally:
         for row in rows:
             row.phases_s[name] = round(time.monotonic() - began, 1)
@@ -124,16 +133,20 @@ def _verify(scene: Scene, rows: Sequence[Row]) -> None:
     """Compare what stands with what should, and fill the rows."""
     watch, installation = scene.watch, scene.installation
     config, cluster = installation.config, installation.cluster()
-    ours = {name: watch.read(installation.topic(name)) for name in ("observations", "waiting", "labels", "dlq", "drift", "snapshots")}
-    inputs = sent([r for topic in installation.sources.values() for r in watch.read(topic)], scene.feeder.sent)
+    with _phase(rows, "read"):
+        ours = {name: watch.read(installation.topic(name)) for name in ("observations", "waiting", "labels", "dlq", "drift", "snapshots")}
+        inputs = sent([r for topic in installation.sources.values() for r in watch.read(topic)], scene.feeder.sent)
     out = Ingested(ours["observations"], ours["waiting"], ours["labels"], ours["dlq"])
     cuts = {n: [at for hit in scene.hits if n in hit.spans for at in hit.spans[n]] for n in range(config.topics.partitions)}
-    detected = uninterrupted_detect(config, cluster, ours["observations"], cuts)
-    verdicts = {
-        "ingest": verify_ingest(inputs, out, times=scene.times),
-        "join": verify_join(uninterrupted_join(config, cluster, ours["waiting"], ours["labels"]), ours["observations"]),
-        "detect": verify_detect(detected.outputs, ours["drift"], ours["snapshots"]),
-    }
+    with _phase(rows, "uninterrupted"):
+        joined = uninterrupted_join(config, cluster, ours["waiting"], ours["labels"])
+        detected = uninterrupted_detect(config, cluster, ours["observations"], cuts)
+    with _phase(rows, "compare"):
+        verdicts = {
+            "ingest": verify_ingest(inputs, out, times=scene.times),
+            "join": verify_join(joined, ours["observations"]),
+            "detect": verify_detect(detected.outputs, ours["drift"], ours["snapshots"]),
+        }
     every = watch.read(installation.topic("drift"), committed=False)
     shares = scene.stream.shares()
     for row in rows:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from tests.chaos.inputs import InputStream, missing_cases
 from tests.chaos.report import Row
 from tests.chaos.scene import Scene
 from tests.chaos.switches import SWITCHES
+from tests.chaos.table import newest
 
 
 def test_names_are_unique_and_every_fault_says_what_it_does() -> None:
@@ -73,3 +75,14 @@ def test_a_control_is_red_only_for_a_difference_that_no_delay_explains() -> None
     assert not Row("nothing", "classic", 1, without="rule", rule=9, lost=5).passed
     assert Row("nothing", "classic", 1, without="rule", rule=9, lost=5, drained=True).passed
     assert Row("nothing", "classic", 1, without="rule", rule=9, lost=5, surprises=["ended"]).passed
+
+
+def test_a_table_has_the_last_run_of_each_fault_also_where_it_failed() -> None:
+    def report(started: int, form: str, *runs: Row) -> dict[str, Any]:
+        return {"started": started, "form": form, "runs": [run.export() for run in runs]}
+
+    early = report(1, "short", Row("a", "classic", 1), Row("b", "classic", 1))
+    late = report(2, "short", Row("a", "classic", 1, lost=1), Row("a", "classic", 1, without="rule", rule=9))
+    longer = report(3, "long", Row("b", "classic", 1))
+    found = [(run["name"], run["form"], run["without"], run["passed"]) for run in newest([late, early, longer])]
+    assert found == [("a", "short", "", False), ("b", "short", "", True), ("a", "short", "rule", False), ("b", "long", "", True)]

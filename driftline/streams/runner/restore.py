@@ -31,6 +31,11 @@ _REBUILD: Final = (
     "`--on-lost-state=rebuild-from-earliest` learns again from what the input topics still hold; "
     "windows and baselines will differ from the lost ones"
 )
+NO_END: Final = (
+    "a transaction with offsets of this group has no end: `kafka-transactions.sh find-hanging` names it and when it began. "
+    "Where it is older than kafka.transaction_timeout the broker has lost its end: docs/guarantees.md, what is left"
+)
+"""Why committed offsets may stay unreadable beyond any transaction's time (seen on Kafka 4.3.1, stopped during a commit)."""
 
 _DAMAGE: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, msgspec.MsgspecError)
 
@@ -309,4 +314,4 @@ def _listed(offsets: Mapping[PartitionId, int]) -> str:
     return ",".join(f"{topic}/{partition}:{offset}" for (topic, partition), offset in sorted(offsets.items()))
 
 
-__all__ = ["OnLostState", "RestoredState", "Restorer", "RunningTask", "read_committed"]
+__all__ = ["NO_END", "OnLostState", "RestoredState", "Restorer", "RunningTask", "read_committed"]

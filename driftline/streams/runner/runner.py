@@ -26,7 +26,7 @@ from driftline.streams.runner.membership import Batches, Membership
 from driftline.streams.runner.pace import Pace
 from driftline.streams.runner.publisher import make_publisher
 from driftline.streams.runner.report import Reporter
-from driftline.streams.runner.restore import OnLostState, Restorer, RunningTask, read_committed
+from driftline.streams.runner.restore import NO_END, OnLostState, Restorer, RunningTask, read_committed
 from driftline.streams.runner.signals import handled
 from driftline.streams.runner.tasks import TaskTable
 from driftline.streams.runner.waiting import Waiting, client_errors
@@ -333,7 +333,7 @@ class Runner:
                 raise KafkaAwayError("kafka: no broker answers")
             self._health.kafka("the committed offsets are not readable yet")
             if clocks.monotonic() - self._pending_since > _COMMITTED_SECONDS_MAX:
-                raise FatalError(f"kafka: the committed offsets are not readable for {_COMMITTED_SECONDS_MAX:.0f} s")
+                raise FatalError(f"kafka: the committed offsets are not readable for {_COMMITTED_SECONDS_MAX:.0f} s", hint=NO_END)
             return
         self._committer.begin()
         started: dict[PartitionId, int] = {}

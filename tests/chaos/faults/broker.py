@@ -22,9 +22,20 @@ _PATIENCE_SECONDS: Final = 300.0
 """A broker needs half a minute to be itself again on a busy machine, and a client its reconnects."""
 
 
+def is_killed(scene: Scene) -> None:
+    """The broker is killed and started again; group and transaction coordinators are away with it."""
+    for hits, before in restarted(scene, scene.services.kafka, "broker", [True] * 4, _OUTAGE_SECONDS):
+        _recovered(scene, hits, before, AWAY)
+
+
 def restarts(scene: Scene) -> None:
-    """The broker is stopped and started again; group and transaction coordinators are away with it. In the long form also by kill -9."""
-    for hits, before in restarted(scene, scene.services.kafka, "broker", 4, _OUTAGE_SECONDS):
+    """The broker is stopped in order and started again, while it is asked to commit.
+
+    Kafka 4.3.1 has lost the end of a transaction in that moment: its transaction log had the commit as complete, and the offsets
+    had no marker. They cannot be read then, and the worker stops and says so. A run with one broker that meets this fails; it is
+    no part of the short form.
+    """
+    for hits, before in restarted(scene, scene.services.kafka, "broker", [False] * 4, _OUTAGE_SECONDS):
         _recovered(scene, hits, before, AWAY)
 
 
@@ -49,6 +60,7 @@ def _recovered(scene: Scene, hits: list[Hit], before: dict[Stage, int], texts: t
 
 
 FAULTS: Final = (
-    Fault("broker_restarts", restarts, short=True, shares=True),
+    Fault("broker_is_killed", is_killed, short=True, shares=True),
+    Fault("broker_restarts", restarts),
     Fault("broker_stands_still", stands_still, Options(transaction_timeout_ms=8_000), short=True, shares=True),
 )
