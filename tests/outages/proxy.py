@@ -1,4 +1,4 @@
-"""A proxy before a real Redis that makes it slow, late or unreachable; what it holds back is delivered in the end."""
+"""A proxy before a real service that makes it slow, late or unreachable; what it holds back is delivered in the end."""
 
 from __future__ import annotations
 

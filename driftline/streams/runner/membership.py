@@ -50,7 +50,7 @@ class Membership:
     owned : what Kafka assigned to this member.
     next : partitions being read and their next offset.
     consumer : the client; another one once the group has refused it, because librdkafka's is dead then.
-    joined : whether any assignment has arrived yet.
+    joined : whether any assignment has arrived since it asked for one.
     refused : why the group has not let this worker in so far; it goes on asking.
     arrived : when the first record of the last poll came, monotonic seconds.
     dropped : records of partitions not read any more, or handed out before.
@@ -82,7 +82,7 @@ class Membership:
         self.owned: set[PartitionId] = set()
         self.next: dict[PartitionId, int] = {}
         self.consumer = make()
-        self._join()
+        self.join()
 
     def metadata(self) -> bytes | None:
         """The group metadata to commit a transaction with, taken *before* its first poll; None when not a member.
@@ -180,10 +180,19 @@ class Membership:
             return
         _log.warning("kafka_consumer_error place=%s code=%s error=%r", place, error.name(), error.str())
 
-    # -- a name that is still in use
+    # -- in and out of the group
 
-    def _join(self) -> None:
+    def join(self) -> None:
+        """Ask the group for partitions; they come in a poll."""
         self.consumer.subscribe(list(self._topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+
+    def leave(self) -> None:
+        """Give all partitions up until `join`; a poll tells that they are revoked.
+
+        Of a static member the group hears nothing: others get its partitions when its session has ended.
+        """
+        self.consumer.unsubscribe()
+        self.joined = False
 
     def _refused(self, error: KafkaError) -> None:
         """The client is dead: make another one where a worker that was killed has our name for as long as its session lasts.
@@ -209,7 +218,7 @@ class Membership:
             time.sleep(min(left, timeout))
             return False
         self._again_at = 0.0
-        self._join()
+        self.join()
         return True
 
     # -- what is read

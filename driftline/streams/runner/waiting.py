@@ -1,4 +1,4 @@
-"""Waiting for Redis, for Kafka or for a rebalance, without losing the place in the group."""
+"""Waiting for Redis, for Kafka or for a rebalance; short of a minute, without losing the place in the group."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ _PAUSE_SECONDS: Final = (0.1, 0.5, 1.0, 2.0, 5.0)
 _POLL_SECONDS: Final = 0.2
 # A little longer than the session timeout: by then Kafka has told a zombie that it is one.
 SESSION_SECONDS: Final = 15.0
+# Long enough for a restart or a fail-over of Redis, which then cost no rebalance. It may be away for this worker alone:
+# after that time whoever reaches it shall have the partitions.
+LEAVE_SECONDS: Final = 60.0
 # A zombie takes what it had once, when it wakes; who does it again within this many sessions is at work.
 _AGAIN_SESSIONS: Final = 20
 
@@ -64,19 +67,26 @@ class Waiting:
             self.pause(pause)
 
     def store_answers(self, seconds: float = float("inf")) -> None:
-        """Return when the store answers or the worker is stopped.
+        """Return when the store answers or the worker is stopped; while it is away for long, others may have our partitions.
 
         Raises
         ------
         FatalError : it did not within `seconds`.
         """
-        began, attempt = time.monotonic(), 0
+        began, attempt, left = time.monotonic(), 0, False
         while not self._stopping.is_set():
             try:
                 self._store.check()
                 self._health.redis(None)
+                if left:
+                    _log.info("group_joined_again")
+                    self._membership.join()
                 return
             except AwayError as error:
+                if not left and time.monotonic() - began > LEAVE_SECONDS:
+                    left = True
+                    _log.warning("group_left reason=%r seconds=%.0f", error.message, LEAVE_SECONDS)
+                    self._membership.leave()
                 if time.monotonic() - began > seconds:
                     raise FatalError(f"{error.message}, for {seconds:.0f} s", hint="is redis.url right and Redis up?") from error
                 pause = _PAUSE_SECONDS[min(attempt, len(_PAUSE_SECONDS) - 1)]
