@@ -159,6 +159,27 @@ def test_store_that_lost_writes_under_a_running_worker_stops_it(
         worker.check([0])
 
 
+def test_store_that_lost_writes_before_a_started_workers_first_event_stops_it(
+    worker: AlertWorker, store: MemoryAlertStore, publisher: Recording, records: list[MemoryRecord]
+) -> None:
+    """A partition may be quiet for hours after a start: what was read then is what the store was told."""
+    worker.handle(records[:1])
+    old = deepcopy(store.__dict__)
+    worker.handle(records[1:2])
+    started = worker_of(store, publisher)
+    assert started.next_offset(0) == 5
+    store.__dict__.update(old)
+    with pytest.raises(BeginAgainError, match="Redis lost writes"):
+        started.check([0])
+    with pytest.raises(BeginAgainError, match="Redis lost writes"):
+        started.handle(records[2:])
+    started.begin_again()
+    assert started.next_offset(0) == 1
+    publisher.rows.clear()
+    started.handle(records)
+    assert ids(publisher.rows) == [*TRANSITIONS[1:], *ALERTS[1:]]
+
+
 def test_store_that_lost_writes_publishes_nothing_older_again(
     worker: AlertWorker, store: MemoryAlertStore, publisher: Recording, records: list[MemoryRecord]
 ) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from aiokafka.errors import KafkaError
+from aiokafka.errors import IllegalStateError, KafkaError
 from mode.supervisors import CrashingSupervisor
 
 from driftline.streams.alert import transport
@@ -284,7 +284,10 @@ class AlertApp:
         partitions = {tp.partition: tp for tp in consumer.assignment() if tp.topic == self._settings.topic}
         done: dict[int, int] = {}
         for number, tp in partitions.items():
-            position = await consumer.position(tp)
+            try:
+                position = await consumer.position(tp)
+            except IllegalStateError:
+                return False   # the group has just taken everything back: Faust is told later than its client
             fetched = consumer.fetched.get(tp)
             handled = self._handled.get(number, 0)
             # with nothing in flight the position counts: it passes transaction markers and aborted records

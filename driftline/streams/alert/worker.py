@@ -83,8 +83,12 @@ class AlertWorker:
         return f"{self._names.topic_id}/{partition}"
 
     def next_offset(self, partition: int) -> int | None:
-        """The offset after the last one applied to the store."""
-        return self._store.next_offset(self.partition_key(partition))
+        """The offset after the last one applied to the store; a store that says less later has lost writes."""
+        key = self.partition_key(partition)
+        found = self._store.next_offset(key)
+        if found is not None:
+            self._known[key] = max(found, self._known.get(key, 0))
+        return found
 
     def handle(self, records: Sequence[Record]) -> None:
         """Take records in order; when it returns all their effects are stored, delivered and gone from the outbox."""
@@ -116,6 +120,7 @@ class AlertWorker:
         key = self.partition_key(partition)
         count = 0
         while rows := self._store.outbox(key, OUTBOX_BATCH):
+            self._failpoints.reach("alert_sending")
             alerts = [row for row in rows if row.topic == self._alerts]
             if transitions := [row for row in rows if row.topic != self._alerts]:
                 self._publisher.publish(transitions)

@@ -2,7 +2,8 @@
 
 ``DRIFTLINE_FAILPOINT=checkpointed`` kills at the first pass of that step, ``checkpointed:5`` at the fifth;
 ``checkpointed:5:stop`` sends SIGSTOP instead, which makes a zombie when the process is continued, and
-``checkpointed:5:hang`` holds the calling thread alone until SIGCONT: the Kafka client's threads go on.
+``checkpointed:5:hang`` holds the calling thread alone until SIGCONT: the Kafka client's threads go on. Where it is not the
+main thread, the signal has to be sent to its own id, which it logs: of a process that runs, any other one swallows it.
 ``checkpointed:5:raise`` raises an error that no code expects.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 from collections.abc import Sequence
 from typing import Final
 
@@ -19,9 +21,9 @@ _log = logging.getLogger(__name__)
 STEPS: Final = ("restored", "produced", "checkpointed", "offsets_sent", "committed")
 """Of a commit (`commit.py`)."""
 
-ALERT_STEPS: Final = ("alert_taken", "alert_decided", "alert_stored", "alert_delivered", "alert_deleted")
-"""Of the alert app (`alert/worker.py`): an event is looked at; its effect is known; it is stored; what follows from it is
-acknowledged by Kafka; that is gone from the outbox, and the event is not acknowledged to the group yet."""
+ALERT_STEPS: Final = ("alert_taken", "alert_decided", "alert_stored", "alert_sending", "alert_delivered", "alert_deleted")
+"""Of the alert app (`alert/worker.py`): an event is looked at; its effect is known; it is stored; what follows from it has been
+read from the outbox; Kafka has acknowledged that; it is gone from the outbox, and the event is not acknowledged to the group yet."""
 
 _WAYS: Final = ("kill", "stop", "hang", "raise")
 
@@ -69,6 +71,6 @@ class Failpoints:
 
 def _hang(step: str) -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCONT})
-    _log.warning("failpoint_hangs step=%s", step)
+    _log.warning("failpoint_hangs step=%s thread=%d", step, threading.get_native_id())
     signal.sigwait({signal.SIGCONT})
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
