@@ -22,7 +22,7 @@ MODULE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 60
 
 # A part may import its own layer and those below it.
-LAYERS = {"schemas": 0, "detectors": 1, "streams": 2, "publish": 3, "demo": 3, "cli": 4, "__main__": 5}
+LAYERS = {"schemas": 0, "detectors": 1, "streams": 2, "publish": 3, "demo": 3, "backtest": 3, "cli": 4, "__main__": 5}
 PARTS = ("schemas", "detectors", "streams")
 
 # Numerics see no network, no clock, no environment and no randomness that was not passed in.

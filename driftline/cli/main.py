@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "publish": ("driftline.cli.publish", "Send the rows of a CSV or Parquet file as predictions and labels."),
     "run": ("driftline.cli.run", "Run the processors: ingest, join, detect, alert."),
     "replay": ("driftline.cli.replay", "Run the same processors over a file or over the observations topic."),
+    "backtest": ("driftline.cli.backtest", "Try a configuration on rows of the past: alarms, delays, a budget."),
     "status": ("driftline.cli.status", "Lag, learning progress and open alerts."),
     "state": ("driftline.cli.state", "Look at the checkpoints of tasks, save them to a file, bring them back."),
     "tail": ("driftline.cli.tail", "Print drift events or alerts as they come."),

@@ -79,7 +79,7 @@ def _replay_file(config: Config, file: str, columns: ColumnOptions, what: str, p
             rows += len(records)
             progress.advance(sum(record.topic_ == config.predictions[0].topic for record in records))
         replay.finish(mature=mature)
-    _report(counters, rows, time.monotonic() - begun)
+    report_input(counters, rows, time.monotonic() - begun)
 
 
 def _sink(config: Config, what: str, printer: EventPrinter) -> Any:
@@ -105,7 +105,7 @@ def _sink(config: Config, what: str, printer: EventPrinter) -> Any:
     return decide
 
 
-def _report(counters: MemoryCounters, rows: int, seconds: float) -> None:
+def report_input(counters: MemoryCounters, rows: int, seconds: float) -> None:
     """What became of the input, on stderr: a replay in which every row was refused must not look like a quiet one."""
     parts = [f"{rows:,} messages in {seconds:.1f} s"]
     for outcome in ("invalid", "unknown_model"):

@@ -1,0 +1,159 @@
+"""`driftline backtest`: a configuration tried on rows of the past, before it goes live."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from driftline.cli.columns import ColumnOptions, column_options
+from driftline.cli.errors import Refusal
+from driftline.cli.output import Progress, config_option, output_option, write_json, write_rows
+from driftline.cli.times import iso, parse_time_ms
+
+if TYPE_CHECKING:
+    from driftline.backtest.alarms import Account, Quiet
+    from driftline.backtest.recording import Recording
+    from driftline.schemas.config import Config
+
+_ALARMS = ["series", "segment", "alarms", "first", "last", "severity", "effect", "open"]
+
+
+@click.command()
+@click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False))
+@config_option
+@click.option("--topic", "from_topic", is_flag=True, help="Read the observations topic instead of a file.")
+@click.option("--from", "begin", default="earliest", show_default=True, metavar="TIME", help="Where to begin, with --topic.")
+@click.option("--to", "end", metavar="TIME", help="Where to end, with --topic.  [default: the end]")
+@click.option("--quiet", "quiet", multiple=True, metavar="FROM/TO|all", help="Times in which nothing changed; may repeat.")
+@column_options
+@output_option
+def command(
+    file: str | None, config_path: str, from_topic: bool, begin: str, end: str | None, quiet: tuple[str, ...], columns: ColumnOptions,
+    output: str,
+) -> None:  # fmt: skip
+    """Try a configuration on rows of the past: alarms against what was asked for.
+
+    Takes what `replay` takes and runs what it runs; needs no Kafka and no Redis, and publishes nothing.
+
+    \b
+    driftline backtest bookings.csv.gz -c hotels.yml --time booked_at --label y --label-time label_at \
+        --score-from logistic:y:20000
+    """  # noqa: D301
+    from driftline.schemas.loading import load_config
+
+    config = load_config(config_path)
+    if (file is not None) == from_topic:
+        raise Refusal("expected a FILE or --topic, not both" if from_topic else "expected a FILE, or --topic")
+    ranges = [_range(text) for text in quiet]
+    recording = _from_topic(config, begin, end) if file is None else _from_file(config, file, columns)
+    accounts = _accounts(config, recording, columns.model, ranges)
+    if output == "json":
+        write_json({"models": {found.model: _account_json(found) for found in accounts}})
+    else:
+        _show(accounts)
+
+
+def _accounts(config: Config, recording: Recording, model: str | None, quiet: Quiet) -> list[Account]:
+    from driftline.backtest.alarms import account
+    from driftline.backtest.run import Detect
+
+    with Progress("the rows as they are", len(recording.records)) as progress:
+        whole = Detect(config, recording).whole(tell=progress.advance)
+    return [account(whole.models[name], recording.models[name], whole.found.events, quiet) for name in _models(config, recording, model)]
+
+
+def _models(config: Config, recording: Recording, model: str | None) -> list[str]:
+    """The models to report on: those of the configuration that have rows."""
+    found = [name for name in config.models if name in recording.models and (model not in config.models or model == name)]
+    if not found:
+        raise Refusal(
+            f"no rows of {model or ', '.join(config.models)} to try the configuration on",
+            hint="does the file's `model` field, or --model, name a model of the configuration?",
+        )
+    return found
+
+
+def _from_file(config: Config, file: str, columns: ColumnOptions) -> Recording:
+    from driftline.backtest.recording import Recorder
+    from driftline.cli.replay import record_batches, report_input
+    from driftline.streams.counters import MemoryCounters
+
+    counters = MemoryCounters()
+    recorder = Recorder(config, counters)
+    total, batches = record_batches(config, file, columns)
+    begun, rows = time.monotonic(), 0
+    with Progress(f"read {file}", total) as progress:
+        for records in batches:
+            recorder.feed(records)
+            rows += len(records)
+            progress.advance(sum(record.topic_ == config.predictions[0].topic for record in records))
+        recording = recorder.finish(mature=True)
+    report_input(counters, rows, time.monotonic() - begun)
+    return recording
+
+
+def _from_topic(config: Config, begin: str, end: str | None) -> Recording:
+    from driftline.backtest.recording import record_topic
+    from driftline.cli.kafka import admin, read_topic
+    from driftline.schemas.topics import OBSERVATIONS
+    from driftline.streams.kafka import read_cluster
+    from driftline.streams.wiring import topics_of
+
+    now_ms = int(time.time() * 1_000)
+    from_ms = parse_time_ms(begin, option="--from", now_ms=now_ms)
+    to_ms = None if end is None else parse_time_ms(end, option="--to", now_ms=now_ms)
+    cluster = read_cluster(admin(config.kafka), topics_of("detect", config))
+    topic = OBSERVATIONS.full_name(config.topics.prefix)
+    return record_topic(cluster, read_topic(config.kafka, topic, from_ms=from_ms, to_ms=to_ms))
+
+
+def _range(text: str) -> tuple[int, int]:
+    """``FROM/TO`` in ms; ``all`` is everything."""
+    if text == "all":
+        return 0, 1 << 62
+    start, slash, stop = text.partition("/")
+    if not slash:
+        raise Refusal(f'--quiet "{text}": expected all, or FROM/TO such as 2026-01-01/2026-01-15')
+    now_ms = int(time.time() * 1_000)
+    first, last = (parse_time_ms(part, option="--quiet", now_ms=now_ms) for part in (start, stop))
+    if first >= last:
+        raise Refusal(f'--quiet "{text}": ends before it begins')
+    return first, last
+
+
+def _show(accounts: list[Account]) -> None:
+    from driftline.backtest.alarms import by_series, sentence
+
+    for found in accounts:
+        click.echo(sentence(found))
+        rows = [_alarm_row(row) for row in by_series(found.alarms)]
+        if rows:
+            write_rows(rows, _ALARMS, "table")
+        click.echo("")
+
+
+def _alarm_row(row: dict[str, Any]) -> dict[str, Any]:
+    from driftline.backtest.alarms import effect_words
+
+    effect = None if row["effect"] is None else effect_words(row["effect_kind"], row["effect"])
+    return row | {"first": iso(row["first_ms"]), "last": iso(row["last_ms"]), "effect": effect}
+
+
+def _account_json(found: Account) -> dict[str, Any]:
+    from driftline.backtest.alarms import by_series, sentence
+
+    return {
+        "rows": found.rows,
+        "learned_rows": found.first_row,
+        "first_ms": found.first_ms,
+        "last_ms": found.last_ms,
+        "allowed": {"most": found.allowed.most, "source": found.allowed.source},
+        "alarms": found.count,
+        "alarms_per_week": found.per_week,
+        "not_covered": found.beside,
+        "quiet_alarms": len(found.quiet) if found.quiet_named else None,
+        "by_series": by_series(found.alarms),
+        "summary": sentence(found),
+    }
