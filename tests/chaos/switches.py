@@ -12,11 +12,14 @@ from typing import Any, Final, cast
 
 from pytest import MonkeyPatch  # noqa: PT013 - a type only
 
+from driftline.streams.join.clock import SourceClock
 from driftline.streams.runner import restore
 from driftline.streams.runner.membership import Membership
 from driftline.streams.runner.publisher import Transactions
 from driftline.streams.state import base, checkpoints, manifest, retention
+from driftline.streams.state.checkpoints import Checkpoints
 from driftline.streams.state.redis_store import RedisStore
+from driftline.streams.state.rings import KEPT_CHECKPOINTS
 from driftline.streams.state.store import Write
 from tests.protocol import switches as off
 from tests.protocol.world import World
@@ -66,6 +69,26 @@ def token_is_not_compared(patch: MonkeyPatch) -> None:
     _writes(patch, owned)
 
 
+def blobs_die_by_age(patch: MonkeyPatch) -> None:
+    """What a checkpoint wrote goes with it, also what newer ones still name."""
+    confirm = Checkpoints.confirm
+
+    def confirm_and_age(self: Checkpoints) -> None:
+        confirm(self)
+        assert self._current is not None
+        oldest = self._current.sequence - KEPT_CHECKPOINTS
+        # The last part of a blob's key is the name of its checkpoint, which begins with the number of that.
+        aged = [blob.key for blob in self._current.blobs.values() if int(blob.key.rpartition(":")[2].partition("-")[0]) <= oldest]
+        self._trash += map(self._keys.of, aged)
+
+    patch.setattr(Checkpoints, "confirm", confirm_and_age)
+
+
+def a_silent_source_is_not_waited_for(patch: MonkeyPatch) -> None:
+    patch.setattr(SourceClock, "minimum", SourceClock.maximum)
+    patch.setattr(SourceClock, "minimum_for", lambda self, _: self.maximum())
+
+
 def the_next_version(patch: MonkeyPatch) -> None:
     """Not a rule: the worker of a later release, which writes checkpoints of a version that this one does not know."""
     version, later = manifest.MANIFEST_VERSION, manifest.MANIFEST_VERSION + 1
@@ -100,6 +123,9 @@ SWITCHES: Final[Mapping[str, Switch]] = {
     "a_generation_below_0_is_taken": _shared(off.a_generation_below_0_is_taken),
     "assignments_are_not_counted": _shared(off.assignments_are_not_counted),
     "memory_is_kept_after_an_abort": _shared(off.memory_is_kept_after_an_abort),
+    "part_of_the_offsets_is_a_beginning": _shared(off.part_of_the_offsets_is_a_beginning),
+    "blobs_die_by_age": blobs_die_by_age,
+    "a_silent_source_is_not_waited_for": a_silent_source_is_not_waited_for,
     "the_next_version": the_next_version,
 }
 """By the names that `Launch.without` takes, several separated by commas."""

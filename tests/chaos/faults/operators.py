@@ -48,6 +48,8 @@ def offsets_reset(scene: Scene) -> None:
         hit = scene.hit("detect", "offsets reset")
         _set(scene, admin, group, dict.fromkeys(saved, (0, "")))
         hit.witness = _refused(scene, "detect", "names no checkpoint")
+        if hit.witness is None:
+            return
         _set(scene, admin, group, saved)
         crew.start()
         scene.recovered(hit)
@@ -64,12 +66,9 @@ def offsets_deleted(scene: Scene) -> None:
         saved = scene.watch.committed(group, scene.inputs("detect"))
         hit = scene.hit("detect", "offsets deleted")
         scene.until(lambda: _deleted(admin, group), "the group is empty and goes")
-        refused = crew.start()
-        refused.expected.add(1)
-        _until_decided(scene, refused)
-        if refused.code is None:
-            return  # which is wrong, and the verifier will say so
-        hit.witness = _last_words(refused, "no committed offset")
+        hit.witness = _refused(scene, "detect", "no committed offset")
+        if hit.witness is None:
+            return  # it goes on, which is wrong, and the verifier will say so
         _set(scene, admin, group, saved)
         crew.start()
         scene.recovered(hit)
@@ -87,6 +86,8 @@ def older_worker_meets_newer_checkpoint(scene: Scene) -> None:
         newer.stop()
         newer_launch, crew.defaults = crew.defaults, older
         hit.witness = _refused(scene, "detect", "upgrade this worker")
+        if hit.witness is None:
+            return
         # It has taken nothing from the newer one, which goes on to the end.
         crew.defaults = newer_launch
         again = scene.hit("detect", "the newer worker goes on")
@@ -209,14 +210,11 @@ def _final(scene: Scene, stage: Stage, what: str) -> Hit:
 
 
 def _refused(scene: Scene, stage: Stage, words: str) -> str | None:
-    """Start a worker that must stop by itself, with these words and a hint; what it said."""
+    """Start a worker that must stop by itself, with these words and a hint; what it said, None when it does not stop or says nothing."""
     worker = scene.crew(stage).start()
     worker.expected.add(1)
     _until_decided(scene, worker)
-    if worker.code != 1:
-        worker.kill()
-        return None
-    return _last_words(worker, words)
+    return _last_words(worker, words) if worker.code == 1 else None
 
 
 def _until_decided(scene: Scene, worker: Worker) -> None:
@@ -332,7 +330,7 @@ _EAGER_METADATA: Final = Options(
 FAULTS: Final = (
     Fault("offsets_reset", offsets_reset),
     Fault("offsets_deleted", offsets_deleted),
-    Fault("older_worker_newer_checkpoint", older_worker_meets_newer_checkpoint, short=True),
+    Fault("older_worker_newer_checkpoint", older_worker_meets_newer_checkpoint, short=True, shares=True),
     Fault("records_deleted_redis_lost", records_deleted_and_redis_lost),
     Fault("idle_and_quiet", idle_and_quiet),
     Fault("partitions_added", partitions_added, _EAGER_METADATA),

@@ -299,8 +299,7 @@ FAULTS: Final = (
     Fault("redis_wiped", wiped, short=True, shares=True),
     Fault("newest_checkpoint_lost", newest_is_lost),
     Fault("newest_checkpoint_corrupt", newest_is_corrupt, short=True, shares=True),
-    # Commits of more rows than a window's slack takes three of: the third checkpoint must be whole all the same.
-    Fault("two_newest_checkpoints_corrupt", two_newest_are_corrupt, Options(commit_interval_ms=400)),
+    Fault("two_newest_checkpoints_corrupt", two_newest_are_corrupt),
     Fault("redis_rolled_back", rolled_back, short=True, shares=True),
     Fault("redis_stalls", stalls, short=True, shares=True),
     Fault("redis_slow", slow, Options(commit_interval_ms=100)),
