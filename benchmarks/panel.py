@@ -3,8 +3,9 @@
     python -m benchmarks.panel [--rounds 100] [--json FILE]
 
 Batches of 1,000 rows without drift, baseline learned from 5,000 rows, windows of 5,000, each feature with PSI, ADWIN,
-Page-Hinkley and the rates of missing, invalid and out-of-range values and of constant runs: 100 series. Once without
-segments, once with a key of 10 values. Processor time, so that another program does not show; median and fastest batch.
+Page-Hinkley and the rates of missing, invalid and out-of-range values and of constant runs: 100 series. Without segments
+and with a key of 10 values; without a budget of false alarms and with one, for which 80 series have an e-detector too (it
+opens the episodes, and the others are evidence). Processor time, so that another program does not show; median and fastest batch.
 """
 
 from __future__ import annotations
@@ -18,20 +19,22 @@ from pathlib import Path
 import numpy as np
 
 from driftline.detectors.panel import Panel
-from driftline.detectors.spec import Column, ColumnDetector, PanelRows, PanelSpec, Series
+from driftline.detectors.spec import Column, ColumnDetector, PanelBudget, PanelRows, PanelSpec, Series
 
 ROWS = 1_000
 FEATURES = 20
 LEARN_ROUNDS = 5
 WARM_ROUNDS = 10
 VALUES = 10
+BUDGET = PanelBudget(per_unit=1e-6, by_rows=True, cap=6_000.0)
 
 
-def column(name: str) -> Column:
-    """A numeric feature with the default monitors."""
-    watched = tuple(ColumnDetector(detector) for detector in ("psi", "adwin", "page_hinkley"))
+def column(name: str, covered: tuple[ColumnDetector, ...]) -> Column:
+    """A numeric feature with the default monitors, and what a budget adds."""
+    watched = (*(ColumnDetector(detector) for detector in ("psi", "adwin", "page_hinkley")), *covered)
+    rate = (ColumnDetector("rate"), *covered)
     flags = tuple(
-        Series(f"quality:{name}:{flag}", flag, () if flag == "constant" else (ColumnDetector("rate"),), 5_000, 1e8, direction="up")
+        Series(f"quality:{name}:{flag}", flag, () if flag == "constant" else rate, 5_000, 1e8, direction="up")
         for flag in ("missing", "invalid", "out_of_range", "constant")
     )
     return Column(name, "numeric", (Series(f"feature:{name}", None, watched, 5_000, 1e8), *flags))
@@ -47,10 +50,12 @@ def batch(generator: np.random.Generator, k: int, names: list[str], segments: in
     )  # fmt: skip
 
 
-def measure(rounds: int, segments: int) -> dict[str, float]:
+def measure(rounds: int, segments: int, budget: PanelBudget | None) -> dict[str, float]:
     """Microseconds an event of `Panel.update`, median and best."""
     names = [f"f{i:02d}" for i in range(FEATURES)]
-    panel = Panel(PanelSpec(columns=tuple(map(column, names)), segments={"shop": VALUES} if segments else {}))
+    covered = () if budget is None else (ColumnDetector("e_detector"),)
+    columns = tuple(column(name, covered) for name in names)
+    panel = Panel(PanelSpec(columns=columns, segments={"shop": VALUES} if segments else {}, budget=budget))
     generator = np.random.default_rng(20250917)
     seconds = []
     for k in range(LEARN_ROUNDS + WARM_ROUNDS + rounds):
@@ -68,10 +73,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=100, help="timed batches")
     parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
-    rows = [{"segments": segments, "features": FEATURES, **measure(options.rounds, segments)} for segments in (0, VALUES)]
-    print(f"{'segment values':<16}{'median us':>12}{'best us':>10}")
+    rows = [
+        {"segments": segments, "features": FEATURES, "budget": budget is not None, **measure(options.rounds, segments, budget)}
+        for segments in (0, VALUES)
+        for budget in (None, BUDGET)
+    ]
+    print(f"{'segment values':<16}{'budget':<8}{'median us':>12}{'best us':>10}")
     for row in rows:
-        print(f"{row['segments']:<16}{row['median_us']:>12.2f}{row['best_us']:>10.2f}")
+        print(f"{row['segments']:<16}{'yes' if row['budget'] else 'no':<8}{row['median_us']:>12.2f}{row['best_us']:>10.2f}")
     if options.json:
         options.json.write_text(json.dumps({"batch_rows": ROWS, "rounds": options.rounds, "results": rows}, indent=2) + "\n")
 

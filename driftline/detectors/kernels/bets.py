@@ -36,6 +36,7 @@ FIRST_SPREAD: Final = 2 * len(SHIFTS)
 SPREAD_BETS: Final = len(SPREADS)
 RATES: Final = (1.25, 1.5, 2.0, 3.0, 5.0, 0.75, 0.5, 0.25)
 """Alternatives of a rate as multiples of it; near 1 the misses are divided by them instead."""
+BOUNDED_BETS: Final = len(RATES)
 SHIFT_WEIGHT: Final = 0.8
 DIRECTIONS: Final = {"both": 0, "up": 1, "down": -1}
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from driftline.detectors.kernels.bank import BUFFER_ALARMS, Float64Array, Int32Array, Int64Array, UInt8Array, pack, unpack
-from driftline.detectors.kernels.bets import BETS, FIRST_SPREAD, SCORES, SPREAD_BETS, Bets, bets_of, score_factors
+from driftline.detectors.kernels.bets import BETS, BOUNDED_BETS, FIRST_SPREAD, SCORES, SPREAD_BETS, Bets, bets_of, score_factors
 from driftline.detectors.kernels.focus import (
     HULL_TYPES,
     INTERVAL_DEPTH,
@@ -90,6 +90,7 @@ class State(NamedTuple):
 @inlined
 def _push_evidence(m: int, x: float, inflow: float, form: int, bets: Bets, st: State, factors: Float64Array) -> float:
     """One value of one monitor; its evidence."""
+    bets_used = BETS
     if form == SCORES:
         score_factors(x, bets.shift[m], bets.spread[m], factors)
         for k in range(SPREAD_BETS):
@@ -99,10 +100,11 @@ def _push_evidence(m: int, x: float, inflow: float, form: int, bets: Bets, st: S
                 st.starts[m, k] = st.seen[m] - 1
             st.peaks[m, k] = min(peak * factors[FIRST_SPREAD + k], _PEAK_MOST)
     else:
-        for k in range(BETS):
+        bets_used = BOUNDED_BETS
+        for k in range(bets_used):
             factors[k] = bets.line[m, 0, k] + bets.line[m, 1, k] * x
     evidence = 0.0
-    for k in range(BETS):
+    for k in range(bets_used):
         stake = (st.stakes[m, k] + inflow) * factors[k]
         st.stakes[m, k] = stake
         evidence += bets.weights[m, k] * stake
