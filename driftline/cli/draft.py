@@ -101,7 +101,7 @@ def _model(draft: Draft) -> list[str]:
         lines.append("      # absent: 0        # if only positives are ever sent: no label by that age means 0")
     lines += ["    baseline:", "      learn: 5000        # events to learn from; or `file:` from `driftline baseline build`"]
     lines.append("    window: 5000         # events in a sliding window")
-    lines.append("    false_alarms: 1 per week   # at most so many by chance, over all series together; without it each detector has a run length")
+    lines.append("    false_alarms: 1 per week   # at most so many by chance, over all series together")
     return lines
 
 
