@@ -7,16 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from driftline.cli.changes import ChangeOptions, change_options
 from driftline.cli.columns import ColumnOptions, column_options
 from driftline.cli.errors import Refusal
-from driftline.cli.output import Progress, config_option, output_option, write_json, write_rows
+from driftline.cli.output import Progress, config_option, note, output_option, write_json, write_rows
 from driftline.cli.times import iso, parse_time_ms
 
 if TYPE_CHECKING:
-    from driftline.backtest.alarms import Account, Quiet
+    from driftline.backtest.alarms import Quiet
+    from driftline.backtest.changes import Change
     from driftline.backtest.recording import Recording
+    from driftline.backtest.report import ModelReport
+    from driftline.backtest.trials import Asked
     from driftline.schemas.config import Config
 
+_RUNS = ["change", "size", "feature", "start", "outcome", "series", "segment", "detector", "events", "time", "accused"]
 _ALARMS = ["series", "segment", "alarms", "first", "last", "severity", "effect", "open"]
 
 
@@ -27,13 +32,17 @@ _ALARMS = ["series", "segment", "alarms", "first", "last", "severity", "effect",
 @click.option("--from", "begin", default="earliest", show_default=True, metavar="TIME", help="Where to begin, with --topic.")
 @click.option("--to", "end", metavar="TIME", help="Where to end, with --topic.  [default: the end]")
 @click.option("--quiet", "quiet", multiple=True, metavar="FROM/TO|all", help="Times in which nothing changed; may repeat.")
+@change_options
 @column_options
 @output_option
 def command(
     file: str | None, config_path: str, from_topic: bool, begin: str, end: str | None, quiet: tuple[str, ...], columns: ColumnOptions,
-    output: str,
+    changes: ChangeOptions, output: str,
 ) -> None:  # fmt: skip
-    """Try a configuration on rows of the past: alarms against what was asked for.
+    """Try a configuration on rows of the past: alarms against what was asked for, and changes put into the rows.
+
+    The rows are read once as they are; then changes are put into their second part, one at a time, and the report
+    says which were found and how late.
 
     Takes what `replay` takes and runs what it runs; needs no Kafka and no Redis, and publishes nothing.
 
@@ -47,21 +56,50 @@ def command(
     if (file is not None) == from_topic:
         raise Refusal("expected a FILE or --topic, not both" if from_topic else "expected a FILE, or --topic")
     ranges = [_range(text) for text in quiet]
+    asked = changes.asked(columns.seed)
     recording = _from_topic(config, begin, end) if file is None else _from_file(config, file, columns)
-    accounts = _accounts(config, recording, columns.model, ranges)
+    reports = _reports(config, recording, columns.model, ranges, asked)
     if output == "json":
-        write_json({"models": {found.model: _account_json(found) for found in accounts}})
+        write_json({"seed": columns.seed, "models": {report.account.model: report.as_json() for report in reports}})
     else:
-        _show(accounts)
+        for report in reports:
+            _show(report)
 
 
-def _accounts(config: Config, recording: Recording, model: str | None, quiet: Quiet) -> list[Account]:
+def _reports(config: Config, recording: Recording, model: str | None, quiet: Quiet, asked: Asked) -> list[ModelReport]:
     from driftline.backtest.alarms import account
+    from driftline.backtest.report import ModelReport
     from driftline.backtest.run import Detect
+    from driftline.backtest.trials import changes_of, places, try_changes
 
+    names = _models(config, recording, model)
+    where = {name: places(name, config.models[name], recording, asked) for name in names} if asked.kinds != () else {}
+    stops = [stop for name, found in where.items() for stop in found.stops(name, recording.models[name])]
+    detect = Detect(config, recording)
+    begun = time.monotonic()
     with Progress("the rows as they are", len(recording.records)) as progress:
-        whole = Detect(config, recording).whole(tell=progress.advance)
-    return [account(whole.models[name], recording.models[name], whole.found.events, quiet) for name in _models(config, recording, model)]
+        whole = detect.whole(stops, progress.advance)
+    seconds = time.monotonic() - begun
+    changes = {name: changes_of(whole.models[name], recording, where[name], asked) for name in where}
+    _say_how_long(recording, changes, seconds)
+    reports = []
+    for name in names:
+        with Progress(f"changes in {name}", len(changes.get(name, ()))) as progress:
+            trials = try_changes(detect, whole, recording, changes.get(name, ()), progress.advance)
+        found = account(whole.models[name], recording.models[name], whole.found.events, quiet)
+        reports.append(ModelReport(found, tuple(trials)))
+    return reports
+
+
+def _say_how_long(recording: Recording, changes: dict[str, list[Change]], seconds: float) -> None:
+    """A run costs what its records cost in the run over all of them."""
+    from driftline.backtest.changes import span
+
+    runs = [span(change, recording.models[name]) for name, group in changes.items() for change in group]
+    records = sum(run[1] - run[0] for run in runs if run is not None)
+    if runs:
+        about = seconds * records / max(len(recording.records), 1)
+        note(f"{len(runs)} runs with a change each: about {about:,.0f} s")
 
 
 def _models(config: Config, recording: Recording, model: str | None) -> list[str]:
@@ -123,15 +161,21 @@ def _range(text: str) -> tuple[int, int]:
     return first, last
 
 
-def _show(accounts: list[Account]) -> None:
+def _show(report: ModelReport) -> None:
     from driftline.backtest.alarms import by_series, sentence
+    from driftline.backtest.report import change_sentences, run_json
 
-    for found in accounts:
-        click.echo(sentence(found))
-        rows = [_alarm_row(row) for row in by_series(found.alarms)]
-        if rows:
-            write_rows(rows, _ALARMS, "table")
+    click.echo(sentence(report.account))
+    rows = [_alarm_row(row) for row in by_series(report.account.alarms)]
+    if rows:
+        write_rows(rows, _ALARMS, "table")
+    if report.trials:
         click.echo("")
+        write_rows([_run_row(run_json(trial)) for trial in report.trials], _RUNS, "table")
+        click.echo("")
+        for line in change_sentences(report.trials):
+            click.echo(line)
+    click.echo("")
 
 
 def _alarm_row(row: dict[str, Any]) -> dict[str, Any]:
@@ -141,19 +185,8 @@ def _alarm_row(row: dict[str, Any]) -> dict[str, Any]:
     return row | {"first": iso(row["first_ms"]), "last": iso(row["last_ms"]), "effect": effect}
 
 
-def _account_json(found: Account) -> dict[str, Any]:
-    from driftline.backtest.alarms import by_series, sentence
+def _run_row(run: dict[str, Any]) -> dict[str, Any]:
+    from driftline.backtest.alarms import duration_words
 
-    return {
-        "rows": found.rows,
-        "learned_rows": found.first_row,
-        "first_ms": found.first_ms,
-        "last_ms": found.last_ms,
-        "allowed": {"most": found.allowed.most, "source": found.allowed.source},
-        "alarms": found.count,
-        "alarms_per_week": found.per_week,
-        "not_covered": found.beside,
-        "quiet_alarms": len(found.quiet) if found.quiet_named else None,
-        "by_series": by_series(found.alarms),
-        "summary": sentence(found),
-    }
+    delay = None if run["delay_ms"] is None else duration_words(run["delay_ms"])
+    return run | {"events": run["delay_rows"], "time": delay, "start": run["start_row"]}

@@ -78,7 +78,7 @@ def column_options(function: F) -> F:
         click.option("--segment", "segments", multiple=True, metavar="NAME[=COLUMN]", help="A segment that is not a feature; may repeat."),
         click.option("--row-start", metavar="TIME", help="Time of the first row when there is no --time."),
         click.option("--interval", default="1s", show_default=True, metavar="DURATION", help="Time between rows when there is no --time."),
-        click.option("--seed", default=0, show_default=True, help="Of --label-delay."),
+        click.option("--seed", default=0, show_default=True, help="Of --label-delay, and of what `backtest` injects."),
         click.option("--rows", type=click.IntRange(min=1), metavar="N", help="Stop after this many rows."),
     ]
     decorated: Any = wrapped

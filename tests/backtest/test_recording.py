@@ -6,46 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
 from click.testing import CliRunner
 
 from driftline.backtest.alarms import account, by_series
-from driftline.backtest.recording import Recorder, Recording
+from driftline.backtest.recording import Recording
 from driftline.backtest.run import Detect
-from driftline.cli.columns import ColumnOptions
 from driftline.cli.main import cli
-from driftline.cli.replay import record_batches
 from driftline.schemas.config import Config
-from driftline.schemas.loading import load_config
-from driftline.streams.counters import MemoryCounters
-from tests.cli.streams_for_tests import COLUMN_OPTIONS, config_text, write_transactions
-
-ROWS, CHANGE = 6_000, 4_000
-COLUMNS = ColumnOptions(
-    id="txn_id", time="ts", label="is_fraud", label_time="label_at", label_delay=None, model=None, version=None, score="score",
-    score_from=None, class_=None, latency=None, weight=None, features=None, drop=None, segments=(), start=None, interval="1s", seed=0,
-    rows=None,
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def stream(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = write_transactions(tmp_path_factory.mktemp("stream") / "change.csv", ROWS, shift_at=CHANGE)
-    (path.parent / "fraud.yml").write_text(config_text(labels=True))
-    return path
-
-
-@pytest.fixture(scope="module")
-def config(stream: Path) -> Config:
-    return load_config(str(stream.parent / "fraud.yml"))
-
-
-@pytest.fixture(scope="module")
-def recording(stream: Path, config: Config) -> Recording:
-    recorder = Recorder(config, MemoryCounters())
-    for records in record_batches(config, str(stream), COLUMNS)[1]:
-        recorder.feed(records)
-    return recorder.finish(mature=True)
+from tests.backtest.conftest import CHANGE, ROWS
+from tests.cli.streams_for_tests import COLUMN_OPTIONS
 
 
 def ledger(events: list[dict[str, Any]], *, outcomes: bool) -> list[dict[str, Any]]:

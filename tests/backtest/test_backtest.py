@@ -1,0 +1,83 @@
+"""`driftline backtest` as a user runs it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from driftline.cli.main import cli
+from tests.cli.streams_for_tests import COLUMN_OPTIONS, NO_LABEL_OPTIONS, config_text, write_transactions
+
+ROWS = 9_000
+
+
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stream without a change, and its configuration with a budget."""
+    path = write_transactions(tmp_path_factory.mktemp("quiet") / "quiet.csv", ROWS, seed=3)
+    (path.parent / "budget.yml").write_text(config_text(labels=True) + "    false_alarms: 1 per 100000 events\n")
+    return path
+
+
+def backtest(path: Path, *options: str, config: str = "budget.yml", columns: list[str] = COLUMN_OPTIONS) -> Result:
+    return CliRunner().invoke(cli, ["backtest", str(path), "-c", str(path.parent / config), *columns, *options])
+
+
+def fraud(result: Result) -> dict[str, Any]:
+    assert result.exit_code == 0, result.stderr
+    found: dict[str, Any] = json.loads(result.stdout)["models"]["fraud"]
+    return found
+
+
+def test_a_quiet_stream_stays_within_its_budget_and_a_shift_of_one_sd_is_found(quiet: Path) -> None:
+    result = backtest(quiet, "--changes", "shift,correlation", "--starts", "2", "--seed", "4", "--quiet", "all", "-o", "json")
+    found = fraud(result)
+    assert found["allowed"] == {"most": pytest.approx(7_000 / 100_000), "source": "false_alarms: 1 per 100000 events"}
+    # .07 alarms are allowed: one would have a chance of 7 %, and the seed is fixed
+    assert found["alarms"] == found["quiet_alarms"] == 0
+    shift, correlation = found["changes"]
+    assert (shift["runs"], shift["found"], shift["accused"]) == (2, 2, 0)
+    assert shift["delay_rows_worst"] < 200
+    assert (correlation["runs"], correlation["found"]) == (2, 0)
+    assert any("not found in 2 of 2 runs: each series is watched by itself" in line for line in found["summary"])
+    for run in found["runs"][:2]:
+        assert run["series"] == f"feature:{run['feature']}"
+        assert run["delay_ms"] == (run["delay_rows"] - 1) * 1_000  # a row a second
+
+
+def test_the_table_says_the_same_in_words(quiet: Path) -> None:
+    result = backtest(quiet, "--changes", "nulls", "--starts", "1", "--into", "age", "--nulls", "0.3", "--within", "500")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith("fraud: 0 alarms in 116.7 minutes and 7,000 events; asked for at most 0.07")
+    assert "nulls (null in 30% of the rows): found in 1 of 1 runs" in result.stdout
+    assert "quality:age:missing" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "columns", "told"),
+    [
+        (["--model", "frod"], COLUMN_OPTIONS, '--model "frod": neither a column nor a model'),
+        (["--rows", "2200"], COLUMN_OPTIONS, "2,200 rows, of which 2,000 are learned from: 200 are left for changes, expected at least 400"),
+        (["--changes", "labels"], NO_LABEL_OPTIONS, '--changes labels: model "fraud": no row has a label'),
+        (["--changes", "shfit"], COLUMN_OPTIONS, '--changes "shfit": expected some of shift, scale'),
+        (["--changes", "shift", "--into", "aeg"], COLUMN_OPTIONS, '--into "aeg": not a watched feature of model "fraud", which has amount, age'),
+        (["--quiet", "2026-01-02"], COLUMN_OPTIONS, "expected all, or FROM/TO"),
+        (["--within", "soon"], COLUMN_OPTIONS, '--within "soon": a number of events, or expected a duration'),
+    ],
+)
+def test_what_cannot_be_tried_is_said(quiet: Path, options: list[str], columns: list[str], told: str) -> None:
+    result = backtest(quiet, *options, columns=columns)
+    assert result.exit_code == 2
+    assert told in result.stderr
+
+
+def test_without_rows_of_the_model_nothing_is_reported(quiet: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "empty.jsonl"
+    lines.write_text("")
+    result = CliRunner().invoke(cli, ["backtest", str(lines), "-c", str(quiet.parent / "budget.yml")])
+    assert result.exit_code == 2
+    assert "no rows of fraud" in result.stderr
