@@ -61,10 +61,10 @@ def test_the_table_says_the_same_in_words(quiet: Path) -> None:
     ("options", "columns", "told"),
     [
         (["--model", "frod"], COLUMN_OPTIONS, '--model "frod": neither a column nor a model'),
-        (["--rows", "2200"], COLUMN_OPTIONS, "2,200 rows, of which 2,000 are learned from: 200 are left for changes, expected at least 400"),
+        (["--rows", "2200"], COLUMN_OPTIONS, "2,200 rows, of which 2,000 are learned from: 200 are left for changes"),
         (["--changes", "labels"], NO_LABEL_OPTIONS, '--changes labels: model "fraud": no row has a label'),
         (["--changes", "shfit"], COLUMN_OPTIONS, '--changes "shfit": expected some of shift, scale'),
-        (["--changes", "shift", "--into", "aeg"], COLUMN_OPTIONS, '--into "aeg": not a watched feature of model "fraud", which has amount, age'),
+        (["--changes", "shift", "--into", "aeg"], COLUMN_OPTIONS, '--into "aeg": not a watched feature of model "fraud", which has amount'),
         (["--quiet", "2026-01-02"], COLUMN_OPTIONS, "expected all, or FROM/TO"),
         (["--within", "soon"], COLUMN_OPTIONS, '--within "soon": a number of events, or expected a duration'),
     ],
