@@ -83,7 +83,7 @@ def page(sections: Sequence[Section], size: Size, command: str, today: str, seco
         f"{seconds / 60:.0f} minutes of one core. Do not edit: run it again, with another seed if you doubt this one.",
         "",
         "What is measured here is the numerics of `driftline.detectors`, through `EDetector` and `AlarmBudget`: one value after another, "
-        "without Kafka. How the parts work is in [false-alarms.md](false-alarms.md).",
+        "without Kafka. How the parts work is in [false-alarms-theory.md](false-alarms-theory.md).",
         "",
         f"Gates: {len(gates) - len(failed)} of {len(gates)} hold. A gate fails only where the 95 % interval of its figure lies wholly "
         "beyond the target.",
