@@ -49,7 +49,7 @@ chaos: $(VENV)/.ready-test  ## faults on a real Kafka and Redis: nothing lost, d
 	@.ci/system-packages
 	@$(BIN)/python -m tests.chaos $(CHAOS_ARGS)
 
-chaos-alerts: $(VENV)/.ready-test  ## the same for the alert processor (CHAOS_ARGS="--short"; --no-controls)
+chaos-alerts: $(VENV)/.ready-test  ## the same for the alert processor (CHAOS_ARGS="--short"; --list)
 	@.ci/system-packages
 	@$(BIN)/python -m tests.chaos.alerts $(CHAOS_ARGS)
 

@@ -10,10 +10,11 @@ from typing import Final
 
 from driftline.streams.local.kafka import LocalKafka
 from driftline.streams.local.redis import LocalRedis
-from tests.chaos.alerts.faults import AlertFault
+from tests.chaos.alerts.fault import AlertFault
 from tests.chaos.alerts.reference import uninterrupted
 from tests.chaos.alerts.scene import Scene, Services
 from tests.chaos.alerts.verify import duplicates, verify
+from tests.chaos.process import until
 from tests.chaos.report import Row
 
 EVENTS_SHORT: Final = 400
@@ -56,11 +57,9 @@ def perform(
 
 
 def _until_enough(scene: Scene, events: int) -> None:
-    missing = events - sum(scene.applied().values())
-    if missing > 0:
-        if all(worker.code is not None or worker.asleep for worker in scene.workers):
-            scene.start()
-        scene.flows(missing)
+    if all(worker.code is not None or worker.asleep for worker in scene.workers):
+        scene.start()
+    until(lambda: scene.feeder.committed >= events, lambda: f"{scene.feeder.committed} of {events} events were sent")
 
 
 def _verify(scene: Scene, row: Row) -> None:

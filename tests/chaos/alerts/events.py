@@ -15,7 +15,7 @@ MODELS: Final = ("fraud", "ads", "churn", "bids", "credit", "ranking", "search",
 SERIES: Final = ("feature:amount", "feature:age", "score", "quality:amount:invalid")
 _SEVERITIES: Final[tuple[Severity, ...]] = ("info", "warning", "critical")
 _TRANSACTION_EVENTS: Final = (1, 8)
-_ABORTED, _REPEATED, _POISON, _NOTES, _RECOVERIES = 0.12, 0.08, 0.02, 0.03, 0.25
+_ABORTED, _REPEATED, _POISON, _NOTES, _RECOVERIES = 0.12, 0.08, 0.04, 0.03, 0.25
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,13 @@ _RATE: Final = 6.0
 
 
 class Feeder:
-    """Detect's stand-in: drift events in transactions, some of which are taken back."""
+    """Sends until it is stopped.
+
+    Attributes
+    ----------
+    committed : drift events that stand.
+    aborted : transactions that were taken back.
+    """
 
     def __init__(self, bootstrap: str, topic: str, seed: int) -> None:
         self._settings: dict[str, Any] = {
@@ -22,21 +28,31 @@ class Feeder:
             "linger.ms": 0, "log_level": 0,
         }  # fmt: skip
         self._topic, self._stream = topic, DriftStream(seed)
-        self._stopping = threading.Event()
+        self._stopping, self._flowing = threading.Event(), threading.Event()
+        self._flowing.set()
         self._thread = threading.Thread(target=self._run, name="drift-feeder", daemon=True)
         self.committed = self.aborted = 0
 
     def start(self) -> None:
         self._thread.start()
 
+    def pause(self) -> None:
+        """Begin no transaction until `go_on`."""
+        self._flowing.clear()
+
+    def go_on(self) -> None:
+        self._flowing.set()
+
     def stop(self) -> None:
         self._stopping.set()
+        self._flowing.set()
         if self._thread.ident is not None:
             self._thread.join()
 
     def _run(self) -> None:
         producer = self._make()
         for batch in self._stream:
+            self._flowing.wait()
             if self._stopping.wait(1 / _RATE):
                 return
             try:

@@ -85,6 +85,10 @@ class Scene:
     def topic(self, name: str) -> str:
         return f"{self.prefix}.{name}"
 
+    def partition_key(self, number: int) -> str:
+        """The name of a drift partition in the store."""
+        return f"{self.names.topic_id}/{number}"
+
     def start(self, instance: str = "a", failpoint: str = "", **options: Any) -> AlertProcess:
         """A worker more."""
         given = {"instance": instance, "session_timeout_s": SESSION_SECONDS, "stall_s": 60, "port": free_port()}
@@ -127,7 +131,7 @@ class Scene:
 
     def found(self) -> Found:
         states = [*self.store.open_alerts(), *self.store.recent_alerts(1_000_000)]
-        keys = {number: f"{self.names.topic_id}/{number}" for number in range(PARTITIONS)}
+        keys = {number: self.partition_key(number) for number in range(PARTITIONS)}
         return Found(
             states={state.alert.fingerprint: state for state in states},
             applied={number: self.store.next_offset(key) for number, key in keys.items()},
@@ -139,7 +143,7 @@ class Scene:
 
     def applied(self) -> dict[int, int]:
         """The next offset of each partition, as the store has it."""
-        return {number: self.store.next_offset(f"{self.names.topic_id}/{number}") or 0 for number in range(PARTITIONS)}
+        return {number: self.store.next_offset(self.partition_key(number)) or 0 for number in range(PARTITIONS)}
 
     def committed(self) -> dict[int, int]:
         """The next offset of each partition, as the group has it."""
@@ -148,7 +152,7 @@ class Scene:
         return {number: found.get((drift, number), (0, ""))[0] for number in range(PARTITIONS)}
 
     def waiting_rows(self) -> int:
-        return sum(len(self.store.outbox(f"{self.names.topic_id}/{number}", 10_000)) for number in range(PARTITIONS))
+        return sum(len(self.store.outbox(self.partition_key(number), 10_000)) for number in range(PARTITIONS))
 
     # -- what faults use
 
@@ -168,10 +172,15 @@ class Scene:
         until(moved, lambda: f"no recovery from {hit.what}:\n{self.tails()}", seconds)
         hit.recovery_s = time.monotonic() - hit.at
 
-    def flows(self, events: int = 30) -> None:
-        """Wait until so many more events were applied."""
-        goal = sum(self.applied().values()) + events
+    def flows(self, offsets: int) -> None:
+        """Wait until so many more offsets were applied: of events, of markers and of what was aborted."""
+        goal = sum(self.applied().values()) + offsets
         until(lambda: sum(self.applied().values()) >= goal, lambda: f"events are not applied:\n{self.tails()}")
+
+    def read_to_the_end(self) -> None:
+        """Wait until every event that was sent is applied."""
+        ends = {record.partition(): record.offset() + 1 for record in self.drift()}
+        until(lambda: all(self.applied()[number] >= end for number, end in ends.items()), self.tails)
 
     def tails(self) -> str:
         return "\n".join(f"-- {worker.name} ({worker.code})\n{worker.tail()}" for worker in self.workers[-2:])

@@ -9,10 +9,12 @@ from typing import Any, Final
 from faust.transport.drivers import aiokafka as driver
 from pytest import MonkeyPatch  # noqa: PT013 - a type only
 
-from driftline.streams.alert import pipeline, transport
+from driftline.streams.alert import main, pipeline, transport
 from driftline.streams.alert.app import AlertApp
+from driftline.streams.alert.connections import KafkaPublisher
 from driftline.streams.alert.redis_store import RedisAlertStore
-from driftline.streams.alert.store import Applied, OutboxRow
+from driftline.streams.alert.state import AlertState
+from driftline.streams.alert.store import Applied, Loaded, OutboxRow
 from driftline.streams.alert.worker import AlertWorker
 
 Switch = Callable[[MonkeyPatch], None]
@@ -34,6 +36,28 @@ def there_is_no_outbox(patch: MonkeyPatch) -> None:
     patch.setattr(RedisAlertStore, "published", lambda _, partition, rows: held[partition].clear())
 
 
+def states_are_written_apart(patch: MonkeyPatch) -> None:
+    """The applied offset and the outbox are written first, the alert's state by the next call."""
+    later: dict[str, AlertState] = {}
+    apply, load = RedisAlertStore.apply, RedisAlertStore.load
+
+    def without_states(self: RedisAlertStore, change: Applied) -> bool:
+        stored = apply(self, dataclasses.replace(change, states={}))
+        if stored:
+            later.update(change.states)
+        return stored
+
+    def after_states(self: RedisAlertStore, partition: str, fingerprint: str) -> Loaded:
+        if later:
+            next_offset = self.next_offset(partition) or 0
+            apply(self, Applied(partition, next_offset, next_offset, dict(later)))
+            later.clear()
+        return load(self, partition, fingerprint)
+
+    patch.setattr(RedisAlertStore, "apply", without_states)
+    patch.setattr(RedisAlertStore, "load", after_states)
+
+
 def rows_are_deleted_before_delivery(patch: MonkeyPatch) -> None:
     def flush(self: Any, partition: int) -> int:
         key = self.partition_key(partition)
@@ -46,6 +70,17 @@ def rows_are_deleted_before_delivery(patch: MonkeyPatch) -> None:
     patch.setattr(AlertWorker, "flush", flush)
 
 
+def deliveries_are_not_awaited(patch: MonkeyPatch) -> None:
+    """Rows count as published once the client has taken them."""
+
+    def publish(self: Any, rows: Sequence[OutboxRow]) -> None:
+        for row in rows:
+            headers = [(name, value.encode()) for name, value in row.headers]
+            self._producer.produce(row.topic, key=row.key.encode(), value=row.value.encode(), headers=headers)
+
+    patch.setattr(KafkaPublisher, "publish", publish)
+
+
 def nobody_seeks_back(patch: MonkeyPatch) -> None:
     """Events are taken from the committed offset on, wherever the store stands."""
 
@@ -54,12 +89,17 @@ def nobody_seeks_back(patch: MonkeyPatch) -> None:
         return {tp.partition: consumer.committed_offset(tp) or 0 for tp in consumer.assignment() if tp.partition in partitions}
 
     patch.setattr(AlertApp, "_applied", stay)
+    losses_are_not_seen(patch)
+
+
+def losses_are_not_seen(patch: MonkeyPatch) -> None:
+    """Nobody notices that the store knows less than it was told."""
     patch.setattr(AlertWorker, "_check_known", lambda *_: None)
 
 
 def offsets_are_not_compared(patch: MonkeyPatch) -> None:
     """Whoever writes last wins, with whatever he read before, and nobody sees that the store went back."""
-    patch.setattr(AlertWorker, "_check_known", lambda *_: None)
+    losses_are_not_seen(patch)
     apply = RedisAlertStore.apply
     patch.setattr(
         RedisAlertStore,
@@ -68,9 +108,40 @@ def offsets_are_not_compared(patch: MonkeyPatch) -> None:
     )
 
 
+def applied_events_are_taken_again(patch: MonkeyPatch) -> None:
+    """The applied offset is compared when an event is written, and tells nobody whether it was written before."""
+    losses_are_not_seen(patch)
+    load, apply = RedisAlertStore.load, RedisAlertStore.apply
+
+    def load_state(self: RedisAlertStore, partition: str, fingerprint: str) -> Loaded:
+        return Loaded(None, load(self, partition, fingerprint).state)
+
+    def write(self: RedisAlertStore, change: Applied) -> bool:
+        next_offset = self.next_offset(change.partition)
+        return apply(self, dataclasses.replace(change, expected=next_offset, next_offset=max(change.next_offset, next_offset or 0)))
+
+    patch.setattr(RedisAlertStore, "load", load_state)
+    patch.setattr(RedisAlertStore, "apply", write)
+
+
 def repeats_are_not_known(patch: MonkeyPatch) -> None:
     patch.setattr(pipeline, "STAGES", tuple(stage for stage in pipeline.STAGES if stage is not pipeline.dedup))
     patch.setattr(pipeline.AlertPipeline.__init__, "__kwdefaults__", {"owners": None, "stages": pipeline.STAGES})
+
+
+def an_empty_store_stays_empty(patch: MonkeyPatch) -> None:
+    """What the drift topic still holds is all that is known."""
+    patch.setattr(main, "published_states", lambda *_, **__: {})
+
+
+def nothing_is_published_again(patch: MonkeyPatch) -> None:
+    """What stands last in the alerts topic is what was sent last, by whomever."""
+
+    def only_what_waits(self: AlertWorker, partitions: Sequence[int]) -> int:
+        self.check(partitions)
+        return sum(self.flush(partition) for partition in partitions)
+
+    patch.setattr(AlertWorker, "republish", only_what_waits)
 
 
 def uncommitted_events_are_read(patch: MonkeyPatch) -> None:
@@ -95,8 +166,9 @@ def errors_are_acknowledged(patch: MonkeyPatch) -> None:
 SWITCHES: Final[Mapping[str, Switch]] = {
     switch.__name__: switch
     for switch in (
-        there_is_no_outbox, rows_are_deleted_before_delivery, nobody_seeks_back, offsets_are_not_compared, repeats_are_not_known,
-        uncommitted_events_are_read, errors_are_acknowledged,
+        there_is_no_outbox, states_are_written_apart, rows_are_deleted_before_delivery, deliveries_are_not_awaited, nobody_seeks_back,
+        losses_are_not_seen, offsets_are_not_compared, applied_events_are_taken_again, repeats_are_not_known, an_empty_store_stays_empty,
+        nothing_is_published_again, uncommitted_events_are_read, errors_are_acknowledged,
     )
 }  # fmt: skip
 
