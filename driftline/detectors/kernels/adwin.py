@@ -27,6 +27,7 @@ from driftline.detectors.kernels.bank import (
     pack,
     per_series,
     unpack,
+    write_alarm,
 )
 from driftline.detectors.kernels.jit import inlined, kernel, portable_log
 
@@ -238,14 +239,7 @@ def _update(
                     q, x, moments, sizes, depth, ticks, fired, totals, variances, delta[scope, c], clock, max_buckets, shortest, grace
                 )
                 if bound >= 0.0:
-                    alarm = out[written]
-                    alarm["row"] = i
-                    alarm["scope"] = scope
-                    alarm["column"] = c
-                    alarm["statistic"] = abs(gap)
-                    alarm["threshold"] = bound
-                    alarm["direction"] = 1 if gap > 0.0 else -1
-                    alarm["back"] = int(moments[q, WIDTH])
+                    write_alarm(out[written], i, scope, c, abs(gap), bound, 1 if gap > 0.0 else -1, int(moments[q, WIDTH]))
                     written += 1
         slot = 0
     return written, values.shape[0], 0

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from driftline.detectors.kernels.jit import inlined
+
 Float64Array = NDArray[np.float64]
 Int32Array = NDArray[np.int32]
 Int64Array = NDArray[np.int64]
@@ -37,6 +39,20 @@ number of the series' own values since the estimated start of the change (0 = no
 
 BUFFER_ALARMS = 256
 """Alarms a kernel writes before it hands them over and goes on; any number comes through."""
+
+@inlined
+def write_alarm(
+    alarm: Any, row: int, scope: int, column: int, statistic: float, threshold: float, direction: int, back: int
+) -> None:
+    """Fill a record of ALARM."""
+    alarm["row"] = row
+    alarm["scope"] = scope
+    alarm["column"] = column
+    alarm["statistic"] = statistic
+    alarm["threshold"] = threshold
+    alarm["direction"] = direction
+    alarm["back"] = back
+
 
 _FRAME = struct.Struct("<4sHHII")
 

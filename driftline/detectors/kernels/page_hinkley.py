@@ -22,6 +22,7 @@ from driftline.detectors.kernels.bank import (
     pack,
     per_series,
     unpack,
+    write_alarm,
 )
 from driftline.detectors.kernels.jit import inlined, kernel
 
@@ -116,14 +117,8 @@ def _update(
                 statistic = page_hinkley_push(q, x, sums, delta[scope, c], threshold[scope, c], alpha[scope, c], mode[scope, c], first)
                 if statistic != 0.0:
                     since = sums[q, LOWEST_AT] if statistic > 0.0 else sums[q, HIGHEST_AT]
-                    alarm = out[written]
-                    alarm["row"] = i
-                    alarm["scope"] = scope
-                    alarm["column"] = c
-                    alarm["statistic"] = abs(statistic)
-                    alarm["threshold"] = threshold[scope, c]
-                    alarm["direction"] = 1 if statistic > 0.0 else -1
-                    alarm["back"] = int(sums[q, COUNT] - since)
+                    direction = 1 if statistic > 0.0 else -1
+                    write_alarm(out[written], i, scope, c, abs(statistic), threshold[scope, c], direction, int(sums[q, COUNT] - since))
                     written += 1
         slot = 0
     return written, values.shape[0], 0

@@ -29,6 +29,7 @@ from driftline.detectors.kernels.bank import (
     pack,
     per_series,
     unpack,
+    write_alarm,
 )
 from driftline.detectors.kernels.jit import inlined, kernel, portable_log
 
@@ -179,14 +180,7 @@ def _update(
                     if head + 1 >= window:
                         psi = psi_test(a, s, c)
                         if psi >= 0.0:
-                            alarm = out[written]
-                            alarm["row"] = i
-                            alarm["scope"] = s
-                            alarm["column"] = c
-                            alarm["statistic"] = psi
-                            alarm["threshold"] = psi_limit(a, s, c)
-                            alarm["direction"] = 0
-                            alarm["back"] = 0
+                            write_alarm(out[written], i, s, c, psi, psi_limit(a, s, c), 0, 0)
                             written += 1
                 ring[s, place, c] = code
             heads[s] = head + 1

@@ -28,6 +28,7 @@ from driftline.detectors.kernels.bank import (
     pack,
     per_series,
     unpack,
+    write_alarm,
 )
 from driftline.detectors.kernels.jit import inlined, kernel
 
@@ -148,14 +149,8 @@ def _update(
                 down = rate_push(factors, stakes, peaks, starts, s, k, 1, hit, before) if sides[s, k] <= 0 else 0.0
                 if up >= limits[s, k] or down >= limits[s, k]:
                     side = 0 if up >= down else 1
-                    alarm = out[written]
-                    alarm["row"] = i
-                    alarm["scope"] = s
-                    alarm["column"] = k
-                    alarm["statistic"] = max(up, down)
-                    alarm["threshold"] = limits[s, k]
-                    alarm["direction"] = 1 - 2 * side
-                    alarm["back"] = before + 1 - starts[s, k, side, _largest(peaks, s, k, side)]
+                    back = before + 1 - starts[s, k, side, _largest(peaks, s, k, side)]
+                    write_alarm(out[written], i, s, k, max(up, down), limits[s, k], 1 - 2 * side, back)
                     written += 1
                     _restart(stakes, peaks, s, k)
         slot = 0
