@@ -34,9 +34,9 @@ with a stop that says why); without the rule it does not.
 
 Covered by another rule: to read a window whose rows were overwritten since (6) takes large batches written in place (6).
 Not here: the count of assignments (9, held by `tests/runner/test_commit.py`) and the order of token and committed offsets (5)
-have no story that needs them alone, since the broker checks the generation and the store token and head; retries of the Redis client (4) and its deadline
-(10) are settings; sequence numbers (11) are held by tests/detect, visibility (15) by `test_join_rules.py`, the alert app's
-outbox (18) by tests/alert.
+have no story that needs them alone, since the broker checks the generation and the store token and head. Retries of the Redis
+client (4) and its deadline (10) are settings; sequence numbers (11) are held by tests/detect, visibility (15) by
+`test_join_rules.py`, the alert app's outbox (18) by tests/alert.
 """
 
 from __future__ import annotations
