@@ -7,8 +7,9 @@ What the alert app rests on, and where that alone decides:
   acknowledged*: behind the last one stands the seek back, so `tests/alert/test_app.py` shows it on the app's own agent.
 - *An event is applied once*: the applied offset says so when it is read again, and behind it each alert remembers its last
   offset; both have to go. Detect's own repeats have other offsets, there the ids decide alone (`repeats_are_not_known`).
-- *Whoever writes has seen the applied offset before* (`offsets_are_not_compared`); there is no owner's token beside it. A sleeper
-  that lives on reads all events since once more, as fetches need no membership, and repairs what it wrote; one that dies does not.
+- *Whoever writes has seen the applied offset before* (`offsets_are_not_compared`); there is no owner's token beside it. The sleeper
+  dies with its write, because otherwise its place in the group is asked for, and who is assigned then seeks back to where it has
+  put the store, and may put right what it did.
 - *The worker begins where the store stands* (`nobody_seeks_back`), *sees a store go back under it* (`losses_are_not_seen`), *and
   fills an empty one from the alerts topic* (`an_empty_store_stays_empty`; nobody needs it while the drift topic has all events).
 - *Open and recent alerts are published again on assignment*: a sleeper may have sent an older one (`nothing_is_published_again`).

@@ -107,10 +107,7 @@ def zombies(scene: Scene) -> None:
 
 
 def zombies_die(scene: Scene) -> None:
-    """A worker sleeps with an event that it has decided on, another takes over; it wakes, writes, and dies before it does more.
-
-    One that lives on would read everything since again, as its fetches need no membership, and so put right what it wrote.
-    """
+    """A worker sleeps with an event that it has decided on, another takes over; it wakes, writes, and dies before it does more."""
     for _ in range(_DEATHS_SHORT if scene.short else _DEATHS_LONG):
         zombie, heir, hit = _replaced_while_it_slept(scene, "alert_decided")
         before = scene.applied()
@@ -120,6 +117,8 @@ def zombies_die(scene: Scene) -> None:
             "write or come back into the group",
         )
         zombie.kill()
+        if _less(scene.applied(), before):
+            hit.witness = f"{hit.witness}, and it wrote over that"
         scene.flows(40)
         scene.recovered(hit)
         heir.kill()
