@@ -100,6 +100,7 @@ def _inject(fault: Fault, scene: Scene, row: Row) -> None:
             scene.until_recovered()
     finally:
         row.of_scene, row.needs = scene.hits[before:], scene.needs
+    shrunk = []
     for crew in scene.crews.values():
         if crew.over:
             continue
@@ -109,8 +110,8 @@ def _inject(fault: Fault, scene: Scene, row: Row) -> None:
         if not crew.alive:
             crew.start()
         if more:
-            # A static member's partitions are nobody's until its session ends: who drained before would miss them.
-            scene.until_all_commit(crew.stage)
+            shrunk.append(crew.stage)
+    scene.until_forgotten(shrunk)
 
 
 def _fail(rows: Sequence[Row], text: str) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -19,7 +19,7 @@ from driftline.streams.task import PartitionId
 from driftline.streams.wiring import TaskPlace, tasks_of
 from tests.chaos.feeder import Feeder
 from tests.chaos.inputs import InputStream
-from tests.chaos.installation import Installation, Options
+from tests.chaos.installation import SESSION_MS, Installation, Options
 from tests.chaos.process import PATIENCE_SECONDS, Stuck, until
 from tests.chaos.watch import Watch
 from tests.chaos.workers import STAGES, Crew, Launch, Stage, Worker
@@ -32,6 +32,8 @@ _PACE_SECONDS: Final = 2.0
 _BEHIND_RECORDS: Final = 800
 """Observation batches: ten seconds of input. A machine too busy for the usual rate is not drowned in it."""
 _TRICKLE: Final = 4.0
+_FORGOTTEN_SECONDS: Final = 3.0
+"""For the group's coordinator to notice that a session has ended, and for what was on its way when a worker was stopped."""
 
 
 @dataclass(slots=True)
@@ -133,10 +135,20 @@ class Scene:
         """Let the input flow until every hit is recovered from."""
         self.until(lambda: not self._open_hits(), "all stages recover")
 
-    def until_all_commit(self, stage: Stage) -> None:
-        """Let the input flow until a stage has committed on every partition once more."""
-        before = self.committed(stage)
-        self.until(lambda: self._moved_on(stage, before, self.committed(stage)), f"{stage} commits on every partition")
+    def until_forgotten(self, stages: Sequence[Stage]) -> None:
+        """Let the input flow until the workers that are left do the work of those that were stopped.
+
+        A static member keeps its partitions until its session ends, and one that was joining when it was stopped gets them
+        after its end: whoever drained before would miss them.
+        """
+        until_s = time.monotonic() + SESSION_MS / 1000 + _FORGOTTEN_SECONDS
+        for stage in stages:
+            while True:
+                over = time.monotonic() > until_s
+                before = self.committed(stage)
+                self.until(lambda: self._moved_on(stage, before, self.committed(stage)), f"{stage} commits on every partition")  # noqa: B023
+                if over:
+                    break
 
     def end(self) -> None:
         """Stop the input, then each stage once it has read everything."""
