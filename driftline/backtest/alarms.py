@@ -46,11 +46,6 @@ class Alarm:
     covered: bool
 
     @property
-    def place(self) -> tuple[Any, ...]:
-        """What is equal in two runs when this alarm is in both."""
-        return (self.series, self.segment, self.version, self.age_ms, self.row)
-
-    @property
     def moment(self) -> tuple[Any, ...]:
         """A budget's one alarm may name several series at once: they share it."""
         ledger = self.series.startswith("outcome:") or self.series.startswith("stream:label")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from driftline.backtest.alarms import Account, by_series, duration_words, sentence
+from driftline.backtest.changes import Change
 from driftline.backtest.run import Json
+from driftline.backtest.suggest import Suggestion
 from driftline.backtest.trials import Trial, by_kind
+from driftline.streams.observation import Int64
 
 WHAT: Final = {
     "shift": "moved by {size:g} reference sd",
@@ -25,7 +28,13 @@ class ModelReport:
     """All that was found for one model."""
 
     account: Account
+    row_times: Int64
     trials: tuple[Trial, ...] = ()
+    suggestion: Suggestion = field(default_factory=Suggestion)
+
+    def times(self, change: Change) -> tuple[int, int]:
+        """Event time of the first row of a change and of the last."""
+        return int(self.row_times[change.start]), int(self.row_times[change.stop - 1])
 
     def as_json(self) -> Json:
         """Plain values; names and units as in the drift events."""
@@ -43,7 +52,8 @@ class ModelReport:
             "by_series": by_series(found.alarms),
             "changes": by_kind(self.trials),
             "runs": [run_json(trial) for trial in self.trials],
-            "summary": [sentence(found), *change_sentences(self.trials)],
+            "suggestion": self.suggestion.as_json(),
+            "summary": [sentence(found), *change_sentences(self.trials), *self.suggestion.sentences],
         }
 
 

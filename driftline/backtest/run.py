@@ -26,12 +26,14 @@ _RECORDS_AT_ONCE: Final = 32
 _RECORDS_A_COMMIT: Final = 512
 """State grows until it is asked for; an export of it costs."""
 _NO_SNAPSHOTS: Final = 1 << 40
+_UNITS: Final = {"mean": "mean, in baseline sd", "rate": "rate", "psi": "PSI"}
 
 
 @dataclass(slots=True)
 class Line:
-    """One series over time, as its snapshots told it: times in ms, level, and statistic over threshold."""
+    """One series over time, as its snapshots told it: times in ms, level in a unit, and statistic over threshold."""
 
+    unit: str = ""
     times: array[float] = field(default_factory=lambda: array("d"))
     levels: array[float] = field(default_factory=lambda: array("d"))
     ratios: array[float] = field(default_factory=lambda: array("d"))
@@ -171,10 +173,11 @@ def _spans(records: int, stops: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 def _draw(snapshot: Json, lines: dict[SeriesKey, Line]) -> None:
     for level in snapshot["series"]:
-        value = next((level[name] for name in ("mean", "rate", "psi") if level[name] is not None), None)
-        if value is None:
+        name = next((name for name in _UNITS if level[name] is not None), None)
+        if name is None:
             continue
-        line = lines.setdefault((snapshot["model"], level["series"], segment_text(snapshot["segment"])), Line())
+        value = level[name]
+        line = lines.setdefault((snapshot["model"], level["series"], segment_text(snapshot["segment"])), Line(_UNITS[name]))
         line.times.append(snapshot["time_ms"])
         line.levels.append(value)
         known = level["statistic"] is not None and level["threshold"]

@@ -221,7 +221,7 @@ class Trial:
     alarm : the first that the change caused.
     delay_rows : changed events up to and with the one at which it was raised.
     delay_ms : event time from the change to it, and for an outcome the age of its label, where it is a stated one.
-    accused : series that did not change and had alarms that the rows as they are do not have.
+    accused : series that did not change and had alarms, with none on the rows as they are.
     """
 
     change: Change
@@ -251,17 +251,30 @@ def try_changes(
 
 
 def judge(change: Change, base: Sequence[Alarm], found: Found, rows: ModelRows) -> Trial:
-    """What a run with a change found beyond what the rows as they are raise."""
-    known = {alarm.place for alarm in base}
-    new = [a for a in alarms_of(found.events, change.model, rows) if a.place not in known and change.start <= a.row < change.stop]
-    hits = [alarm for alarm in new if change.touched(alarm.series, alarm.segment)]
-    others = [alarm for alarm in new if not change.touched(alarm.series, alarm.segment)]
-    accused = tuple(dict.fromkeys(alarm.series + (f" in {alarm.segment}" if alarm.segment else "") for alarm in others))
+    """What a run with a change found beyond what the rows as they are raise.
+
+    Under a budget one alarm moves others: all share one sum, which begins anew with each. So a series that has an alarm
+    of its own between the same rows is accused of nothing, and counts as found only in less than half of that one's delay.
+    """
+    own: dict[tuple[str, str], int] = {}
+    for alarm in base:
+        if change.start <= alarm.row < change.stop:
+            own.setdefault((alarm.series, alarm.segment), alarm.row - change.start)
+    new = [alarm for alarm in alarms_of(found.events, change.model, rows) if change.start <= alarm.row < change.stop]
+    hits, accused = [], []
+    for alarm in new:
+        place = (alarm.series, alarm.segment)
+        if change.touched(*place):
+            if place not in own or 2 * (alarm.row - change.start) < own[place]:
+                hits.append(alarm)
+        elif place not in own:
+            accused.append(alarm.series + (f" in {alarm.segment}" if alarm.segment else ""))
+    named = tuple(dict.fromkeys(accused))
     if not hits:
-        return Trial(change, "open" if _open(change, base) else "missed", None, None, None, accused, found)
+        return Trial(change, "open" if _open(change, base) else "missed", None, None, None, named, found)
     first = min(hits, key=lambda alarm: alarm.row)
     delay_ms = max(int(rows.times[first.row] - rows.times[change.start]), 0) + (first.age_ms or 0)
-    return Trial(change, "found", first, first.row - change.start + 1, delay_ms, accused, found)
+    return Trial(change, "found", first, first.row - change.start + 1, delay_ms, named, found)
 
 
 def _open(change: Change, base: Sequence[Alarm]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,14 +15,18 @@ from driftline.cli.output import Progress, config_option, note, output_option, w
 from driftline.cli.times import iso, parse_time_ms
 
 if TYPE_CHECKING:
-    from driftline.backtest.alarms import Quiet
+    from driftline.backtest.alarms import Account, Quiet
     from driftline.backtest.changes import Change
     from driftline.backtest.recording import Recording
     from driftline.backtest.report import ModelReport
-    from driftline.backtest.trials import Asked
+    from driftline.backtest.run import Found
+    from driftline.backtest.suggest import Suggestion
+    from driftline.backtest.trials import Asked, Trial
     from driftline.schemas.config import Config
 
 _RUNS = ["change", "size", "feature", "start", "outcome", "series", "segment", "detector", "events", "time", "accused"]
+_STEPS = ["false_alarms", "alarms", "quiet_alarms", "runs", "found", "delay_rows_median", "delay_rows_worst"]
+_POINTS = 300
 _ALARMS = ["series", "segment", "alarms", "first", "last", "severity", "effect", "open"]
 
 
@@ -32,17 +37,19 @@ _ALARMS = ["series", "segment", "alarms", "first", "last", "severity", "effect",
 @click.option("--from", "begin", default="earliest", show_default=True, metavar="TIME", help="Where to begin, with --topic.")
 @click.option("--to", "end", metavar="TIME", help="Where to end, with --topic.  [default: the end]")
 @click.option("--quiet", "quiet", multiple=True, metavar="FROM/TO|all", help="Times in which nothing changed; may repeat.")
+@click.option("--suggest/--no-suggest", default=True, show_default=True, help="Run other budgets and levels too, and say which to try.")
+@click.option("--html", "page", type=click.Path(dir_okay=False, path_type=Path), help="Write the report with pictures, as one page.")
 @change_options
 @column_options
 @output_option
 def command(
     file: str | None, config_path: str, from_topic: bool, begin: str, end: str | None, quiet: tuple[str, ...], columns: ColumnOptions,
-    changes: ChangeOptions, output: str,
+    changes: ChangeOptions, suggest: bool, page: Path | None, output: str,
 ) -> None:  # fmt: skip
     """Try a configuration on rows of the past: alarms against what was asked for, and changes put into the rows.
 
     The rows are read once as they are; then changes are put into their second part, one at a time, and the report
-    says which were found and how late.
+    says which were found and how late, and which budget and levels to try next.
 
     Takes what `replay` takes and runs what it runs; needs no Kafka and no Redis, and publishes nothing.
 
@@ -58,7 +65,13 @@ def command(
     ranges = [_range(text) for text in quiet]
     asked = changes.asked(columns.seed)
     recording = _from_topic(config, begin, end) if file is None else _from_file(config, file, columns)
-    reports = _reports(config, recording, columns.model, ranges, asked)
+    session = _Session(config, recording, ranges, suggest, points=None if page is None else _POINTS)
+    reports = session.reports(_models(config, recording, columns.model), asked)
+    if page is not None:
+        from driftline.backtest.page import render
+
+        page.write_text(render(f"Backtest of {file or 'a topic'} under {config_path}", reports, session.base), encoding="utf-8")
+        note(f"{page}: the report with pictures")
     if output == "json":
         write_json({"seed": columns.seed, "models": {report.account.model: report.as_json() for report in reports}})
     else:
@@ -66,40 +79,74 @@ def command(
             _show(report)
 
 
-def _reports(config: Config, recording: Recording, model: str | None, quiet: Quiet, asked: Asked) -> list[ModelReport]:
-    from driftline.backtest.alarms import account
-    from driftline.backtest.report import ModelReport
-    from driftline.backtest.run import Detect
-    from driftline.backtest.trials import changes_of, places, try_changes
+class _Session:
+    """The runs of one call, with what they need.
 
-    names = _models(config, recording, model)
-    where = {name: places(name, config.models[name], recording, asked) for name in names} if asked.kinds != () else {}
-    stops = [stop for name, found in where.items() for stop in found.stops(name, recording.models[name])]
-    detect = Detect(config, recording)
-    begun = time.monotonic()
-    with Progress("the rows as they are", len(recording.records)) as progress:
-        whole = detect.whole(stops, progress.advance)
-    seconds = time.monotonic() - begun
-    changes = {name: changes_of(whole.models[name], recording, where[name], asked) for name in where}
-    _say_how_long(recording, changes, seconds)
-    reports = []
-    for name in names:
-        with Progress(f"changes in {name}", len(changes.get(name, ()))) as progress:
-            trials = try_changes(detect, whole, recording, changes.get(name, ()), progress.advance)
-        found = account(whole.models[name], recording.models[name], whole.found.events, quiet)
-        reports.append(ModelReport(found, tuple(trials)))
-    return reports
+    Parameters
+    ----------
+    points : of a line in a picture; None = no pictures.
+    """
 
+    def __init__(self, config: Config, recording: Recording, quiet: Quiet, suggest: bool, *, points: int | None) -> None:
+        from driftline.backtest.run import Detect
 
-def _say_how_long(recording: Recording, changes: dict[str, list[Change]], seconds: float) -> None:
-    """A run costs what its records cost in the run over all of them."""
-    from driftline.backtest.changes import span
+        self._config = config
+        self._recording = recording
+        self._quiet = quiet
+        self._suggest = suggest
+        most = max((rows.count for rows in recording.models.values()), default=0)
+        self._detect = Detect(config, recording, snapshot_every=None if points is None else max(most // points, 10))
+        self._seconds = 0.0
+        self.base: Found
 
-    runs = [span(change, recording.models[name]) for name, group in changes.items() for change in group]
-    records = sum(run[1] - run[0] for run in runs if run is not None)
-    if runs:
-        about = seconds * records / max(len(recording.records), 1)
-        note(f"{len(runs)} runs with a change each: about {about:,.0f} s")
+    def reports(self, names: list[str], asked: Asked) -> list[ModelReport]:
+        """Run the rows as they are, then every change, then the settings to try."""
+        from driftline.backtest.alarms import account
+        from driftline.backtest.report import ModelReport
+        from driftline.backtest.suggest import Suggestion
+        from driftline.backtest.trials import changes_of, places, try_changes
+
+        recording = self._recording
+        where = {name: places(name, self._config.models[name], recording, asked) for name in names} if asked.kinds != () else {}
+        stops = [stop for name, found in where.items() for stop in found.stops(name, recording.models[name])]
+        begun = time.monotonic()
+        with Progress("the rows as they are", len(recording.records)) as progress:
+            whole = self._detect.whole(stops, progress.advance)
+        self._seconds = time.monotonic() - begun
+        self.base = whole.found
+        changes = {name: changes_of(whole.models[name], recording, where[name], asked) for name in where}
+        self._say_how_long(changes)
+        reports = []
+        for name in names:
+            rows = recording.models[name]
+            with Progress(f"changes in {name}", len(changes.get(name, ()))) as progress:
+                trials = try_changes(self._detect, whole, recording, changes.get(name, ()), progress.advance)
+            found = account(whole.models[name], rows, whole.found.events, self._quiet)
+            suggestion = self._suggestion(found, trials) if self._suggest else Suggestion()
+            reports.append(ModelReport(found, rows.times, tuple(trials), suggestion))
+        return reports
+
+    def _suggestion(self, found: Account, trials: list[Trial]) -> Suggestion:
+        from driftline.backtest.suggest import Bench, step_of, suggest, to_find
+
+        with Progress(f"settings for {found.model}") as progress:
+            bench = Bench(self._config, self._recording, found.model, to_find(trials), self._quiet, lambda _: progress.advance(1))
+            now = self._config.models[found.model].false_alarms
+            judged = [trial for trial in trials if trial.change in bench.changes]
+            step = step_of(now, found.count, len(found.quiet) if self._quiet else None, judged)
+            return suggest(bench, step, found.alarms)
+
+    def _say_how_long(self, changes: dict[str, list[Change]]) -> None:
+        """A run costs what its records cost in the run over all of them."""
+        from driftline.backtest.changes import span
+
+        runs = [span(change, self._recording.models[name]) for name, group in changes.items() for change in group]
+        if not runs:
+            return
+        share = sum(run[1] - run[0] for run in runs if run is not None) / max(len(self._recording.records), 1)
+        about = self._seconds * share
+        most = f", then up to four budgets: up to {4 * self._seconds * (1 + share):,.0f} s more" if self._suggest else ""
+        note(f"{len(runs)} runs with a change each: about {about:,.0f} s{most}")
 
 
 def _models(config: Config, recording: Recording, model: str | None) -> list[str]:
@@ -174,6 +221,11 @@ def _show(report: ModelReport) -> None:
         write_rows([_run_row(run_json(trial)) for trial in report.trials], _RUNS, "table")
         click.echo("")
         for line in change_sentences(report.trials):
+            click.echo(line)
+    if report.suggestion.sentences:
+        click.echo("")
+        write_rows([step.as_json() for step in report.suggestion.steps], _STEPS, "table")
+        for line in report.suggestion.sentences:
             click.echo(line)
     click.echo("")
 

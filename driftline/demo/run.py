@@ -19,9 +19,10 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from driftline.demo.simulator import FraudStream, Message
 from driftline.demo.verdict import Found, Verdict, truth_records
 from driftline.schemas.topics import DRIFT, SNAPSHOTS, TOPICS, TRANSITIONS
+from driftline.streams.canvas import Band
 from driftline.streams.local.embedded import EmbeddedBroker
 from driftline.streams.local.redis import LocalRedis
-from driftline.streams.picture import Band, render_html
+from driftline.streams.picture import render_html
 
 PREDICTIONS: Final = "demo.predictions"
 LABELS: Final = "demo.labels"

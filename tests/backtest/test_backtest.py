@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ def fraud(result: Result) -> dict[str, Any]:
 
 
 def test_a_quiet_stream_stays_within_its_budget_and_a_shift_of_one_sd_is_found(quiet: Path) -> None:
-    result = backtest(quiet, "--changes", "shift,correlation", "--starts", "2", "--seed", "4", "--quiet", "all", "-o", "json")
-    found = fraud(result)
+    options = ["--changes", "shift,correlation", "--starts", "2", "--seed", "4", "--quiet", "all", "--no-suggest"]
+    found = fraud(backtest(quiet, *options, "-o", "json"))
     assert found["allowed"] == {"most": pytest.approx(7_000 / 100_000), "source": "false_alarms: 1 per 100000 events"}
     # .07 alarms are allowed: one would have a chance of 7 %, and the seed is fixed
     assert found["alarms"] == found["quiet_alarms"] == 0
@@ -50,7 +51,7 @@ def test_a_quiet_stream_stays_within_its_budget_and_a_shift_of_one_sd_is_found(q
 
 
 def test_the_table_says_the_same_in_words(quiet: Path) -> None:
-    result = backtest(quiet, "--changes", "nulls", "--starts", "1", "--into", "age", "--nulls", "0.3", "--within", "500")
+    result = backtest(quiet, "--changes", "nulls", "--starts", "1", "--into", "age", "--nulls", "0.3", "--within", "500", "--no-suggest")
     assert result.exit_code == 0, result.stderr
     assert result.stdout.startswith("fraud: 0 alarms in 116.7 minutes and 7,000 events; asked for at most 0.07")
     assert "nulls (null in 30% of the rows): found in 1 of 1 runs" in result.stdout
@@ -81,3 +82,20 @@ def test_without_rows_of_the_model_nothing_is_reported(quiet: Path, tmp_path: Pa
     result = CliRunner().invoke(cli, ["backtest", str(lines), "-c", str(quiet.parent / "budget.yml")])
     assert result.exit_code == 2
     assert "no rows of fraud" in result.stderr
+
+
+def test_the_page_stands_alone_and_has_a_picture_of_every_run(quiet: Path, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    options = ["--changes", "shift,correlation", "--starts", "1", "--into", "age", "--no-suggest", "--html", str(page)]
+    assert backtest(quiet, *options).exit_code == 0
+    text = page.read_text()
+    assert "default-src 'none'" in text
+    assert "<script" not in text
+    assert [link for link in re.findall(r"https?://[^\"'<\s]*", text) if link != "http://www.w3.org/2000/svg"] == []
+    titles = re.findall(r'font-weight="600">((?:shift|correlation) of [^<]*)<', text)
+    assert len(titles) == 2
+    assert re.fullmatch(r"shift of age, from row 4,500: feature:age, found after \d+ events", titles[0])
+    assert titles[1] == "correlation of age, from row 4,500: feature:age, not found"
+    lines = [len(points.split()) for points in re.findall(r'points="([^"]*)"', text)]
+    assert len(lines) == 4  # level and statistic of both
+    assert min(lines) > 15

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from driftline.streams.picture import Band, episodes, render_html, render_svg
+from driftline.streams.canvas import Band
+from driftline.streams.picture import episodes, render_html, render_svg
 
 
 def event(kind: str, time_ms: int, *, episode: str = "e", severity: str = "warning", series: str = "feature:a") -> dict[str, Any]:
