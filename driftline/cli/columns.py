@@ -180,6 +180,7 @@ def _mapping(columns: list[str], options: ColumnOptions, config: Config | None, 
         latency_ms=options.latency,
         weight=options.weight,
         segments=_segments(columns, features, options, spec),
+        model_fixed=options.model is None,
     )
 
 

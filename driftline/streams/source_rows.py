@@ -43,6 +43,7 @@ class RowMapping:
     Attributes
     ----------
     id : None = the row's number.
+    model_fixed : `model` is the model's name, even where a column has that name: of a label, say.
     time : None = `start_ms` plus the row's number times `interval_ms`.
     label_time, label_delay : when the label comes; with neither, at its prediction's time.
     segments : (name, column) pairs sent beside the features; a feature needs no mention to be a segment.
@@ -66,6 +67,7 @@ class RowMapping:
     error: str | None = None
     weight: str | None = None
     segments: tuple[tuple[str, str], ...] = ()
+    model_fixed: bool = False
 
 
 @dataclass(slots=True)
@@ -159,9 +161,9 @@ class RowMessages:
         rows = range(batch.first_row, batch.first_row + batch.rows)
         out: dict[str, list[Any]] = {"id": _texts(batch, m.id) if m.id else [str(row) for row in rows]}
         out["time"] = _as_sent(times, self._prediction.fields.time_unit)
-        for name, value in (("model", m.model), ("version", m.version)):
-            if value is not None:
-                out[name] = _texts(batch, value) if value in self._columns else [value] * batch.rows
+        out["model"] = self._models(batch)
+        if m.version is not None:
+            out["version"] = _texts(batch, m.version) if m.version in self._columns else [m.version] * batch.rows
         if scores is not None:
             out["score"] = scores.tolist()
         elif m.score is not None:
@@ -170,6 +172,10 @@ class RowMessages:
             if column is not None:
                 out[name] = _plain_values(batch, column)
         return out
+
+    def _models(self, batch: RowBatch) -> list[Any]:
+        m = self.mapping
+        return _texts(batch, m.model) if m.model in self._columns and not m.model_fixed else [m.model] * batch.rows
 
     def _features(self, batch: RowBatch) -> dict[str, list[Any]]:
         return {name: _plain_values(batch, name) for name in self.mapping.features}
@@ -188,7 +194,7 @@ class RowMessages:
         else:
             label_times = times
         label_texts = _plain_values(batch, m.label)
-        models = _texts(batch, m.model) if m.model in self._columns else [m.model] * batch.rows
+        models = self._models(batch)
         sent = _as_sent(label_times, self._label_fields.time_unit)
         out: list[Message | None] = []
         for i, (id_, label, time) in enumerate(zip(ids, label_texts, label_times.tolist(), strict=True)):

@@ -11,7 +11,9 @@ import numpy as np
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
+from click.testing import CliRunner
 
+from driftline.cli.main import cli
 from driftline.schemas.config import Fields, LabelFields
 from driftline.streams.delay import parse_delay
 from driftline.streams.source_file import SourceFileError, column_names, read_batches
@@ -176,3 +178,15 @@ def test_a_fitted_score_ranks_the_labels_and_skips_its_training_rows(transaction
     assert auc > 0.78
     # and the intercept is right: on average the scores are the rate
     assert np.mean(list(scores.values())) == pytest.approx(truth.mean(), abs=0.05)
+
+
+def test_the_only_model_of_a_configuration_is_its_name_even_where_a_column_has_it(tmp_path: Path) -> None:
+    path = tmp_path / "payments.csv"
+    path.write_text("amount,fraud\n1.5,0\n2.5,1\n")
+    (tmp_path / "fraud.yml").write_text("version: 1\npredictions: payments\nlabels: chargebacks\nmodels: {fraud: {}}\n")
+    arguments = ["publish", str(path), "-c", str(tmp_path / "fraud.yml"), "--label", "fraud", "--print"]
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == 0, result.stderr
+    sent = [json.loads(line)["value"] for line in result.stdout.splitlines()]
+    assert [event["model"] for event in sent if "features" in event] == ["fraud", "fraud"]
+    assert [event["features"] for event in sent if "features" in event] == [{"amount": 1.5}, {"amount": 2.5}]
