@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +65,10 @@ def command(
         raise Refusal("expected a FILE or --topic, not both" if from_topic else "expected a FILE, or --topic")
     ranges = [_range(text) for text in quiet]
     asked = changes.asked(columns.seed)
-    recording = _from_topic(config, begin, end) if file is None else _from_file(config, file, columns)
+    if file is None:
+        config, recording = _from_topic(config, begin, end)
+    else:
+        recording = _from_file(config, file, columns)
     session = _Session(config, recording, ranges, suggest, points=None if page is None else _POINTS)
     reports = session.reports(_models(config, recording, columns.model), asked)
     if page is not None:
@@ -179,9 +183,11 @@ def _from_file(config: Config, file: str, columns: ColumnOptions) -> Recording:
     return recording
 
 
-def _from_topic(config: Config, begin: str, end: str | None) -> Recording:
+def _from_topic(config: Config, begin: str, end: str | None) -> tuple[Config, Recording]:
+    """The recording, and the configuration under which it may be read."""
     from driftline.backtest.recording import record_topic
     from driftline.cli.kafka import admin, read_topic
+    from driftline.cli.replay import read_from
     from driftline.schemas.topics import OBSERVATIONS
     from driftline.streams.kafka import read_cluster
     from driftline.streams.wiring import topics_of
@@ -191,7 +197,15 @@ def _from_topic(config: Config, begin: str, end: str | None) -> Recording:
     to_ms = None if end is None else parse_time_ms(end, option="--to", now_ms=now_ms)
     cluster = read_cluster(admin(config.kafka), topics_of("detect", config))
     topic = OBSERVATIONS.full_name(config.topics.prefix)
-    return record_topic(cluster, read_topic(config.kafka, topic, from_ms=from_ms, to_ms=to_ms))
+    with Progress(f"read {topic}") as progress:
+        messages = _counted(read_topic(config.kafka, topic, from_ms=from_ms, to_ms=to_ms), progress)
+        return read_from(config, from_ms), record_topic(cluster, messages)
+
+
+def _counted(messages: Iterator[Any], progress: Progress) -> Iterator[Any]:
+    for message in messages:
+        yield message
+        progress.advance(1)
 
 
 def _range(text: str) -> tuple[int, int]:

@@ -202,9 +202,7 @@ def _replay_topic(config: Config, begin: str, what: str, printer: EventPrinter) 
     from driftline.streams.wiring import make_detect, topics_of
 
     from_ms = parse_time_ms(begin, option="--from", now_ms=int(time.time() * 1_000))
-    if from_ms:
-        note("replay begins inside the log: windows and baselines are learned from there on")
-        config = config.model_copy(update={"kafka": config.kafka.model_copy(update={"guarantee": "at_least_once"})})
+    config = read_from(config, from_ms)
     cluster = read_cluster(admin(config.kafka), topics_of("detect", config))
     replay = Replay([make_detect(config, cluster)], cluster, _sink(config, what, printer))
     topic = OBSERVATIONS.full_name(config.topics.prefix)
@@ -212,3 +210,11 @@ def _replay_topic(config: Config, begin: str, what: str, printer: EventPrinter) 
     while batch := list(islice(messages, 500)):
         replay.feed(batch)
     replay.finish(mature=False)
+
+
+def read_from(config: Config, from_ms: int) -> Config:
+    """The configuration for reading the observations topic from a time on: in the middle of it, a gap in the numbers is no loss."""
+    if not from_ms:
+        return config
+    note("reading begins inside the log: windows and baselines are learned from there on")
+    return config.model_copy(update={"kafka": config.kafka.model_copy(update={"guarantee": "at_least_once"})})
