@@ -218,6 +218,19 @@ def test_a_change_is_found_named_and_dated(mean: float, sd: float, direction: in
         assert (first["bet"] >= FIRST_SPREAD, first["earliest"], first["latest"]) == (True, 0, 0)
 
 
+@pytest.mark.parametrize("form", [SCORES, BOUNDED])
+def test_a_lasting_change_to_the_side_that_is_not_watched_leaves_the_other_side_watched(form: int) -> None:
+    bank = EDetectorBank(2, rate=1e-5, form=form, base=0.5, direction=DIRECTIONS["up"])
+    down, up = (-3.0, 2.0) if form == SCORES else (0.0, 1.0)
+    assert len(feed(bank, np.full((20_000, 2), down))) == 0
+    other = EDetectorBank(2, rate=1e-5, form=form, base=0.5, direction=DIRECTIONS["up"])
+    other.restore(bank.export())  # refuses evidence that is no number
+    for one in (bank, other):
+        blames = feed(one, np.full((200, 2), up), start=20_000)
+        assert alarm_rows(blames)[0] < 60
+        assert blames["direction"][0] == 1
+
+
 @pytest.mark.parametrize(("before", "after", "direction"), [(0.05, 0.15, 1), (0.05, 0.0, -1), (0.9, 0.6, -1)])
 def test_a_change_of_a_rate_is_found_named_and_dated(before: float, after: float, direction: int) -> None:
     generator = np.random.default_rng(7)

@@ -105,7 +105,9 @@ def _push_evidence(m: int, x: float, inflow: float, form: int, bets: Bets, st: S
             factors[k] = bets.line[m, 0, k] + bets.line[m, 1, k] * x
     evidence = 0.0
     for k in range(bets_used):
-        stake = (st.stakes[m, k] + inflow) * factors[k]
+        # A bet without weight is not made: on a change to the side that is not watched its stake would grow to infinity,
+        # and nothing times that is no number.
+        stake = (st.stakes[m, k] + inflow) * factors[k] if bets.weights[m, k] > 0.0 else 0.0
         st.stakes[m, k] = stake
         evidence += bets.weights[m, k] * stake
     return evidence
