@@ -33,7 +33,7 @@ _REBUILD: Final = (
 )
 NO_END: Final = (
     "a transaction with offsets of this group has no end: `kafka-transactions.sh find-hanging` names it and when it began. "
-    "Where it is older than kafka.transaction_timeout the broker has lost its end: docs/guarantees.md, what is left"
+    "Where it is older than kafka.transaction_timeout the broker has lost its end: docs/guarantees.md, a lone broker"
 )
 """Why committed offsets may stay unreadable beyond any transaction's time (seen on Kafka 4.3.1, stopped during a commit)."""
 
