@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _RUNS = ["change", "size", "feature", "start", "outcome", "series", "segment", "detector", "events", "time", "accused"]
 _STEPS = ["false_alarms", "alarms", "quiet_alarms", "runs", "found", "delay_rows_median", "delay_rows_worst"]
 _POINTS = 300
+_SERIES_SHOWN = 25
 _ALARMS = ["series", "segment", "alarms", "first", "last", "severity", "effect", "open"]
 
 
@@ -229,7 +230,9 @@ def _show(report: ModelReport) -> None:
     click.echo(sentence(report.account))
     rows = [_alarm_row(row) for row in by_series(report.account.alarms)]
     if rows:
-        write_rows(rows, _ALARMS, "table")
+        write_rows(rows[:_SERIES_SHOWN], _ALARMS, "table")
+    if len(rows) > _SERIES_SHOWN:
+        click.echo(f"and {len(rows) - _SERIES_SHOWN} series with fewer or quieter alarms: -o json and --html have all")
     if report.trials:
         click.echo("")
         write_rows([_run_row(run_json(trial)) for trial in report.trials], _RUNS, "table")

@@ -170,6 +170,7 @@ def page(title: str, body: str) -> str:
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         f"<title>{html.escape(title)}</title><style>body{{font:14px/1.5 system-ui,sans-serif;margin:2rem;max-width:{WIDTH}px}}"
         "table{border-collapse:collapse}td,th{padding:.2rem .8rem;border-bottom:1px solid #ccc;text-align:left}"
+        "td:not(:last-child){white-space:nowrap}"
         "svg{max-width:100%;height:auto}"
         f"</style></head><body><h1>{html.escape(title)}</h1>{body}</body></html>"
     )
