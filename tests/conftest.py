@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -111,6 +112,10 @@ def create_topics(kafka: Kafka, topic_prefix: str) -> CreateTopics:
         wanted = [NewTopic(name, num_partitions=partitions, replication_factor=1, config=config or {}) for name in full]
         for created in admin.create_topics(wanted, operation_timeout=90).values():
             created.result(90)
+        # The controller has made them; the broker learns of it a moment later, on a busy machine a second.
+        deadline = time.monotonic() + 90
+        while not set(full) <= admin.list_topics(timeout=90).topics.keys():
+            assert time.monotonic() < deadline, f"{full} were created and are not there"
         return full
 
     return create
