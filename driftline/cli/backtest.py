@@ -64,6 +64,9 @@ def command(
     config = load_config(config_path)
     if (file is not None) == from_topic:
         raise Refusal("expected a FILE or --topic, not both" if from_topic else "expected a FILE, or --topic")
+    if file is None and columns.model is not None and columns.model not in config.models:
+        known = ", ".join(f'"{name}"' for name in config.models)
+        raise Refusal(f'--model "{columns.model}": not a model of the configuration, which has {known}')
     ranges = [_range(text) for text in quiet]
     asked = changes.asked(columns.seed)
     if file is None:

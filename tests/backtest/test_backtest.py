@@ -76,6 +76,12 @@ def test_what_cannot_be_tried_is_said(quiet: Path, options: list[str], columns: 
     assert told in result.stderr
 
 
+def test_a_model_that_is_not_configured_is_refused_before_a_topic_is_read(quiet: Path) -> None:
+    result = CliRunner().invoke(cli, ["backtest", "--topic", "-c", str(quiet.parent / "budget.yml"), "--model", "frod"])
+    assert result.exit_code == 2
+    assert '--model "frod": not a model of the configuration, which has "fraud"' in result.stderr
+
+
 def test_without_rows_of_the_model_nothing_is_reported(quiet: Path, tmp_path: Path) -> None:
     lines = tmp_path / "empty.jsonl"
     lines.write_text("")
