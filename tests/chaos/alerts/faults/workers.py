@@ -112,8 +112,11 @@ def zombies_die(scene: Scene) -> None:
         zombie, heir, hit = _replaced_while_it_slept(scene, "alert_decided")
         before = scene.applied()
         zombie.wake()
+        # Its place in the group is asked for by another thread, which may be faster than the one that writes.
+        tried = time.monotonic() + _GONE_SECONDS
         zombie.until(
-            lambda zombie=zombie, before=before: _is_back(zombie) or _less(scene.applied(), before),   # type: ignore[misc]
+            lambda zombie=zombie, before=before, tried=tried:   # type: ignore[misc]
+            _less(scene.applied(), before) or (_is_back(zombie) and time.monotonic() > tried),
             "write or come back into the group",
         )
         zombie.kill()
