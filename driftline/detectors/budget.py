@@ -15,6 +15,7 @@ from driftline.detectors.holes import Holes
 from driftline.detectors.kernels.bank import Float64Array, Int64Array
 from driftline.detectors.kernels.bets import BOUNDED, DIRECTIONS, SCORES, bet_name
 from driftline.detectors.kernels.e_detector import Blames, EDetectorBank
+from driftline.detectors.spec import REFERENCE_ERRORS
 
 MIN_EFFECT = 0.1
 """Standard deviations; a rate has twice this, relative to it."""
@@ -74,7 +75,8 @@ class AlarmBudget:
     min_effect : smaller shifts are no alarm, in standard deviations; for rates twice this, relative to them
     direction : "up", "down" or "both", for all or by name
     weights : share of the budget by name; equal if not given
-    frozen : compare with the reference alone. Needs `min_effect` of at least 2 / sqrt(m), its own error twice
+    frozen : compare with the reference alone. Needs `min_effect` of at least 2 / sqrt(m) for one series, twice its own error,
+        and 4 / sqrt(m) for several: of many references some are three errors off
     seed : of the random numbers that break ties
 
     Raises
@@ -116,9 +118,11 @@ class AlarmBudget:
         self.names = tuple(reference)
         self._columns = ScoredColumns(list(reference.values()), self.names, frozen=frozen, seed=seed)
         least = min(self._columns.sizes)
-        if frozen and min_effect < 2.0 / math.sqrt(least):
+        # Of many references some is three errors off by chance.
+        needed = (2.0 if len(self.names) == 1 else REFERENCE_ERRORS) / math.sqrt(least)
+        if frozen and min_effect < needed:
             raise ValueError(
-                f"a frozen reference of {least} counted values needs min_effect >= {2.0 / math.sqrt(least):.3g}, got {min_effect:g}: "
+                f"a frozen reference of {least} counted values needs min_effect >= {needed:.3g}, got {min_effect:g}: "
                 "below that its own error is an alarm"
             )
         binary = np.array(self._columns.binary)

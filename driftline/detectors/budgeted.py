@@ -7,7 +7,8 @@ panel share its budget and one sum of evidence (`kernels.e_detector`).
 Half of the budget goes to the scope of all rows, half to the segments, each key alike and each of its values alike; all of
 it to the segments where another panel watches all rows; within a scope every series alike. The reference is frozen, so what
 counts as nothing reaches at least two of its standard errors: a scope of m reference values tolerates the larger of the
-series' warning level and 2 / sqrt(m).
+series' warning level and 4 / sqrt(m): among a thousand monitors some reference is three errors off, and two would leave
+one in twenty with a change that is none.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from driftline.detectors.conformal import series_key
 from driftline.detectors.kernels.bank import Alarms, pack, unpack
 from driftline.detectors.kernels.bets import BOUNDED, SCORES
 from driftline.detectors.kernels.conformal import SCORE_MOST, UInt64Array
-from driftline.detectors.kernels.e_detector import EDetectorBank
+from driftline.detectors.kernels.e_detector import HEARD, EDetectorBank
 from driftline.detectors.kernels.jit import compiled
 from driftline.detectors.kernels.portable import normal_quantile, position_keys, uniform
 from driftline.detectors.kernels.rate import rate_bound
@@ -41,12 +42,8 @@ from driftline.detectors.spec import (
     Series,
     UInt8,
 )
-from driftline.detectors.tables import SKIP, Layout, Tables
+from driftline.detectors.tables import SKIP, Layout, Tables, left_out
 from driftline.detectors.windows import CHANGE
-
-EVIDENCE_LEAST: Final = 0.25
-"""Evidence from which a monitor that is blamed beside the first opens an episode: where one drift lasts, its alarms come
-every few rows, and what else has gathered a little is no part of them."""
 
 _MAGIC = b"DBUD"
 _VERSION = 1
@@ -69,27 +66,27 @@ def scope_shares(segments: Mapping[str, Sequence[str]], *, whole: bool = True) -
     return shares
 
 
-def mean_tolerance(warning: float, size: float, *, has_mean: bool) -> float:
-    """Standard deviations that are no change: the warning level, and twice the error of a reference of `size` values.
+def mean_tolerance(warning: float, size: float, *, has_mean: bool, errors: float) -> float:
+    """Standard deviations that are no change: the warning level, and so many errors of a reference of `size` values.
 
     A distribution without a mean is judged by PSI, whose value for a shift of d standard deviations is d^2.
     """
-    return max(warning if has_mean else math.sqrt(warning), 2.0 / math.sqrt(max(size, 1.0)))
+    return max(warning if has_mean else math.sqrt(warning), errors / math.sqrt(max(size, 1.0)))
 
 
-def rate_tolerance(series: Series, rate: float, size: int) -> tuple[float, float]:
+def rate_tolerance(series: Series, rate: float, size: int, errors: float) -> tuple[float, float]:
     """The rate to bet against, away from 0 and 1, and the change relative to it that is none.
 
     The warning level, relative to at least the series' `rate_floor`; and the bounds of what the reference allows.
     """
     base = min(max(rate, 0.5 / size), 1.0 - 0.5 / size)
-    hits = round(rate * size)
+    hits = math.ceil(rate * size - 1e-9)
     allowed = [series.warning * max(1.0, series.rate_floor / base)]
     if series.direction != "down":
-        high = rate_bound(hits, size, 1)
+        high = rate_bound(hits, size, 1, errors)
         allowed += [high / base - 1.0, (1.0 - base) / (1.0 - high) - 1.0]
     if series.direction != "up":
-        low = rate_bound(hits, size, -1)
+        low = rate_bound(math.floor(rate * size + 1e-9), size, -1, errors)
         allowed += [base / low - 1.0, (1.0 - low) / (1.0 - base) - 1.0]
     return base, max(allowed)
 
@@ -142,28 +139,29 @@ class BudgetedSeries:
         )  # fmt: skip
         blames = self._bank.update(scores, monitors, clock)
         touched: Int64 = np.unique(blames["monitor"] // max(self._n, 1)).astype(np.int64)
-        heard = blames[(blames["rank"] == 0) | (blames["evidence"] >= EVIDENCE_LEAST)]
+        heard = blames[(blames["rank"] == 0) | (blames["evidence"] >= HEARD)]
         alarms = [_Alarm(-1, m, *self._waiting[m].tolist()) for m in np.flatnonzero(self._waiting[:, 0]).tolist()]
         self._waiting[[alarm.monitor for alarm in alarms]] = 0.0
         alarms += [_Alarm(int(b["row"]), int(b["monitor"]), float(b["total"]), float(b["back"]), float(b["direction"])) for b in heard]
-        told = [change for alarm in alarms if (change := self._told(alarm, scopes, monitors)) is not None]
+        told = [change for alarm in alarms if (change := self._told(alarm, scopes, scores, monitors)) is not None]
         return np.array(told, CHANGE) if told else np.zeros(0, CHANGE), touched
 
-    def _told(self, alarm: _Alarm, scopes: Int32, monitors: Int32) -> tuple[float, ...] | None:
+    def _told(self, alarm: _Alarm, scopes: Int32, scores: Float64, monitors: Int32) -> tuple[float, ...] | None:
         """The alarm as a CHANGE at the first row from its own on that its scope has; None where it waits for one.
 
         The row at which the evidence of all monitors reached 1 may be another scope's, and an episode can only open at a
         row of its own. A monitor has no second alarm before that: it has no values.
         """
         scope, q = alarm.monitor // self._n, int(self._series[alarm.monitor % self._n])
-        first = max(alarm.row, 0)
-        own = np.flatnonzero((scopes[first:] == scope).any(axis=1))
-        if not len(own):
-            self._waiting[alarm.monitor] = alarm.total, alarm.back, alarm.direction
-            return None
-        at = first + int(own[0])
+        at = max(alarm.row, 0)
+        if not (scopes[at] == scope).any():
+            own = np.flatnonzero((scopes[at:] == scope).any(axis=1))
+            if not len(own):
+                self._waiting[alarm.monitor] = alarm.total, alarm.back, alarm.direction
+                return None
+            at += int(own[0])
         # Of the rows after the alarm's only this one is its scope's, with a value of the monitor or without.
-        later = int(at > alarm.row and bool((monitors[at] == alarm.monitor).any()))
+        later = int(at > alarm.row and bool((np.isfinite(scores[at]) & (monitors[at] == alarm.monitor)).any()))
         fields = {
             "row": at, "scope": scope, "series": q, "detector": int(self._tables.budgeted[q]), "direction": int(alarm.direction),
             "statistic": alarm.total, "threshold": 1.0, "back": int(alarm.back) + later, "dated": 1,
@@ -245,7 +243,9 @@ def _ranks(layout: Layout) -> tuple[Float64, Float64]:
     for c, reference in enumerate(layout.references):
         inner = range(reference.n_bins)
         order = [*inner, OTHER, UNSEEN] if reference.kind == "categorical" else [BELOW, *inner, ABOVE]
-        counts = layout.counts[:, c, order].astype(np.float64)
+        # A value that was never seen has room by what the reference would not have seen without itself.
+        beyond = np.array([left_out(layout, scope, c)[order] for scope in range(len(layout.counts))])
+        counts = layout.counts[:, c, order] + beyond
         total = counts.sum(axis=1, keepdims=True) + 1.0
         low[:, c, order] = (np.cumsum(counts, axis=1) - counts) / total
         width[:, c, order] = (counts + 1.0) / total
@@ -261,10 +261,10 @@ def _bank(budget: PanelBudget, layout: Layout, t: Tables, members: list[int], wa
         for scope in range(n_scopes):
             size = int(t.size[scope, q])
             if series.flag is None:
-                tolerance[scope, k] = mean_tolerance(series.warning, size, has_mean=bool(t.has_mean[q]))
+                tolerance[scope, k] = mean_tolerance(series.warning, size, has_mean=bool(t.has_mean[q]), errors=budget.errors)
             else:
                 form[scope, k] = BOUNDED
-                base[scope, k], tolerance[scope, k] = rate_tolerance(series, float(t.rate[scope, q]), size)
+                base[scope, k], tolerance[scope, k] = rate_tolerance(series, float(t.rate[scope, q]), size, budget.errors)
     return EDetectorBank(
         n_scopes * n,
         rate=(budget.per_unit * share).ravel(),
@@ -274,6 +274,8 @@ def _bank(budget: PanelBudget, layout: Layout, t: Tables, members: list[int], wa
         direction=np.tile(t.direction[members], (n_scopes, 1)).ravel(),
         cap=budget.cap,
         first=1.0 if budget.by_rows else 0.0,
+        # No episode ends before its level was back for a window.
+        pause=np.tile([layout.series[q].window for q in members], n_scopes),
     )
 
 
@@ -293,7 +295,7 @@ def _fill_scores(
     scores: Float64,
     monitors: Int32,
 ) -> None:
-    """What each monitor of a row is fed, and which it is; NaN and -1 where the row has no value for it."""
+    """What each monitor of a row is fed, NaN where the row has no value for it, and which it is, -1 for none."""
     n = series.shape[0]
     for i in range(codes.shape[0]):
         for j in range(scopes.shape[1]):
@@ -313,4 +315,4 @@ def _fill_scores(
                     if p == p:
                         x = min(max(normal_quantile(p), -SCORE_MOST), SCORE_MOST)
                 scores[i, j * n + k] = x
-                monitors[i, j * n + k] = s * n + k if x == x else -1
+                monitors[i, j * n + k] = s * n + k if active[s, k] else -1

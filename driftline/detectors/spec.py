@@ -108,6 +108,10 @@ class Column:
     tails: tuple[float, ...] = ()
 
 
+REFERENCE_ERRORS = 4.0
+"""Beyond so many the references of ten thousand series are not by chance."""
+
+
 @dataclass(frozen=True, slots=True)
 class PanelBudget:
     """False alarms that a panel may raise, over all its series and scopes.
@@ -119,11 +123,13 @@ class PanelBudget:
     per_unit : false alarms that may be spent in a unit of the clock.
     by_rows : the clock counts the panel's rows; otherwise it is the time that rows come with, in milliseconds.
     cap : units that a gap between two values of a series counts at most, unless twice its usual gap is more.
+    errors : standard errors of a frozen reference that are no change.
     """
 
     per_unit: float
     by_rows: bool
     cap: float
+    errors: float = REFERENCE_ERRORS
 
 
 @dataclass(frozen=True, slots=True)

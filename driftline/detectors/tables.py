@@ -249,7 +249,8 @@ def _fill_series(tables: Tables, layout: Layout, q: int, series: Series, *, firs
         if series.flag == "constant":
             tables.run_limit[scope, c] = run_limit(counts, series.run_length) if watched else 0
         elif series.flag is not None:
-            tables.rate[scope, q] = int(counts[tables.flags[q] == 1].sum()) / max(valued, 1)
+            hits = float(counts[tables.flags[q] == 1].sum()) + float(left_out(layout, scope, c)[tables.flags[q] == 1].sum())
+            tables.rate[scope, q] = min(hits / max(valued, 1), 1.0)
     if series.flag is None:
         tables.psi_series[lane] = q
         _fill_psi(tables, layout, q, series)
@@ -280,6 +281,25 @@ def reference_least(counts: Int64) -> int:
     """Values of a column a scope's reference must have: see `REFERENCE_MIN`."""
     whole = int(counts[0].sum(axis=1).max()) if counts.shape[1] else 0
     return max(min(REFERENCE_MIN, whole // 2), 1)
+
+
+def left_out(layout: Layout, scope: int, c: int) -> Float64:
+    """Reference values that would have another code had the reference not had them, by that code; shape (N_CODES,).
+
+    What is out of range or never seen is so by the reference itself, which therefore has none of it. Each value judged by the
+    others: the least and the largest lie beyond them, and a category that came once was never seen. So a new value has never
+    been seen with about the share of those that came once (Good 1953, Biometrika 40).
+    """
+    counts, reference = layout.counts[:, c], layout.references[c]
+    out: Float64 = np.zeros(N_CODES)
+    if reference.kind == "categorical" and reference.complete:
+        once = counts[0, : reference.n_bins] == 1
+        # Of those without a code of their own only the number is known, and that they are the rarest.
+        out[UNSEEN] = int(counts[scope, : reference.n_bins][once].sum()) + min(int(counts[scope, OTHER]), len(reference.others))
+    elif reference.kind == "numeric" and reference.low is not None:
+        codes = [*range(reference.n_bins), BELOW, ABOVE]
+        out[[BELOW, ABOVE]] = int(counts[scope, codes].sum()) / max(int(counts[0, codes].sum()), 1)
+    return out
 
 
 def flag_codes(series: Series, column: Column, reference: ColumnReference) -> UInt8:

@@ -21,6 +21,8 @@ PanelName = Literal["features", "scores", "outcomes"]
 _FORM: Final = re.compile(r"^\s*(\d{1,9}(?:\.\d{1,9})?)\s+per\s+(?:(hour|day|week)|(\d{1,15})\s+events|(\S+))\s*$", re.ASCII)
 _PERIODS_MS: Final = {"hour": 3_600_000, "day": 86_400_000, "week": 604_800_000}
 HOUR_MS: Final = 3_600_000
+REFERENCE_ERRORS: Final = 4.0
+"""Standard errors of a frozen reference that are no change: among thousands of series some reference is three off."""
 CAP_SHARE: Final = 1.0 / 168.0
 """By events, a gap counts at most this part of the period: as an hour is of a week."""
 
@@ -85,5 +87,5 @@ def version_share(rank: int) -> float:
 
 
 def reference_least(warning: float) -> int:
-    """Reference events from which twice a frozen reference's error is within a warning level."""
-    return math.ceil(4.0 / (warning * warning))
+    """Reference events from which `REFERENCE_ERRORS` of a frozen reference are within a warning level."""
+    return math.ceil((REFERENCE_ERRORS / warning) ** 2)

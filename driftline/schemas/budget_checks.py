@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from driftline.schemas.budget import reference_least
+from driftline.schemas.budget import REFERENCE_ERRORS, reference_least
 from driftline.schemas.config import Model
 from driftline.schemas.document import Path
 from driftline.schemas.problems import Flaw
@@ -15,7 +15,7 @@ def check_budget(model: Model, place: Path) -> Iterator[Flaw]:
     """Flaws of a model's budget.
 
     The reference is frozen, so its own error of 1 / sqrt(m) standard deviations is a shift for ever: what is no alarm must
-    reach twice as far, or the budget is spent on it. A baseline from a file is measured when it is read, and widens it.
+    reach some of them, or the budget is spent on it. A baseline from a file is measured when it is read, and widens it.
     """
     if model.false_alarms is None:
         for index, monitor in enumerate(model.monitors or ()):
@@ -28,10 +28,10 @@ def check_budget(model: Model, place: Path) -> Iterator[Flaw]:
         return
     learn = model.baseline.learn
     for index, monitor in enumerate(model.monitors or ()):
-        if monitor.severity.warning < 2.0 / math.sqrt(learn):
-            least = f"at least {2.0 / math.sqrt(learn):.3g} with baseline.learn {learn}"
+        if monitor.severity.warning < REFERENCE_ERRORS / math.sqrt(learn):
+            least = f"at least {REFERENCE_ERRORS / math.sqrt(learn):.3g} with baseline.learn {learn}"
             raised = _to(monitor.severity.warning)
-            hint = f"a shift this small is within twice the reference's own error; raise it, or baseline.learn{raised}"
+            hint = f"a shift this small is within {REFERENCE_ERRORS:g} of the reference's own errors; raise it, or baseline.learn{raised}"
             yield Flaw((*place, "monitors", index, "severity", "warning"), least, f"{monitor.severity.warning:g}", hint)
     if model.monitors is None and learn < reference_least(DEFAULT_WARNING):
         hint = f"the default monitors warn from {DEFAULT_WARNING:g} sd, and {learn} events have an error of {1 / math.sqrt(learn):.2g}"

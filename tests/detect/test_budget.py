@@ -9,7 +9,9 @@ from tests.detect.test_changed_configuration import SIZES, Store, edited, of_mod
 from tests.detect.test_task import CONFIG, events, open_task, run, stream
 
 PER_EVENT = 1 / 20_000
-BUDGET = CONFIG.replace("    window: 300", "    false_alarms: 1 per 20000 events\n    window: 300")
+BUDGET = CONFIG.replace("    window: 300", "    false_alarms: 1 per 20000 events\n    window: 300").replace(
+    "run_length: 1.0e+6", "run_length: 1.0e+6, severity: {warning: 0.17, critical: 0.4}"
+)
 NARROW = BUDGET.replace("b: numeric, ", "").replace("segments: [s]", "segments: {}")
 
 

@@ -25,6 +25,7 @@ from driftline.detectors.kernels.bets import (
     score_factors,
     times,
 )
+from driftline.detectors.kernels.e_detector import HEARD
 from driftline.detectors.kernels.jit import kernel
 
 NEVER = 1e-12
@@ -300,6 +301,40 @@ def test_cuts_and_restarts_never_show(seed: int, cuts: set[int]) -> None:
     assert np.concatenate(found).tolist() == expected.tolist()
     assert cut.export() == whole.export()
     assert len(expected) > 3
+
+
+def second_drift(first: float, pause: int) -> tuple[float, float]:
+    """Mean delay of a shift of .3 sd in series 1 while series 0 is off by `first` for good, and alarms a run."""
+    n, change, delays, alarms = 12_000, 3_000, [], 0
+    for run in range(12):
+        z = np.random.default_rng([2, run]).normal(size=(n, 10))
+        z[1_000:, 0] += first
+        z[change:, 1] += 0.3
+        bank = EDetectorBank(10, rate=1e-6, tolerance=0.1, cap=600.0, first=1.0, pause=pause)
+        blames = feed(bank, z)
+        alarms += len(set(alarm_rows(blames)))
+        heard = blames[((blames["rank"] == 0) | (blames["evidence"] >= HEARD)) & (blames["monitor"] == 1) & (blames["row"] >= change)]
+        delays.append(int(heard["row"][0]) - change if len(heard) else n - change)
+    return float(np.mean(delays)), alarms / 12
+
+
+def test_a_drift_that_lasts_takes_no_evidence_from_others_while_it_rests() -> None:
+    alone, _ = second_drift(0.0, 1_000)
+    beside, alarms = second_drift(3.0, 1_000)
+    restless, many = second_drift(3.0, 0)
+    assert beside == pytest.approx(alone, rel=0.15)
+    assert restless > 1.2 * beside
+    assert alarms < 40 < 1_000 < many
+
+
+def test_rows_without_a_value_are_rest_too() -> None:
+    bank = EDetectorBank(1, rate=1e-3, pause=50, first=1.0)
+    values = np.full((400, 1), 4.0)
+    assert alarm_rows(feed(bank, values[:100]))[0] < 20
+    first = alarm_rows(feed(EDetectorBank(1, rate=1e-3, pause=50, first=1.0), values))
+    sparse = values.copy()
+    sparse[first[0] + 1 : first[0] + 51] = np.nan
+    assert alarm_rows(feed(EDetectorBank(1, rate=1e-3, pause=50, first=1.0), sparse)) == first
 
 
 def test_an_alarm_on_every_row_comes_through_whole() -> None:

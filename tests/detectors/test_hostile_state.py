@@ -110,14 +110,17 @@ def test_random_damage_to_a_budget_is_refused_with_a_value_error_or_does_no_harm
 
 @pytest.mark.parametrize(
     ("array", "value"),
-    [(0, -1.0), (1, np.nan), (2, np.inf), (3, 1 << 40), (4, -1), (6, -1.0), (7, 1e9), (9, -1), (11, 200), (11, 0), (12, -1), (13, np.nan)],
+    [
+        (0, -1.0), (1, np.nan), (2, np.inf), (3, 1 << 40), (4, -1), (6, -1.0), (7, -1), (8, 1e9), (10, -1), (12, 200), (12, 0),
+        (13, -1), (14, np.nan),
+    ],
 )
 def test_a_budget_refuses_evidence_and_corners_that_no_values_lead_to(array: int, value: float) -> None:
     chain = BudgetChain()
     _, codes, scopes = a_stream(ROWS, 3)
     chain.update(codes, scopes, 0)
     before = chain.budget.export()
-    types = ["<f8", "<f8", "<f8", "<i8", "<i8", "<i8", "<f8", "<f8", "<i8", "<i8", "<f8", "u1", "<i8", "<f8"]
+    types = ["<f8", "<f8", "<f8", "<i8", "<i8", "<i8", "<f8", "<i8", "<f8", "<i8", "<i8", "<f8", "u1", "<i8", "<f8"]
     arrays = unpack(before, b"DEDT", 1, 12, types)
     arrays[array][0] = value
     with pytest.raises(ValueError, match="damaged"):

@@ -101,6 +101,13 @@ def test_a_frozen_reference_needs_a_tolerance_of_twice_its_error(kind: Any) -> N
     assert len(kind(reference, frozen=True, min_effect=0.07).update_many(values)) == 0
 
 
+def test_several_frozen_references_need_four_times_their_error() -> None:
+    reference = np.random.default_rng(8).normal(size=(2_000, 3))
+    with pytest.raises(ValueError, match=r"needs min_effect >= 0\.126"):
+        AlarmBudget(reference, frozen=True, min_effect=0.12)
+    assert AlarmBudget(reference, frozen=True, min_effect=0.13).names == ("0", "1", "2")
+
+
 def test_the_river_interface_says_when_it_fires_and_since_when() -> None:
     generator = np.random.default_rng(10)
     detector = EDetector(generator.exponential(size=2_000), run_length=1e5)

@@ -14,6 +14,7 @@ from driftline.detectors.budgeted import mean_tolerance, rate_tolerance, scope_s
 from driftline.detectors.kernels.focus import hull_arrays, hulls_of
 from driftline.detectors.panel import Panel
 from driftline.detectors.spec import Column, ColumnDetector, PanelBudget, PanelRows, PanelSpec, RingState, Signal, SpecError, StateError
+from driftline.schemas import budget as schemas_budget
 from tests.detectors.panel_cases import changing_stream, plain_rows, series, small_spec
 from tests.detectors.test_panel_state import Store
 
@@ -97,7 +98,7 @@ def test_a_blame_in_a_scope_without_rows_is_in_the_next_checkpoint() -> None:
 
 def test_what_an_alarm_left_above_one_is_in_the_state_and_alarms_on_the_next_row() -> None:
     generator = np.random.default_rng(12)
-    values = {name: np.r_[generator.normal(size=2_000), generator.normal(shift, 1.0, 300)] for name, shift in (("a", 5.0), ("b", 3.0))}
+    values = {name: np.r_[generator.normal(size=2_000), generator.normal(shift, 1.0, 300)] for name, shift in (("a", 8.0), ("b", 8.0))}
     shops = (generator.integers(0, 2, 2_300).astype(np.int32), ["x", "y"])
     rows = replace(plain_rows(values), segments={"shop": shops})
     spec = replace(plain_spec(["a", "b"], 1e-5, "psi"), segments={"shop": 2})
@@ -209,15 +210,44 @@ def test_the_shares_of_scopes_sum_to_the_budget() -> None:
     assert float(watch._watch.budget._bank.rate.sum()) <= 2e-5 * (1 + 1e-12)
 
 
-def test_tolerances_are_the_warning_level_and_twice_the_references_error() -> None:
-    assert mean_tolerance(0.1, 10_000, has_mean=True) == 0.1
-    assert mean_tolerance(0.1, 100, has_mean=True) == 0.2
-    assert mean_tolerance(0.1, 10_000, has_mean=False) == pytest.approx(math.sqrt(0.1))
+def test_tolerances_are_the_warning_level_and_the_references_errors() -> None:
+    assert mean_tolerance(0.1, 10_000, has_mean=True, errors=4.0) == 0.1
+    assert mean_tolerance(0.1, 400, has_mean=True, errors=4.0) == 0.2
+    assert mean_tolerance(0.1, 10_000, has_mean=False, errors=4.0) == pytest.approx(math.sqrt(0.1))
     share = series("quality:a:missing", "missing", "rate", direction="up", warning=0.2)
-    assert rate_tolerance(share, 0.1, 10**9) == pytest.approx((0.1, 0.2), abs=1e-3)
-    base, tolerance = rate_tolerance(share, 0.0, 1_000)
+    assert rate_tolerance(share, 0.1, 10**9, 4.0) == pytest.approx((0.1, 0.2), abs=1e-3)
+    base, tolerance = rate_tolerance(share, 0.0, 1_000, 4.0)
     assert base == 0.0005
-    assert base * (1 + tolerance) > 0.002
+    # without a hit in 1,000 the rate may be 1.5 % (Wilson, four errors)
+    assert 0.01 < base * (1 + tolerance) < 0.02
+
+
+def test_a_thousand_small_references_tolerate_their_own_errors() -> None:
+    """Each of 1,000 references of 250 values is off by its own error for ever: that is no change in any of them."""
+    means = np.abs(np.random.default_rng(2).normal(size=(1_000, 250)).mean(axis=1))
+    assert np.count_nonzero(means > 2 / math.sqrt(250)) > 20
+    assert np.count_nonzero(means > mean_tolerance(0.1, 250, has_mean=True, errors=PanelBudget(1e-6, True, 1.0).errors)) == 0
+    assert PanelBudget(1e-6, True, 1.0).errors == schemas_budget.REFERENCE_ERRORS
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_categories_without_an_end_are_no_change(seed: int) -> None:
+    """A new value of a long-tailed feature was never seen with about the share of those that came once."""
+    generator = np.random.default_rng(seed)
+    values = generator.geometric(0.02, 20_000)
+    unseen = series("quality:c:unseen", "unseen", "e_detector", direction="up")
+    columns = (Column("c", "categorical", (series("feature:c", None, "e_detector"), unseen)),)
+    spec = PanelSpec(columns=columns, segments={}, window=1_000, learn_rows=3_000, budget=PanelBudget(1e-6, True, 6_000.0))
+    names = [f"m{k}" for k in range(values.max() + 1)]
+    rows = PanelRows(
+        n=20_000, numeric=np.zeros((20_000, 0)), numeric_names=[], categorical={"c": (values.astype(np.int32), names)}, segments={},
+        source=np.zeros(20_000, np.uint16), offset=np.arange(20_000), time_ms=np.arange(20_000),
+    )  # fmt: skip
+    panel = Panel(spec)
+    assert opened(feed(panel, rows, [], np.arange(20_000))) == []
+    assert panel._watch is not None
+    once = np.count_nonzero(np.bincount(values[:3_000]) == 1) / 3_000
+    assert once <= float(panel._watch.tables.rate[0, 1]) < 0.1
 
 
 def test_an_e_detector_without_a_budget_or_a_test_is_refused() -> None:

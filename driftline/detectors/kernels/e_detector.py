@@ -10,6 +10,10 @@ plus sum E_m less the budget that came in is a supermartingale from 0. So the me
 is at most the budget up to then, whatever the dependence between monitors, their rates, and when they come and go (Shin,
 Ramdas and Rinaldo 2023, arXiv 2203.03532, theorem 2.4, with the budget in the recursion instead of the threshold). The
 sum is looked at where a row ends: within a row the values of dependent monitors tell of each other. What the bets are: `bets`.
+
+A monitor that was blamed and heard may rest for a number of rows: nothing comes in for it and nothing is bet. Less budget keeps
+the promise. Without a rest a change that lasts raises an alarm every few rows, and each of them takes what other monitors have
+gathered to reach 1: the second drift would be found later, or not at all.
 """
 
 from __future__ import annotations
@@ -38,12 +42,17 @@ from driftline.detectors.kernels.jit import inlined, kernel
 
 GAPS_REMEMBERED: Final = 128
 """Values over which a monitor's usual gap is averaged."""
+HEARD: Final = 0.25
+"""Evidence from which a monitor that is blamed beside the first is heard: where one drift lasts, its alarms come every few
+rows, and what else has gathered a little is no part of them."""
 _REFRESH_ROWS: Final = 1 << 16
 """Rows after which the sum over monitors is taken anew, against rounding; a count of the state, so cuts do not show."""
 _PEAK_MOST: Final = 1e300
 _COUNT_MOST: Final = 2**53
 _ROUNDING: Final = 1e-6
-_TYPES: Final = ("<f8", "<f8", "<f8", "<i8", "<i8", "<i8", "<f8", "<f8", "<i8")
+_TYPES: Final = ("<f8", "<f8", "<f8", "<i8", "<i8", "<i8", "<f8", "<i8", "<f8", "<i8")
+_OWN: Final = 8
+"""Fields of the state that each monitor has its part of, before the sums."""
 _MAGIC = b"DEDT"
 _VERSION = 1
 
@@ -82,6 +91,7 @@ class State(NamedTuple):
     seen: Int64Array  # (M,) values
     last: Int64Array  # (M,) the clock at the last one
     gap: Float64Array  # (M,) the usual gap
+    rest: Int64Array  # (M,) rows for which it rests
     sums: Float64Array  # (2,) the evidence of all monitors, and the budget that came in
     rows: Int64Array  # (1,)
     hulls: Hulls
@@ -140,8 +150,8 @@ def _sum(evidence: Float64Array) -> float:
 
 
 @inlined
-def _blame(row: int, total: float, bets: Bets, st: State, out: Blames, written: int) -> int:
-    """Write and clear the smallest set of monitors whose evidence reaches 1."""
+def _blame(row: int, total: float, pause: Int64Array, bets: Bets, st: State, out: Blames, written: int) -> int:
+    """Write and clear the smallest set of monitors whose evidence reaches 1; those that are heard rest."""
     held, rank = 0.0, 0
     while held < 1.0 and rank < st.evidence.shape[0]:
         worst = 0
@@ -158,6 +168,8 @@ def _blame(row: int, total: float, bets: Bets, st: State, out: Blames, written: 
         blame["total"] = total
         _explain(worst, bets, st, blame)
         held += st.evidence[worst]
+        if rank == 0 or st.evidence[worst] >= HEARD:
+            st.rest[worst] = pause[worst]
         _restart(worst, st)
         written += 1
         rank += 1
@@ -194,8 +206,8 @@ def _restart(m: int, st: State) -> None:
 
 @kernel
 def _update(
-    values: Float64Array, monitors: Int32Array, clock: Int64Array, form: UInt8Array, rate: Float64Array, bets: Bets, cap: float,
-    first: float, st: State, factors: Float64Array, out: Blames, row: int,
+    values: Float64Array, monitors: Int32Array, clock: Int64Array, form: UInt8Array, rate: Float64Array, pause: Int64Array, bets: Bets,
+    cap: float, first: float, st: State, factors: Float64Array, out: Blames, row: int,
 ) -> tuple[int, int]:  # fmt: skip
     """From a row until the batch ends or `out` may not hold another alarm; records written and where it stopped."""
     written = 0
@@ -205,7 +217,13 @@ def _update(
         for w in range(values.shape[1]):
             m = monitors[i, w]
             x = values[i, w]
-            if m < 0 or not np.isfinite(x):
+            if m < 0:
+                continue
+            if st.rest[m] > 0:
+                st.rest[m] -= 1
+                st.last[m] = clock[i]
+                continue
+            if not np.isfinite(x):
                 continue
             inflow = _inflow(m, clock[i], rate[m], cap, first, st)
             st.sums[1] += inflow
@@ -217,7 +235,7 @@ def _update(
         if st.rows[0] % _REFRESH_ROWS == 0:
             st.sums[0] = _sum(st.evidence)
         if st.sums[0] >= 1.0:
-            written = _blame(i, st.sums[0], bets, st, out, written)
+            written = _blame(i, st.sums[0], pause, bets, st, out, written)
             st.sums[0] = _sum(st.evidence)
     return written, len(values)
 
@@ -234,6 +252,7 @@ class EDetectorBank:
     direction : of `DIRECTIONS`, (M,) or broadcast; one side puts all bets on shifts of that side
     cap : units of the clock that a gap counts at most, unless twice the monitor's usual gap is more
     first : units that a monitor's first value counts
+    pause : rows that name a monitor, with a value or without, for which it rests after an alarm, (M,) or broadcast
 
     Attributes
     ----------
@@ -251,11 +270,13 @@ class EDetectorBank:
         direction: ArrayLike = 0,
         cap: float = math.inf,
         first: float = 0.0,
+        pause: ArrayLike = 0,
     ) -> None:
         self.n_monitors = n_monitors
         self.rate = _each(rate, n_monitors)
         self.form: UInt8Array = _each(form, n_monitors).astype(np.uint8)
         self.cap, self.first = float(cap), float(first)
+        self.pause: Int64Array = _each(pause, n_monitors).astype(np.int64)
         if not np.all(self.rate >= 0.0):
             raise ValueError(f"expected budgets of at least 0, got {float(self.rate.min(initial=0.0))}")
         self.bets = bets_of(self.form, _each(tolerance, n_monitors), _each(base, n_monitors), _each(direction, n_monitors))
@@ -267,6 +288,7 @@ class EDetectorBank:
             seen=np.zeros(n_monitors, np.int64),
             last=np.zeros(n_monitors, np.int64),
             gap=np.zeros(n_monitors),
+            rest=np.zeros(n_monitors, np.int64),
             sums=np.zeros(2),
             rows=np.zeros(1, np.int64),
             hulls=new_hulls(n_monitors),
@@ -304,12 +326,13 @@ class EDetectorBank:
             raise ValueError(f"expected values and monitors of one shape (n, W) and clocks (n,), got {shapes}")
         if monitors.size and int(monitors.max()) >= self.n_monitors:
             raise ValueError(f"expected monitors below {self.n_monitors}, got {int(monitors.max())}")
-        buffer = np.zeros(max(BUFFER_ALARMS, self.n_monitors), BLAME)
+        buffer = np.zeros(BUFFER_ALARMS + self.n_monitors, BLAME)
         parts: list[Blames] = []
         row = 0
         while row < len(values):
             written, row = _update(
-                values, monitors, clock, self.form, self.rate, self.bets, self.cap, self.first, self.state, self._factors, buffer, row
+                values, monitors, clock, self.form, self.rate, self.pause, self.bets, self.cap, self.first, self.state, self._factors,
+                buffer, row,
             )  # fmt: skip
             if written:
                 parts.append(buffer[:written].copy())
@@ -324,7 +347,7 @@ class EDetectorBank:
         bets: Any = zip((self.form, *self.bets), (other.form, *other.bets), strict=True)
         if not all(np.array_equal(mine[monitor], theirs[from_monitor]) for mine, theirs in bets):
             return False
-        kept: Any = zip((*self.state[:7], *self.state.hulls), (*other.state[:7], *other.state.hulls), strict=True)
+        kept: Any = zip((*self.state[:_OWN], *self.state.hulls), (*other.state[:_OWN], *other.state.hulls), strict=True)
         for mine, theirs in kept:
             mine[monitor] = theirs[from_monitor]
         return True
@@ -343,7 +366,7 @@ class EDetectorBank:
     def export_part(self, first: int, last: int) -> bytes:
         """The state of the monitors from `first` to before `last`, and the sum over all."""
         st, part = self.state, slice(first, last)
-        own = [st.stakes[part], st.evidence[part], st.peaks[part], st.starts[part], st.seen[part], st.last[part], st.gap[part]]
+        own: list[Any] = [array[part] for array in st[:_OWN]]
         return pack(_MAGIC, _VERSION, last - first, [*own, st.sums, st.rows, *hull_arrays(hulls_of(st.hulls, part))])
 
     def restore(self, blob: bytes) -> None:
@@ -363,19 +386,19 @@ class EDetectorBank:
         ValueError : as for `restore`
         """
         n, st, part = last - first, self.state, slice(first, last)
-        lengths = [n * BETS, n, n * SPREAD_BETS, n * SPREAD_BETS, n, n, n, 2, 1, None, None, None, None, None]
+        lengths = [n * BETS, n, n * SPREAD_BETS, n * SPREAD_BETS, n, n, n, n, 2, 1, None, None, None, None, None]
         found = unpack(blob, _MAGIC, _VERSION, n, [*_TYPES, *HULL_TYPES], lengths)
-        stakes, evidence, peaks, starts, seen, clock, gap, totals, rows = found[:9]
+        stakes, evidence, peaks, starts, seen, clock, gap, rest, totals, rows = found[: _OWN + 2]
         sound = all(np.all(np.isfinite(array) & (array >= 0.0)) for array in (stakes, evidence, peaks, gap, totals[1:]))
-        counts = np.all((seen >= 0) & (seen <= _COUNT_MOST)) and rows[0] >= 0
+        counts = all(np.all((array >= 0) & (array <= _COUNT_MOST)) for array in (seen, rest)) and rows[0] >= 0
         begun = np.all((starts >= 0) & (starts <= np.repeat(seen, SPREAD_BETS)))
         # The others' part of the sum is not known here. It may be above 1: what is left behind an alarm is next row's.
         held = float(evidence.sum())
         if not (sound and counts and begun and _agree(max(held, float(totals[0])) if n < self.n_monitors else held, float(totals[0]))):
             raise ValueError("damaged state of DEDT: evidence or counts that no values lead to")
-        restore_hulls(hulls_of(st.hulls, part), found[9:])
-        own = (stakes, evidence, peaks, starts, seen, clock, gap)
-        for mine, theirs in zip(st[:7], own, strict=True):
+        restore_hulls(hulls_of(st.hulls, part), found[_OWN + 2 :])
+        own = (stakes, evidence, peaks, starts, seen, clock, gap, rest)
+        for mine, theirs in zip(st[:_OWN], own, strict=True):
             mine[part] = theirs.reshape(mine[part].shape)
         if sums:
             st.sums[:], st.rows[:] = totals, rows

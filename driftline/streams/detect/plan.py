@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from driftline.detectors.openers import E_DETECTOR
 from driftline.detectors.spec import Column, ColumnDetector, Direction, Kind, PanelBudget, PanelSpec, Series
-from driftline.schemas.budget import parse_false_alarms, parts, version_share
+from driftline.schemas.budget import REFERENCE_ERRORS, parse_false_alarms, parts, version_share
 from driftline.schemas.config import DEFAULT_MONITORS, Config, Model, Monitor
 from driftline.schemas.effects import Setting, settings
 
@@ -120,7 +120,7 @@ class ModelPlan:
         ages = self.model.labels.ages if self.labelled else ()
         share = next((part.share for part in parts(ages) if part.panel == kind), 0.0)
         share *= version_share(rank) if kind != "features" else 1.0
-        return PanelBudget(allowed.per_unit * share, allowed.by_events, allowed.cap)
+        return PanelBudget(allowed.per_unit * share, allowed.by_events, allowed.cap, REFERENCE_ERRORS)
 
     def learned(self, name: str, kind: Kind) -> Column:
         """The column of a feature that the configuration does not name."""

@@ -28,7 +28,8 @@ class Cadence:
 
     def committed(self, records: int, waiting: int) -> None:
         """A commit took so many records, and so many waited when it was done."""
-        if waiting > BEHIND * records:
+        # A commit of ticks alone took no records.
+        if waiting > BEHIND * max(records, 1):
             self.seconds = min(2.0 * self.seconds, self._most)
         else:
             self.seconds = max(0.5 * self.seconds, self._least)

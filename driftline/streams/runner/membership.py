@@ -193,6 +193,7 @@ class Membership:
         """
         self.consumer.unsubscribe()
         self.joined = False
+        self._again_at = 0.0
 
     def _refused(self, error: KafkaError) -> None:
         """The client is dead: make another one where a worker that was killed has our name for as long as its session lasts.
@@ -323,6 +324,7 @@ class Membership:
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self.changes += 1
         self.joined, self.refused = True, None
+        self._first_refusal = 0.0
         keys = {(p.topic, p.partition) for p in partitions}
         _log.info("partitions_assigned partitions=%s", sorted(keys))
         self.owned |= keys
