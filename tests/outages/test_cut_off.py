@@ -2,64 +2,23 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from driftline.streams.http import Health
 from driftline.streams.local.kafka import LocalKafka
 from driftline.streams.local.process import LOOPBACK, free_port
 from driftline.streams.local.redis import LocalRedis
 from driftline.streams.runner import waiting
-from tests.chaos.process import until
 from tests.conftest import CreateTopics, Kafka
 from tests.outages.proxy import Proxy
 from tests.runner.conftest import Bench
+from tests.runner.member import Member
 from tests.runner.test_exactly_once import expected
-from tests.runner.worker import make_runner
 
 ROUND = 200
-
-
-class Member:
-    """A worker of the group, in a thread."""
-
-    def __init__(self, bench: Bench, name: str, **places: str) -> None:
-        self.health = Health()
-        self.runner = make_runner(bench.settings | places, instance=name, time="data", health=self.health)
-        self.errors: list[Exception] = []
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self.runner.run()
-        except Exception as error:  # noqa: BLE001 - looked at by the test
-            self.errors.append(error)
-
-    def owns(self, tasks: int) -> None:
-        """Wait until it is ready and at work on so many tasks."""
-        until(lambda: self.health.ready()[0] and self.health.ready()[1]["tasks"] == tasks, lambda: f"{self.health.ready()} {self.errors}")
-
-    def misses(self, service: str) -> None:
-        """Wait until it is not ready for want of a service."""
-        until(lambda: any(reason.startswith(service) for reason in self.reasons), lambda: f"{self.health.ready()} {self.errors}")
-
-    @property
-    def reasons(self) -> list[str]:
-        reasons: Any = self.health.ready()[1]["reasons"]
-        return list(reasons)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.runner.stop()
-        self._thread.join(60)
 
 
 def goes_to_the_other_and_comes_back(bench: Bench, cut: Member, other: Member, proxy: Proxy, service: str) -> None:

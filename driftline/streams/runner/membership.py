@@ -17,6 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from driftline.streams.errors import OffsetError, OwnershipError, SetupError, StreamError
 from driftline.streams.kafka import RIGHTS_HINT, needs_a_person
+from driftline.streams.runner.group_metadata import generation as _generation
 from driftline.streams.task import PartitionId
 
 _log = logging.getLogger(__name__)
@@ -77,12 +78,20 @@ class Membership:
         self.refused: str | None = None
         self.changes = 0
         self.arrived = 0.0
-        self.joined = False
+        self.joined = self._settled = False
         self.dropped = 0
         self.owned: set[PartitionId] = set()
         self.next: dict[PartitionId, int] = {}
         self.consumer = make()
         self.join()
+
+    @property
+    def settled(self) -> bool:
+        """Whether what it owns is all that the group has for it now, be it nothing.
+
+        With KIP-848 a member that gets nothing is told nothing.
+        """
+        return self._settled or (self._incremental and not self.owned and self.metadata() is not None)
 
     def metadata(self) -> bytes | None:
         """The group metadata to commit a transaction with, taken *before* its first poll; None when not a member.
@@ -192,7 +201,7 @@ class Membership:
         Of a static member the group hears nothing: others get its partitions when its session has ended.
         """
         self.consumer.unsubscribe()
-        self.joined = False
+        self.joined = self._settled = False
         self._again_at = 0.0
 
     def _refused(self, error: KafkaError) -> None:
@@ -323,7 +332,7 @@ class Membership:
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self.changes += 1
-        self.joined, self.refused = True, None
+        self.joined, self._settled, self.refused = True, True, None
         self._first_refusal = 0.0
         keys = {(p.topic, p.partition) for p in partitions}
         _log.info("partitions_assigned partitions=%s", sorted(keys))
@@ -351,6 +360,8 @@ class Membership:
         except BaseException as error:  # noqa: BLE001 - an exception must not unwind through librdkafka; `poll` raises it
             self._failure = error
         self.changes += 1
+        # One by one, the others stay; all at once, a new assignment is on its way.
+        self._settled = self._incremental and event == "partitions_revoked"
         self.owned -= keys
         gone = [key for key in keys if self.next.pop(key, None) is not None]
         for key in keys:
@@ -380,19 +391,3 @@ def _in_order(records: Iterable[Message], expected: int) -> list[Message]:
             kept.append(record)
             expected = offset + 1
     return kept
-
-
-_METADATA_MAGIC: Final = b"CGMDv2:"
-
-
-def _generation(metadata: bytes) -> int:
-    """The generation inside librdkafka's opaque group metadata: magic, int32, group id, 0, member id, 0, ...
-
-    -1 when this is no member or has no member id. An unknown layout counts as a member: the broker still checks it.
-    """
-    if not isinstance(metadata, bytes) or not metadata.startswith(_METADATA_MAGIC):
-        return 0
-    start = len(_METADATA_MAGIC)
-    generation = int.from_bytes(metadata[start : start + 4], "little", signed=True)
-    _, _, rest = metadata[start + 4 :].partition(b"\0")
-    return generation if rest.partition(b"\0")[0] else -1

@@ -323,6 +323,7 @@ class Runner:
             return
         pending = self._tasks.pending(self._membership.owned)
         if not pending:
+            self._health.assigned(len(self._tasks) if self._membership.settled else None)
             self._pending_since = clocks.monotonic()
             return
         if self._membership.metadata() is None:
