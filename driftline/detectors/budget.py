@@ -14,7 +14,8 @@ from driftline.detectors.conformal import ScoredColumns
 from driftline.detectors.holes import Holes
 from driftline.detectors.kernels.bank import Float64Array, Int64Array
 from driftline.detectors.kernels.bets import BOUNDED, DIRECTIONS, SCORES, bet_name
-from driftline.detectors.kernels.e_detector import Blames, EDetectorBank
+from driftline.detectors.kernels.blame import Blames
+from driftline.detectors.kernels.e_detector import EDetectorBank
 from driftline.detectors.spec import REFERENCE_ERRORS
 
 MIN_EFFECT = 0.1

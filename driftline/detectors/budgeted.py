@@ -28,6 +28,7 @@ from driftline.detectors.kernels.e_detector import HEARD, EDetectorBank
 from driftline.detectors.kernels.jit import compiled
 from driftline.detectors.kernels.portable import normal_quantile, position_keys, uniform
 from driftline.detectors.kernels.rate import rate_bound
+from driftline.detectors.layout import SKIP, Layout, left_out
 from driftline.detectors.spec import (
     ABOVE,
     BELOW,
@@ -42,7 +43,7 @@ from driftline.detectors.spec import (
     Series,
     UInt8,
 )
-from driftline.detectors.tables import SKIP, Layout, Tables, left_out
+from driftline.detectors.tables import Tables
 from driftline.detectors.windows import CHANGE
 
 _MAGIC = b"DBUD"

@@ -26,9 +26,10 @@ from driftline.detectors.kernels.bank import Alarms
 from driftline.detectors.kernels.jit import compiled
 from driftline.detectors.kernels.page_hinkley import COUNT, DRIFTLINE_DELTA, FALLING, HIGHEST, LOWEST, MODES, RISING, PageHinkleyBank
 from driftline.detectors.kernels.rate import DIRECTIONS, RateBank, rate_bound
+from driftline.detectors.layout import SKIP, Layout
 from driftline.detectors.openers import E_DETECTOR
 from driftline.detectors.spec import ColumnDetector, Float64, Int32, Int64, Series, SpecError, UInt8
-from driftline.detectors.tables import SKIP, Layout, Tables
+from driftline.detectors.tables import Tables
 from driftline.detectors.windows import CHANGE
 
 RATE_MARGIN: Final = 0.05

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from driftline.detectors.kernels.jit import part
 from driftline.detectors.kernels.psi import PsiArrays
+from driftline.detectors.layout import SKIP
 from driftline.detectors.levels import (
     LEVEL_LEAST,
     M_BAND,
@@ -33,7 +34,7 @@ from driftline.detectors.levels import (
     window_severity,
 )
 from driftline.detectors.spec import N_CODES, Float64, Int32, Int64, UInt8
-from driftline.detectors.tables import GROUPS_MAX, SKIP, Tables
+from driftline.detectors.tables import GROUPS_MAX, Tables
 
 CHECK_ROWS: Final = 32
 """Rows of a scope between looks at levels, and between anchors: 3 % of the row's cost, at most 31 rows late."""

@@ -10,8 +10,9 @@ import math
 from typing import Final
 
 from driftline.detectors.kernels.jit import part
+from driftline.detectors.layout import SKIP
 from driftline.detectors.spec import N_CODES, Float64, Int64
-from driftline.detectors.tables import NO_GROUP, SKIP, Tables
+from driftline.detectors.tables import NO_GROUP, Tables
 
 PSI_EFFECT: Final = 0
 MEAN_EFFECT: Final = 1

@@ -16,13 +16,13 @@ import numpy as np
 from driftline.detectors.baseline import Baseline
 from driftline.detectors.baseline_build import BaselineBuilder
 from driftline.detectors.episodes import E_OPEN, OPEN
+from driftline.detectors.layout import lay_out
 from driftline.detectors.panel_carry import carry, reason_for
 from driftline.detectors.panel_levels import levels_of
 from driftline.detectors.panel_spec import SPEC_BLOB, describe, describes, read_spec, spec_blob
 from driftline.detectors.panel_state import BASELINE_BLOB, learn_blob, pack_learned, ring_name, scope_blob, unpack_learned
 from driftline.detectors.panel_watch import Watch
 from driftline.detectors.spec import Anchor, Column, Ended, Int64, Level, PanelRows, PanelSpec, RingState, Signal, StateError
-from driftline.detectors.tables import lay_out
 
 _BY_SCOPE: Final = ("scope/", "ring/")
 PIECE_ROWS: Final = 4096

@@ -11,9 +11,10 @@ import numpy as np
 from driftline.detectors.episodes import E_OPEN, OPEN, Scratch, Windows, new_scratch
 from driftline.detectors.kernels.jit import kernel
 from driftline.detectors.kernels.psi import PsiArrays
+from driftline.detectors.layout import Layout
 from driftline.detectors.levels import M_N, M_VALUE, MEAN_EFFECT, PSI_EFFECT, RATE_EFFECT, measure
 from driftline.detectors.spec import N_CODES, Float64, Level
-from driftline.detectors.tables import Layout, Tables
+from driftline.detectors.tables import Tables
 
 _N, _MEAN, _PSI, _RATE, _PSI_LIMIT = range(5)
 _FIELDS: Final = 5

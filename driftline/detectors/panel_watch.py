@@ -12,12 +12,13 @@ from driftline.detectors.changes import ChangeDetectors, sorted_changes
 from driftline.detectors.coding import RowCoder
 from driftline.detectors.episodes import E_OFFSET, E_OPEN, E_SEVERITY, E_SOURCE, E_TIME, OPEN, STALE
 from driftline.detectors.kernels.psi import PsiBank
+from driftline.detectors.layout import Layout, lay_out
 from driftline.detectors.panel_state import ScopeState, ring_name, scope_blob
 from driftline.detectors.scopes import Scopes
 from driftline.detectors.signals import signals_of
 from driftline.detectors.spec import SEVERITIES, Anchor, Ended, Int64, PanelRows, PanelSpec, RingState, Signal, StateError
 from driftline.detectors.stale import Silence
-from driftline.detectors.tables import NO_GROUP, Layout, Tables, build_tables, lay_out
+from driftline.detectors.tables import NO_GROUP, Tables, build_tables
 from driftline.detectors.windows import new_windows, run_windows
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from driftline.detectors.baseline import ColumnReference
 from driftline.detectors.episodes import EVIDENCE, NO_DETECTOR, OPENED, RECOVERED, Notes
+from driftline.detectors.layout import SKIP, Layout
 from driftline.detectors.levels import MEAN_EFFECT, PSI_EFFECT
 from driftline.detectors.openers import RUN_DETECTOR
 from driftline.detectors.spec import (
@@ -26,7 +27,7 @@ from driftline.detectors.spec import (
     Series,
     Signal,
 )
-from driftline.detectors.tables import SKIP, Layout, Tables
+from driftline.detectors.tables import Tables
 
 BINS_SHOWN: Final = 3
 _KINDS: Final[dict[int, Any]] = {OPENED: "open", EVIDENCE: "evidence", RECOVERED: "recovery"}

@@ -11,8 +11,8 @@ from typing import Final
 import numpy as np
 
 from driftline.detectors.episodes import E_OFFSET, E_OPEN, E_SEVERITY, E_SOURCE, E_TIME, OPEN, STALE, Windows
+from driftline.detectors.layout import Layout
 from driftline.detectors.spec import SEVERITIES, Anchor, Int32, Int64, Signal
-from driftline.detectors.tables import Layout
 
 DETECTOR: Final = "stale"
 """What stands as the detector of an event that ends an episode for want of rows."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from driftline.detectors.baseline import Baseline, ColumnReference
+from driftline.detectors.baseline import ColumnReference
 from driftline.detectors.calibration import psi_threshold
 from driftline.detectors.coding import scores
 from driftline.detectors.kernels.jit import portable_log
+from driftline.detectors.layout import SKIP, Layout, flag_codes, left_out
 from driftline.detectors.openers import covered, openers
 from driftline.detectors.spec import (
     ABOVE,
@@ -28,7 +28,6 @@ from driftline.detectors.spec import (
     Int64,
     PanelSpec,
     Series,
-    SpecError,
     UInt8,
 )
 
@@ -40,8 +39,6 @@ CATEGORY_GROUPS: Final = 12
 CATEGORY_SHARE_MIN: Final = 0.02
 """Categories rarer than this share one group; their terms are too skewed for the chi-squared law."""
 NO_GROUP: Final = 255
-SKIP: Final = 255
-"""In a flag table: this code is no value of the series."""
 
 REFERENCE_MIN: Final = 200
 """A scope with fewer reference values of a column does not watch it: at 200 the binned scores of a null stream raise
@@ -94,78 +91,6 @@ class Tables(NamedTuple):
 
 PROOF_SHARE: Final = 0.5
 """A change that a detector of run length r finds shows about ln r by then; half of it leaves room for the date's error."""
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """The order of series and what they come from."""
-
-    columns: tuple[Column, ...]
-    references: tuple[ColumnReference, ...]
-    series: tuple[Series, ...]
-    column_of: tuple[int, ...]
-    counts: Int64
-    segments: dict[str, tuple[str, ...]]
-
-
-def lay_out(spec: PanelSpec, baseline: Baseline) -> Layout:
-    """Match a specification with a baseline.
-
-    A column the baseline lacks keeps its place and is not watched.
-
-    Raises
-    ------
-    SpecError : a column of another kind, a segment key the baseline lacks, or a series that cannot be.
-    """
-    columns = _columns(spec, baseline)
-    references = []
-    place = []
-    for column in columns:
-        index = baseline.column(column.name)
-        reference = ColumnReference(name=column.name, kind=column.kind) if index is None else baseline.columns[index]
-        if reference.kind != column.kind:
-            raise SpecError(f'column "{column.name}": {column.kind} here, {reference.kind} in baseline {baseline.id}; build it anew')
-        references.append(reference)
-        place.append(index)
-    scopes, segments = _scopes(spec, baseline)
-    counts: Int64 = np.zeros((len(scopes), len(columns), N_CODES), np.int64)
-    for c, index in enumerate(place):
-        if index is not None:
-            counts[:, c] = baseline.counts[scopes, index]
-    series = tuple(series for column in columns for series in column.series)
-    column_of = tuple(c for c, column in enumerate(columns) for _ in column.series)
-    for column, reference in zip(columns, references, strict=True):
-        _check(spec, column, reference)
-    return Layout(columns, tuple(references), series, column_of, counts, segments)
-
-
-def _columns(spec: PanelSpec, baseline: Baseline) -> tuple[Column, ...]:
-    if spec.columns is not None:
-        return spec.columns
-    if spec.column_factory is None:
-        raise SpecError("columns: give them, or a column_factory for discovered ones")
-    return tuple(spec.column_factory(column.name, column.kind) for column in baseline.columns)
-
-
-def _scopes(spec: PanelSpec, baseline: Baseline) -> tuple[list[int], dict[str, tuple[str, ...]]]:
-    for key in spec.segments:
-        if key not in baseline.segments:
-            raise SpecError(f'segment "{key}": baseline {baseline.id} has no counts for it; build it with this segment key')
-    segments = {key: baseline.segments[key] for key in spec.segments}
-    names = baseline.scope_names
-    wanted = [0] + [i for key in segments for i, name in enumerate(names) if name is not None and name[0] == key]
-    return wanted, segments
-
-
-def _check(spec: PanelSpec, column: Column, reference: ColumnReference) -> None:
-    if sum(series.flag is None for series in column.series) > 1:
-        raise SpecError(f'column "{column.name}": at most one series of values, others need a flag')
-    for series in column.series:
-        if not 30 <= series.window <= spec.window:
-            raise SpecError(f'series "{series.name}": window: expected 30 to {spec.window} (the panel\'s), got {series.window}')
-        if len(series.detectors) > 60:
-            raise SpecError(f'series "{series.name}": expected at most 60 detectors, got {len(series.detectors)}')
-        flag_codes(series, column, reference)
 
 
 def build_tables(spec: PanelSpec, layout: Layout) -> Tables:
@@ -281,73 +206,6 @@ def reference_least(counts: Int64) -> int:
     """Values of a column a scope's reference must have: see `REFERENCE_MIN`."""
     whole = int(counts[0].sum(axis=1).max()) if counts.shape[1] else 0
     return max(min(REFERENCE_MIN, whole // 2), 1)
-
-
-def left_out(layout: Layout, scope: int, c: int) -> Float64:
-    """Reference values that would have another code had the reference not had them, by that code; shape (N_CODES,).
-
-    What is out of range or never seen is so by the reference itself, which therefore has none of it. Each value judged by the
-    others: the least and the largest lie beyond them, and a category that came once was never seen. So a new value has never
-    been seen with about the share of those that came once (Good 1953, Biometrika 40).
-    """
-    counts, reference = layout.counts[:, c], layout.references[c]
-    out: Float64 = np.zeros(N_CODES)
-    if reference.kind == "categorical" and reference.complete:
-        once = counts[0, : reference.n_bins] == 1
-        # Of those without a code of their own only the number is known, and that they are the rarest.
-        out[UNSEEN] = int(counts[scope, : reference.n_bins][once].sum()) + min(int(counts[scope, OTHER]), len(reference.others))
-    elif reference.kind == "numeric" and reference.low is not None:
-        codes = [*range(reference.n_bins), BELOW, ABOVE]
-        out[[BELOW, ABOVE]] = int(counts[scope, codes].sum()) / max(int(counts[0, codes].sum()), 1)
-    return out
-
-
-def flag_codes(series: Series, column: Column, reference: ColumnReference) -> UInt8:
-    """Which codes are 1, 0 or no value of a series.
-
-    Raises
-    ------
-    SpecError : an unknown flag, or one that the column cannot have.
-    """
-    flag = series.flag
-    out: UInt8 = np.full(N_CODES, SKIP, np.uint8)
-    out[:MISSING] = 0
-    if flag is None or flag == "constant":
-        return out
-    if flag in ("missing", "invalid"):
-        code = MISSING if flag == "missing" else INVALID
-        out[MISSING : INVALID + 1] = 0
-        out[code] = 1
-    elif flag == "out_of_range" and column.kind == "numeric":
-        out[[BELOW, ABOVE]] = 1
-    elif flag == "unseen" and column.kind == "categorical":
-        out[UNSEEN] = 1
-    elif flag == "one" and column.kind == "binary":
-        out[[1, ABOVE]] = 1
-    elif flag.startswith("value:") and column.kind == "categorical":
-        value = flag.removeprefix("value:")
-        if value in reference.categories:
-            out[reference.categories.index(value)] = 1
-    elif flag.startswith("tail:") and column.kind == "numeric":
-        out[_tail(series, column, reference) : BELOW] = 1
-        out[ABOVE] = 1
-    else:
-        raise SpecError(f'series "{series.name}": flag "{flag}" does not fit a {column.kind} column')
-    return out
-
-
-def _tail(series: Series, column: Column, reference: ColumnReference) -> int:
-    """The first code above the tail's edge."""
-    try:
-        quantile = float((series.flag or "").removeprefix("tail:"))
-    except ValueError:
-        raise SpecError(f'series "{series.name}": flag "{series.flag}": expected tail:Q with a number Q') from None
-    if quantile not in column.tails:
-        raise SpecError(f'series "{series.name}": quantile {quantile:g} is not in the tails of column "{column.name}"')
-    edge = reference.tails.get(f"{quantile:g}")
-    if edge is None or reference.high is None or edge >= reference.high:
-        return reference.n_bins
-    return 1 + reference.edges.index(edge)
 
 
 def run_limit(counts: Int64, run_length: float) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 
 from driftline.detectors.kernels import ALARM, AdwinBank, ConformalBank, EDetectorBank, PageHinkleyBank, PsiBank, RateBank
 from driftline.detectors.kernels.bets import BOUNDED, SCORES
-from driftline.detectors.kernels.e_detector import BLAME
+from driftline.detectors.kernels.blame import BLAME
 from driftline.detectors.kernels.portable import position_keys
 from driftline.detectors.kernels.psi import NO_GROUP, smoothed_shares
 

@@ -22,10 +22,11 @@ import math
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from driftline.detectors.kernels.bank import BUFFER_ALARMS, Float64Array, Int32Array, Int64Array, UInt8Array, pack, unpack
 from driftline.detectors.kernels.bets import BETS, BOUNDED_BETS, FIRST_SPREAD, SCORES, SPREAD_BETS, Bets, bets_of, score_factors
+from driftline.detectors.kernels.blame import BLAME, Blames
 from driftline.detectors.kernels.focus import (
     HULL_TYPES,
     INTERVAL_DEPTH,
@@ -55,31 +56,6 @@ _OWN: Final = 8
 """Fields of the state that each monitor has its part of, before the sums."""
 _MAGIC = b"DEDT"
 _VERSION = 1
-
-BLAME = np.dtype(
-    [
-        ("row", "<i8"),
-        ("monitor", "<i4"),
-        ("rank", "<i4"),
-        ("evidence", "<f8"),
-        ("total", "<f8"),
-        ("bet", "<i4"),
-        ("direction", "i1"),
-        ("back", "<i8"),
-        ("earliest", "<i8"),
-        ("latest", "<i8"),
-        ("shift", "<f8"),
-    ],
-    align=True,
-)
-"""One blamed monitor of an alarm; those of one alarm share the row and the total, and come by falling evidence.
-
-`bet` is the alternative that has gained most, `direction` its side (0 for spreads). `back`: values of the monitor since
-the likeliest start of the change, `earliest` and `latest` the ends of its 95 % interval counted likewise (0 = spreads
-have none), `shift` the mean since then in standard deviations, of rates in those of the base."""
-
-Blames = NDArray[np.void]
-
 
 class State(NamedTuple):
     """What rows change; axes M monitors, K bets."""
