@@ -178,6 +178,9 @@ def _with_one_bit_changed(what: str, record: MemoryRecord) -> MemoryRecord:
     value = record.value() or b""
     if what in ("drift events", "snapshots"):
         digit = value.rindex(b'"n":') + 4
+        # its last digit: another first one may be a leading zero, which JSON has not
+        while value[digit + 1 : digit + 2].isdigit():
+            digit += 1
         value = value[:digit] + bytes([value[digit] ^ 1]) + value[digit + 1 :]
         orjson.loads(value)
     elif what in ("outcomes", "predictions"):
