@@ -46,18 +46,6 @@ def until_not_ready(health: Health, words: str) -> None:
         time.sleep(0.05)
 
 
-def test_a_worker_that_was_killed_and_started_at_once_waits_for_its_name_and_goes_on(bench: Bench) -> None:
-    bench.publish(100)
-    bench.run(failpoint="offsets_sent", expect=-9)
-    health = Health()
-    worker = Background(make_runner(bench.settings, instance="a", time="data", health=health))
-    until_not_ready(health, "until its session ends")
-    assert bench.outputs(count=100) == expected(list(range(100)), "toy/0")
-    assert health.ready()[0]
-    worker.stop()
-    assert worker.error is None
-
-
 def test_a_worker_that_waits_for_its_name_can_be_stopped(bench: Bench) -> None:
     bench.publish(100)
     bench.run(failpoint="offsets_sent", expect=-9)
