@@ -83,6 +83,7 @@ class WorkerProcess:
         self.send_signal(signal.SIGSTOP)
 
     def wake(self) -> None:
+        """Let go on what a SIGSTOP or a failpoint holds."""
         self.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from typing import Final
 
@@ -104,7 +102,7 @@ def test_loop_that_hangs_is_told_from_outside(bench: Bench, proxy: Proxy) -> Non
     worker.until_logged("failpoint_hangs")
     bench.says(worker, f"{bench.source}/")
     worker.until_logged("the worker's loop has not come round")
-    os.kill(worker.pid, signal.SIGCONT)
+    worker.wake()
     bench.is_ready(worker)
     bench.stop_flow()
     bench.all_there()

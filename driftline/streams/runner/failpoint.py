@@ -2,8 +2,7 @@
 
 ``DRIFTLINE_FAILPOINT=checkpointed`` kills at the first pass of that step, ``checkpointed:5`` at the fifth;
 ``checkpointed:5:stop`` sends SIGSTOP instead, which makes a zombie when the process is continued, and
-``checkpointed:5:hang`` holds the calling thread alone until SIGCONT: the Kafka client's threads go on. Where it is not the
-main thread, the signal has to be sent to its own id, which it logs: of a process that runs, any other one swallows it.
+``checkpointed:5:hang`` holds the calling thread alone until SIGCONT: the Kafka client's threads go on.
 ``checkpointed:5:raise`` raises an error that no code expects.
 """
 
@@ -12,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import threading
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -25,6 +24,7 @@ ALERT_STEPS: Final = ("alert_taken", "alert_decided", "alert_stored", "alert_sen
 """Of the alert app (`alert/worker.py`): an event is looked at; its effect is known; it is stored; what follows from it has been
 read from the outbox; Kafka has acknowledged that; it is gone from the outbox, and the event is not acknowledged to the group yet."""
 
+_TURN_SECONDS: Final = 0.05
 _WAYS: Final = ("kill", "stop", "hang", "raise")
 
 
@@ -53,6 +53,10 @@ class Failpoints:
             raise ValueError(f'DRIFTLINE_FAILPOINT: expected one of {", ".join(_WAYS)}, got "{self._how}"')
         if self._step not in steps:
             self._step = ""
+        self._held = False
+        if self._step and self._how == "hang":
+            # A handler, because any thread may be given the signal: one that waits for it in `sigwait` is passed over at times.
+            signal.signal(signal.SIGCONT, self._let_go)
 
     def reach(self, step: str) -> None:
         """Stop here if this is the pass to stop at."""
@@ -64,13 +68,16 @@ class Failpoints:
         if self._how == "raise":
             raise FailpointError(f'DRIFTLINE_FAILPOINT: raised at "{step}"')
         if self._how == "hang":
-            _hang(step)
+            self._hang(step)
         else:
             os.kill(os.getpid(), signal.SIGSTOP if self._how == "stop" else signal.SIGKILL)
 
+    def _hang(self, step: str) -> None:
+        self._held = True
+        _log.warning("failpoint_hangs step=%s", step)
+        # A flag and turns: the handler may run in this very thread, and would wait for ever for a lock of an Event's.
+        while self._held:
+            time.sleep(_TURN_SECONDS)
 
-def _hang(step: str) -> None:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCONT})
-    _log.warning("failpoint_hangs step=%s thread=%d", step, threading.get_native_id())
-    signal.sigwait({signal.SIGCONT})
-    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    def _let_go(self, *_: object) -> None:
+        self._held = False

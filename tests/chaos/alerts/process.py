@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -27,11 +26,6 @@ class AlertProcess(WorkerProcess):
         # A failpoint without a way of its own kills.
         kills = bool(failpoint) and failpoint.count(":") < 2
         super().__init__(f"alert/{options['instance']}", process, log, [-signal.SIGKILL] if kills else [])
-
-    def release(self) -> None:
-        """Let the thread go on that a failpoint holds."""
-        [thread] = re.findall(r"failpoint_hangs .*thread=(\d+)", self.log)
-        os.kill(int(thread), signal.SIGCONT)
 
     def ready(self) -> tuple[bool, list[str]]:
         """What /readyz says."""

@@ -76,7 +76,7 @@ def killed_unanswered(scene: Scene) -> None:
         worker = scene.start(failpoint=f"alert_sending:{scene.draw.randint(*_PASSES)}:hang")
         worker.until_logged("failpoint_hangs")
         with away(scene.services.kafka, killed=True):
-            worker.release()
+            worker.wake()
             time.sleep(_GONE_SECONDS)
             hit = scene.hit("killed unanswered")
             worker.kill()
