@@ -17,6 +17,7 @@ from typing import Any, Final, cast
 
 import numpy as np
 
+from driftline.detectors.autoregression import Autoregression
 from driftline.detectors.spec import (
     ABOVE,
     BELOW,
@@ -33,7 +34,9 @@ from driftline.detectors.spec import (
 )
 
 FORMAT: Final = "driftline-baseline"
-VERSION: Final = 1
+VERSION: Final = 2
+_WITHOUT_MEMORY: Final = 1
+"""The version before, which a baseline without autoregressions still has: an older release reads it, and its id stays."""
 ID_HEX_DIGITS: Final = 16
 
 
@@ -102,6 +105,7 @@ class Baseline:
     rows : rows it was built from. `thinning`: 1 = every row was counted, k = every k-th.
     segments : key -> admitted values, most frequent first; every key has one more scope, ``other``.
     counts : shape (scopes, columns, N_CODES), read-only; scopes in the order of `scope_names`.
+    memory : (scope, column) of values that depend on those before them -> how.
     id : "bl-" and the first 16 hex digits of the SHA-256 of the canonical JSON.
     """
 
@@ -110,6 +114,7 @@ class Baseline:
     counts: Int64
     rows: int
     thinning: int = 1
+    memory: Mapping[tuple[int, int], Autoregression] = field(default_factory=dict)
     id: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
@@ -130,11 +135,12 @@ class Baseline:
 
     def to_json(self) -> str:
         """The file's text; equal baselines give equal texts."""
-        whole = {"format": FORMAT, "version": VERSION, "id": self.id, "body": self._body()}
+        whole = {"format": FORMAT, "version": VERSION if self.memory else _WITHOUT_MEMORY, "id": self.id, "body": self._body()}
         return _canonical(whole).decode()
 
     def _body(self) -> dict[str, Any]:
-        return {
+        memory = [{"scope": s, "column": c, **self.memory[s, c].to_json()} for s, c in sorted(self.memory)]
+        return ({"memory": memory} if memory else {}) | {
             "columns": [_column_json(column) for column in self.columns],
             # A list of pairs: the order of keys is the order of scopes, which sorting an object would lose.
             "segments": [[key, list(values)] for key, values in self.segments.items()],
@@ -157,8 +163,11 @@ class Baseline:
             raise BaselineError(f"{place}: not JSON: {error}") from error
         if not isinstance(whole, dict) or whole.get("format") != FORMAT:
             raise BaselineError(f'{place}: not a baseline: expected an object with "format": "{FORMAT}"')
-        if whole.get("version") != VERSION:
-            raise BaselineError(f"{place}: version {whole.get('version')!r}, this release reads version {VERSION}; upgrade or rebuild it")
+        if whole.get("version") not in (_WITHOUT_MEMORY, VERSION):
+            raise BaselineError(
+                f"{place}: version {whole.get('version')!r}, this release reads versions {_WITHOUT_MEMORY} and {VERSION}; "
+                "upgrade or rebuild it"
+            )
         try:
             out = _from_body(whole["body"])
         except (KeyError, TypeError, ValueError, IndexError, OverflowError, AttributeError) as error:
@@ -230,7 +239,10 @@ def _from_body(body: dict[str, Any]) -> Baseline:
     rows, thinning = body["rows"], body["thinning"]
     if not isinstance(rows, int) or not isinstance(thinning, int) or rows < 0 or thinning < 1:
         raise ValueError("rows and thinning must be whole numbers")
-    return Baseline(columns=columns, segments=segments, counts=counts, rows=rows, thinning=thinning)
+    memory = {(int(item["scope"]), int(item["column"])): Autoregression.from_json(item) for item in body.get("memory", ())}
+    if not all(0 <= s < counts.shape[0] and 0 <= c < counts.shape[1] for s, c in memory):
+        raise ValueError("an autoregression is of no scope and column")
+    return Baseline(columns=columns, segments=segments, counts=counts, rows=rows, thinning=thinning, memory=memory)
 
 
 def _column_from_json(item: dict[str, Any]) -> ColumnReference:

@@ -1,14 +1,14 @@
 """The part of a panel that a budget of false alarms covers: e-detectors on scores of the frozen reference.
 
-Each (scope, series) with an ``e_detector`` is a monitor. Values become the rank of their bin's reference count, spread over
-the bin by a hash of series, scope and source position, as a normal number; flags stay zeros and ones. All monitors of the
-panel share its budget and one sum of evidence (`kernels.e_detector`).
+Each (scope, series) with an ``e_detector`` is a monitor. Values become scores (`panel_scores.py`), flags stay zeros and ones.
+All monitors of the panel share its budget and one sum of evidence (`kernels.e_detector`).
 
 Half of the budget goes to the scope of all rows, half to the segments, each key alike and each of its values alike; all of
 it to the segments where another panel watches all rows; within a scope every series alike. The reference is frozen, so what
 counts as nothing reaches at least two of its standard errors: a scope of m reference values tolerates the larger of the
 series' warning level and 4 / sqrt(m): among a thousand monitors some reference is three errors off, and two would leave
-one in twenty with a change that is none.
+one in twenty with a change that is none. Where residuals are judged, the warning level is what a shift of the values by so
+much is to them; their reference's error is 1 / sqrt(m) as well.
 """
 
 from __future__ import annotations
@@ -19,35 +19,20 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from driftline.detectors.baseline import scope_names
-from driftline.detectors.conformal import series_key
-from driftline.detectors.kernels.bank import Alarms, pack, unpack
+from driftline.detectors.kernels.bank import Alarms, pack, unpack, version_of
 from driftline.detectors.kernels.bets import BOUNDED, SCORES
-from driftline.detectors.kernels.conformal import SCORE_MOST, UInt64Array
 from driftline.detectors.kernels.e_detector import HEARD, EDetectorBank
-from driftline.detectors.kernels.jit import compiled
-from driftline.detectors.kernels.portable import normal_quantile, position_keys, uniform
 from driftline.detectors.kernels.rate import rate_bound
-from driftline.detectors.layout import SKIP, Layout, left_out
-from driftline.detectors.spec import (
-    ABOVE,
-    BELOW,
-    N_CODES,
-    OTHER,
-    UNSEEN,
-    Float64,
-    Int32,
-    Int64,
-    PanelBudget,
-    PanelRows,
-    Series,
-    UInt8,
-)
+from driftline.detectors.layout import Layout
+from driftline.detectors.panel_scores import PanelScores
+from driftline.detectors.spec import Float64, Int32, Int64, PanelBudget, PanelRows, Series, UInt8
 from driftline.detectors.tables import Tables
 from driftline.detectors.windows import CHANGE
 
 _MAGIC = b"DBUD"
-_VERSION = 1
+_VERSION = 2
+_WITHOUT_SCORES = 1
+"""The version before: its baselines know of no memory, so no score needs more than its row."""
 _MOST: Final = 2.0**53
 WHOLE_SHARE: Final = 0.5
 """Of the budget, for the scope of all rows where there are segments."""
@@ -67,12 +52,16 @@ def scope_shares(segments: Mapping[str, Sequence[str]], *, whole: bool = True) -
     return shares
 
 
-def mean_tolerance(warning: float, size: float, *, has_mean: bool, errors: float) -> float:
+def mean_tolerance(warning: float, size: float, *, has_mean: bool, errors: float, gain: float = 1.0) -> float:
     """Standard deviations that are no change: the warning level, and so many errors of a reference of `size` values.
 
     A distribution without a mean is judged by PSI, whose value for a shift of d standard deviations is d^2.
+
+    Parameters
+    ----------
+    gain : how much a shift of the values by 1 is of what is judged (`Autoregression.gain`).
     """
-    return max(warning if has_mean else math.sqrt(warning), errors / math.sqrt(max(size, 1.0)))
+    return max(gain * (warning if has_mean else math.sqrt(warning)), errors / math.sqrt(max(size, 1.0)))
 
 
 def rate_tolerance(series: Series, rate: float, size: int, errors: float) -> tuple[float, float]:
@@ -116,28 +105,15 @@ class BudgetedSeries:
         self._series = np.flatnonzero(tables.budgeted >= 0)
         n_scopes, n = len(layout.counts), len(self._series)
         self._n = n
-        names = scope_names(layout.segments)
-        scoped = [["=".join(name or ()) + "/" + layout.series[q].name for q in self._series.tolist()] for name in names]
-        self._own = np.array([[series_key(name) for name in row] for row in scoped], np.uint64).reshape(n_scopes, n)
-        self._low, self._width = _ranks(layout)
-        self._flag = np.array([layout.series[q].flag is not None for q in self._series.tolist()], np.uint8)
-        self._columns = tables.series_column[self._series]
-        watched = tables.watched[:, self._series]
-        self._active = np.ascontiguousarray(watched)
+        self._scores = PanelScores(layout, tables, self._series)
         # Alarms that wait for a row of their scope: total, values since the change, side; total 0 = none.
         self._waiting = np.zeros((n_scopes * n, 3))
         shares = scope_shares(layout.segments, whole=whole)
-        self._bank = _bank(budget, layout, tables, self._series.tolist(), watched, shares)
+        self._bank = _bank(budget, layout, tables, self._series.tolist(), self._scores, shares)
 
     def update(self, codes: UInt8, scopes: Int32, rows: PanelRows, clock: Int64) -> tuple[Alarms, Int64]:
         """Take a batch: alarms of dtype CHANGE by row and falling evidence, and the scopes whose state an alarm has changed."""
-        shape = (len(codes), scopes.shape[1] * self._n)
-        scores, monitors = np.empty(shape), np.empty(shape, np.int32)
-        keys = position_keys(rows.source.astype(np.uint64), rows.offset)
-        _fill_scores(
-            codes, scopes, keys, self._own, self._series, self._columns, self._flag, self._active, self._low, self._width,
-            self._tables.flags, scores, monitors,
-        )  # fmt: skip
+        scores, monitors = self._scores.update(codes, scopes, rows)
         blames = self._bank.update(scores, monitors, clock)
         touched: Int64 = np.unique(blames["monitor"] // max(self._n, 1)).astype(np.int64)
         heard = blames[(blames["rank"] == 0) | (blames["evidence"] >= HEARD)]
@@ -201,7 +177,8 @@ class BudgetedSeries:
                 continue
             for scope, from_scope in scopes:
                 mine, theirs = scope * self._n + k, from_scope * other._n + from_k
-                if self._active[scope, k] and self._bank.take(mine, other._bank, theirs):
+                self._scores.take(scope, k, other._scores, from_scope, from_k)
+                if self._scores.monitors.active[scope, k] and self._bank.take(mine, other._bank, theirs):
                     self._waiting[mine] = other._waiting[theirs]
         self._bank.take_sums(other._bank)
 
@@ -209,7 +186,8 @@ class BudgetedSeries:
         """The state of one scope; that of the first has the sum over all."""
         first, last = scope * self._n, (scope + 1) * self._n
         bank = np.frombuffer(self._bank.export_part(first, last), np.uint8)
-        return pack(_MAGIC, _VERSION, self._n, [bank, self._waiting[first:last]])
+        scores = np.frombuffer(self._scores.export(scope), np.uint8)
+        return pack(_MAGIC, _VERSION, self._n, [bank, self._waiting[first:last], scores])
 
     def restore(self, scope: int, blob: bytes) -> None:
         """Go on from `export`; once all scopes are restored, `check`.
@@ -219,7 +197,11 @@ class BudgetedSeries:
         ValueError : damaged, or of another number of series.
         """
         first, last = scope * self._n, (scope + 1) * self._n
-        bank, waiting = unpack(blob, _MAGIC, _VERSION, self._n, ["u1", "<f8"], [None, 3 * self._n])
+        if version_of(blob) == _WITHOUT_SCORES:
+            bank, waiting = unpack(blob, _MAGIC, _WITHOUT_SCORES, self._n, ["u1", "<f8"], [None, 3 * self._n])
+        else:
+            bank, waiting, scores = unpack(blob, _MAGIC, _VERSION, self._n, ["u1", "<f8", "u1"], [None, 3 * self._n, None])
+            self._scores.restore(scope, scores.tobytes())
         alarms = waiting.reshape(self._n, 3)
         sound = np.all((alarms[:, :2] >= 0.0) & (alarms[:, :2] <= _MOST)) and np.all(np.abs(alarms[:, 2]) <= 1.0)
         if not sound:
@@ -237,32 +219,20 @@ class BudgetedSeries:
         self._bank.check_sums()
 
 
-def _ranks(layout: Layout) -> tuple[Float64, Float64]:
-    """Where the ranks of a code's values begin under a scope's reference, and how much room they have; NaN without a level."""
-    low: Float64 = np.full((len(layout.counts), len(layout.columns), N_CODES), np.nan)
-    width = low.copy()
-    for c, reference in enumerate(layout.references):
-        inner = range(reference.n_bins)
-        order = [*inner, OTHER, UNSEEN] if reference.kind == "categorical" else [BELOW, *inner, ABOVE]
-        # A value that was never seen has room by what the reference would not have seen without itself.
-        beyond = np.array([left_out(layout, scope, c)[order] for scope in range(len(layout.counts))])
-        counts = layout.counts[:, c, order] + beyond
-        total = counts.sum(axis=1, keepdims=True) + 1.0
-        low[:, c, order] = (np.cumsum(counts, axis=1) - counts) / total
-        width[:, c, order] = (counts + 1.0) / total
-    return low, width
-
-
-def _bank(budget: PanelBudget, layout: Layout, t: Tables, members: list[int], watched: UInt8, shares: list[float]) -> EDetectorBank:
+def _bank(budget: PanelBudget, layout: Layout, t: Tables, members: list[int], scores: PanelScores, shares: list[float]) -> EDetectorBank:
+    watched = scores.monitors.active
     n_scopes, n = watched.shape
     share = np.array(shares)[:, None] * watched / np.maximum(watched.sum(axis=1, keepdims=True), 1)
     form, base, tolerance = np.full((n_scopes, n), SCORES), np.full((n_scopes, n), 0.5), np.zeros((n_scopes, n))
+    spread = np.zeros((n_scopes, n))
     for k, q in enumerate(members):
         series = layout.series[q]
         for scope in range(n_scopes):
             size = int(t.size[scope, q])
             if series.flag is None:
-                tolerance[scope, k] = mean_tolerance(series.warning, size, has_mean=bool(t.has_mean[q]), errors=budget.errors)
+                has_mean, gain = bool(t.has_mean[q]), float(scores.gain[scope, k])
+                spread[scope, k] = mean_tolerance(series.warning, size, has_mean=has_mean, errors=budget.errors)
+                tolerance[scope, k] = mean_tolerance(series.warning, size, has_mean=has_mean, errors=budget.errors, gain=gain)
             else:
                 form[scope, k] = BOUNDED
                 base[scope, k], tolerance[scope, k] = rate_tolerance(series, float(t.rate[scope, q]), size, budget.errors)
@@ -272,48 +242,10 @@ def _bank(budget: PanelBudget, layout: Layout, t: Tables, members: list[int], wa
         form=form.ravel(),
         base=base.ravel(),
         tolerance=tolerance.ravel(),
+        spread_tolerance=spread.ravel(),
         direction=np.tile(t.direction[members], (n_scopes, 1)).ravel(),
         cap=budget.cap,
         first=1.0 if budget.by_rows else 0.0,
         # No episode ends before its level was back for a window.
         pause=np.tile([layout.series[q].window for q in members], n_scopes),
     )
-
-
-@compiled
-def _fill_scores(
-    codes: UInt8,
-    scopes: Int32,
-    keys: UInt64Array,
-    own: UInt64Array,
-    series: Int64,
-    columns: Int64,
-    flag: UInt8,
-    active: UInt8,
-    low: Float64,
-    width: Float64,
-    flags: UInt8,
-    scores: Float64,
-    monitors: Int32,
-) -> None:
-    """What each monitor of a row is fed, NaN where the row has no value for it, and which it is, -1 for none."""
-    n = series.shape[0]
-    for i in range(codes.shape[0]):
-        for j in range(scopes.shape[1]):
-            s = scopes[i, j]
-            for k in range(n):
-                c = columns[k]
-                code = codes[i, c]
-                x = np.nan
-                if not active[s, k]:
-                    x = np.nan
-                elif flag[k]:
-                    hit = flags[series[k], code]
-                    if hit != SKIP:
-                        x = float(hit)
-                else:
-                    p = low[s, c, code] + uniform(keys[i] ^ own[s, k]) * width[s, c, code]
-                    if p == p:
-                        x = min(max(normal_quantile(p), -SCORE_MOST), SCORE_MOST)
-                scores[i, j * n + k] = x
-                monitors[i, j * n + k] = s * n + k if active[s, k] else -1

@@ -123,6 +123,11 @@ def pack(magic: bytes, version: int, n_columns: int, arrays: Iterable[NDArray[An
     return b"".join(parts)
 
 
+def version_of(blob: bytes) -> int:
+    """The version that a state says it is of; -1 = too short to say."""
+    return int(_FRAME.unpack_from(blob)[1]) if len(blob) >= _FRAME.size else -1
+
+
 def unpack(
     blob: bytes, magic: bytes, version: int, n_columns: int, dtypes: list[str], lengths: list[int | None] | None = None
 ) -> list[NDArray[Any]]:

@@ -7,7 +7,8 @@ Two forms of the factor L. Scores, standard normal when nothing changed (`confor
     narrower  (1/v) exp((1 - 1/v^2) z^2 s^2 / 2)                                     v = 1/sqrt 2, 1/2
 
 Each has mean at most 1 under every normal law with |mean| <= d and |ln sd| <= d / sqrt 2, the sd whose Kullback-Leibler
-divergence is that of the mean d. Zeros and ones, or values in [0, 1], with mean p0 when nothing changed:
+divergence is that of the mean d; a shift may have another d than the spread. Zeros and ones, or values in [0, 1], with
+mean p0 when nothing changed:
 
     bounded   1 + lam (x - p),  lam = (p1 - p) / (p (1 - p)),  p the end of [p0 / (1 + d), p0 (1 + d)] on the bet's side,
               near 1 the same of the misses
@@ -86,14 +87,14 @@ def bet_name(form: int, bet: int) -> str:
     return f"spread x{SPREADS[bet - 2 * len(SHIFTS)]:.2g}"
 
 
-def bets_of(form: UInt8Array, tolerance: Float64Array, base: Float64Array, side: Float64Array) -> Bets:
+def bets_of(form: UInt8Array, tolerance: Float64Array, base: Float64Array, side: Float64Array, spread: Float64Array) -> Bets:
     """The bets of monitors, from arrays of shape (M,); see `EDetectorBank`.
 
     Raises
     ------
     ValueError : a tolerance below 0, a mean that is not between 0 and 1
     """
-    if not (np.all(tolerance >= 0.0) and np.all((base > 0.0) & (base < 1.0))):
+    if not (np.all(tolerance >= 0.0) and np.all(spread >= 0.0) and np.all((base > 0.0) & (base < 1.0))):
         raise ValueError("expected tolerances of at least 0 and means between 0 and 1")
     n = len(form)
     bets = Bets(
@@ -107,7 +108,7 @@ def bets_of(form: UInt8Array, tolerance: Float64Array, base: Float64Array, side:
     for m in range(n):
         if form[m] == SCORES:
             bets.directions[m, :5], bets.directions[m, 5:10] = 1, -1
-            bets.shift[m], bets.spread[m] = _score_constants(float(tolerance[m]))
+            bets.shift[m], bets.spread[m] = _score_constants(float(tolerance[m]), float(spread[m]))
             bets.unit[m] = 0.0, 1.0, tolerance[m]
         else:
             bets.directions[m, : len(RATES)] = [1 if r > 1.0 else -1 for r in RATES]
@@ -131,8 +132,8 @@ def _weights(form: int, directions: NDArray[np.int8], side: int) -> Float64Array
     return weights / total
 
 
-def _score_constants(d: float) -> tuple[Float64Array, Float64Array]:
-    square = math.exp(math.sqrt(2.0) * d)
+def _score_constants(d: float, spread: float) -> tuple[Float64Array, Float64Array]:
+    square = math.exp(math.sqrt(2.0) * spread)
     shift = np.array([math.exp(-lam * d - 0.5 * lam * lam * square) for lam in SHIFTS])
     wider = [math.exp(-(v * v - 1.0) * d * d / (2.0 * square)) / v for v in SPREADS[:2]]
     return shift, np.array([0.125 / square, 0.5 * square, *wider, *(1.0 / v for v in SPREADS[2:])])

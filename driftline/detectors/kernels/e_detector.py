@@ -223,7 +223,7 @@ class EDetectorBank:
     ----------
     rate : budget that comes in per unit of the clock, (M,) or broadcast; the sum over monitors is what the model may spend
     form : `SCORES` or `BOUNDED`, (M,) or broadcast
-    tolerance : what is no alarm, (M,) or broadcast: of scores in standard deviations, of rates relative to them
+    tolerance : what is no alarm, (M,) or broadcast: of scores in sd (of their spread `spread_tolerance`), of rates relative to them
     base : the mean of bounded values when nothing changed, (M,) or broadcast; not looked at for scores
     direction : of `DIRECTIONS`, (M,) or broadcast; one side puts all bets on shifts of that side
     cap : units of the clock that a gap counts at most, unless twice the monitor's usual gap is more
@@ -242,6 +242,7 @@ class EDetectorBank:
         rate: ArrayLike,
         form: ArrayLike = SCORES,
         tolerance: ArrayLike = 0.0,
+        spread_tolerance: ArrayLike | None = None,
         base: ArrayLike = 0.5,
         direction: ArrayLike = 0,
         cap: float = math.inf,
@@ -255,7 +256,8 @@ class EDetectorBank:
         self.pause: Int64Array = _each(pause, n_monitors).astype(np.int64)
         if not np.all(self.rate >= 0.0):
             raise ValueError(f"expected budgets of at least 0, got {float(self.rate.min(initial=0.0))}")
-        self.bets = bets_of(self.form, _each(tolerance, n_monitors), _each(base, n_monitors), _each(direction, n_monitors))
+        given = (tolerance, base, direction, tolerance if spread_tolerance is None else spread_tolerance)
+        self.bets = bets_of(self.form, *(_each(one, n_monitors) for one in given))
         self.state = State(
             stakes=np.zeros((n_monitors, BETS)),
             evidence=np.zeros(n_monitors),
