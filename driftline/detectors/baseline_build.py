@@ -15,7 +15,7 @@ from typing import Final
 
 import numpy as np
 
-from driftline.detectors.autoregression import VALUES_MIN, fit
+from driftline.detectors.autoregression_fit import VALUES_MIN, fit
 from driftline.detectors.baseline import Baseline, ColumnReference, scope_names
 from driftline.detectors.coding import RowCoder, scores
 from driftline.detectors.kernels.jit import compiled

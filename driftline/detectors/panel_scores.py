@@ -11,10 +11,10 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from driftline.detectors.autoregression import Autoregression
+from driftline.detectors.autoregression import EDGES_KEPT, ORDER_MOST, Autoregression
 from driftline.detectors.baseline import scope_names
 from driftline.detectors.conformal import series_key
-from driftline.detectors.kernels.autoregression import EDGES_KEPT, ORDER_MOST, bin_of, padded_edges, remember, residual
+from driftline.detectors.kernels.autoregression import bin_of, padded_edges, remember, residual
 from driftline.detectors.kernels.bank import pack, unpack
 from driftline.detectors.kernels.conformal import SCORE_MOST, UInt64Array
 from driftline.detectors.kernels.jit import kernel

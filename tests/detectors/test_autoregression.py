@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import linalg, signal, stats
 
-from driftline.detectors.autoregression import VALUES_MIN, Autoregression
+from driftline.detectors.autoregression import ORDER_MOST, Autoregression
+from driftline.detectors.autoregression_fit import VALUES_MIN
 from driftline.detectors.baseline import Baseline
 from driftline.detectors.baseline_build import BaselineBuilder
 from driftline.detectors.conformal import series_key
-from driftline.detectors.kernels.autoregression import ORDER_MOST, fit_order
+from driftline.detectors.kernels.autoregression import fit_order
 from driftline.detectors.kernels.portable import position_keys
 from driftline.detectors.panel import Panel
 from driftline.detectors.spec import BaselineError, Column, PanelBudget, PanelRows, PanelSpec, Signal, StateError

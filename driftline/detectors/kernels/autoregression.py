@@ -6,17 +6,11 @@ x_t = sum_k phi_k x_{t-k} + e_t. Values of one series follow each other whatever
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 
+from driftline.detectors.autoregression import EDGES_KEPT, ORDER_MOST
 from driftline.detectors.kernels.bank import Float64Array, Int32Array, Int64Array, UInt8Array
 from driftline.detectors.kernels.jit import inlined, kernel, portable_log
-
-ORDER_MOST: Final = 8
-"""Orders that are tried. What remembers longer than this is no short memory but a season or a level that wanders."""
-EDGES_KEPT: Final = 64
-"""Edges of residual bins, padded with infinities so that a search takes six steps."""
 
 
 @inlined

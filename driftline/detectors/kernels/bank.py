@@ -80,6 +80,11 @@ def per_series(values: ArrayLike, n_scopes: int, n_columns: int) -> Float64Array
     return np.array(np.broadcast_to(np.asarray(values, np.float64), (n_scopes, n_columns)), order="C")
 
 
+def per_monitor(values: ArrayLike, n: int) -> Float64Array:
+    """A parameter as an own array (n,); a scalar is repeated."""
+    return np.array(np.broadcast_to(np.asarray(values, np.float64), (n,)), order="C")
+
+
 def all_active(n_scopes: int, n_columns: int, active: ArrayLike | None) -> UInt8Array:
     """The mask of series that have this detector; None = all of them."""
     mask = np.ones((n_scopes, n_columns), np.uint8)

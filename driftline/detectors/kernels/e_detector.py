@@ -24,7 +24,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from driftline.detectors.kernels.bank import BUFFER_ALARMS, Float64Array, Int32Array, Int64Array, UInt8Array, pack, unpack
+from driftline.detectors.kernels.bank import BUFFER_ALARMS, Float64Array, Int32Array, Int64Array, UInt8Array, pack, per_monitor, unpack
 from driftline.detectors.kernels.bets import BETS, BOUNDED_BETS, FIRST_SPREAD, SCORES, SPREAD_BETS, Bets, bets_of, score_factors
 from driftline.detectors.kernels.blame import BLAME, Blames
 from driftline.detectors.kernels.focus import (
@@ -250,14 +250,14 @@ class EDetectorBank:
         pause: ArrayLike = 0,
     ) -> None:
         self.n_monitors = n_monitors
-        self.rate = _each(rate, n_monitors)
-        self.form: UInt8Array = _each(form, n_monitors).astype(np.uint8)
+        self.rate = per_monitor(rate, n_monitors)
+        self.form: UInt8Array = per_monitor(form, n_monitors).astype(np.uint8)
         self.cap, self.first = float(cap), float(first)
-        self.pause: Int64Array = _each(pause, n_monitors).astype(np.int64)
+        self.pause: Int64Array = per_monitor(pause, n_monitors).astype(np.int64)
         if not np.all(self.rate >= 0.0):
             raise ValueError(f"expected budgets of at least 0, got {float(self.rate.min(initial=0.0))}")
-        given = (tolerance, base, direction, tolerance if spread_tolerance is None else spread_tolerance)
-        self.bets = bets_of(self.form, *(_each(one, n_monitors) for one in given))
+        bets = (tolerance, base, direction, tolerance if spread_tolerance is None else spread_tolerance)
+        self.bets = bets_of(self.form, *(per_monitor(one, n_monitors) for one in bets))
         self.state = State(
             stakes=np.zeros((n_monitors, BETS)),
             evidence=np.zeros(n_monitors),
@@ -395,7 +395,3 @@ class EDetectorBank:
 def _agree(held: float, total: float) -> bool:
     """Whether rounding explains a sum; another would raise an alarm without evidence, or hide one for 65,536 rows."""
     return abs(total - held) <= _ROUNDING * (1.0 + held)
-
-
-def _each(values: ArrayLike, n: int) -> Float64Array:
-    return np.array(np.broadcast_to(np.asarray(values, np.float64), (n,)), order="C")
