@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from driftline.streams.ingest.scan import FeatureScanner
 
 Float64 = npt.NDArray[np.float64]
+Places = npt.NDArray[np.intp]
 
+_NO_PLAN: Final = -1
 _PAUSED_BATCHES: Final = 50
 
 # What a decoder may raise on bytes from outside: bad JSON, a wrong type, bad UTF-8, too deep.
@@ -51,6 +53,7 @@ class ModelRows:
 
     Attributes
     ----------
+    at : shape (n,), where they stand in the batch.
     faults : (row, leaf index) pairs.
     tops : whole events, only where undeclared features stand at their top level.
     learned, classes : names of undeclared features, and of classes, set by the task that keeps them.
@@ -58,8 +61,9 @@ class ModelRows:
     """
 
     plan: RowPlan
-    rows: list[Any] = field(default_factory=list)
-    records: list[Record] = field(default_factory=list)
+    rows: list[Any]
+    records: list[Record]
+    at: Places
     faults: list[tuple[int, int]] = field(default_factory=list)
     tops: list[dict[str, Any]] = field(default_factory=list)
     learned: LearnedNames = field(default_factory=LearnedNames)
@@ -73,6 +77,7 @@ class ModelRows:
             self.plan,
             list(compress(self.rows, wanted)),
             list(compress(self.records, wanted)),
+            self.at[np.array(wanted, np.bool_)],
             [(place[row], leaf) for row, leaf in self.faults if wanted[row]],
             list(compress(self.tops, wanted)),
             self.learned,
@@ -98,7 +103,8 @@ class PredictionDecoder:
         self.plans = {
             name: compile_plan(name, model, source.fields, tag_field=self._tag_field, hash_key=key) for name, model in config.models.items()
         }
-        self._by_type: dict[type, RowPlan] = {plan.type: plan for plan in self.plans.values()}
+        self._codes = {name: code for code, name in enumerate(self.plans)}
+        self._code_of: dict[type, int] = {plan.type: self._codes[plan.name] for plan in self.plans.values()}
         self._scanner = self._shared_scanner()
         self._pause = 0
         if self._tag_field is not None:
@@ -123,7 +129,7 @@ class PredictionDecoder:
         # Here and not above: the join imports this package too, and needs no compiler in its memory.
         from driftline.streams.ingest.scan import FeatureScanner
 
-        self._by_type |= {plan.light: plan for plan in self.plans.values() if plan.light is not None}
+        self._code_of |= {plan.light: self._codes[plan.name] for plan in self.plans.values() if plan.light is not None}
         return FeatureScanner(*found)
 
     def decode(self, records: Sequence[Record]) -> DecodedBatch:
@@ -132,12 +138,11 @@ class PredictionDecoder:
         values = [record.value() for record in records]
         if self._scanner is not None and not self._pauses():
             numbers, rest = self._scanner.read([value or b"" for value in values])
-            rows = self._decode_scanned(values, rest)
-            self._group_by_type(records, rows, out, numbers)
+            self._group(records, self._decode_scanned(values, rest), out, numbers)
         elif self._tag_field is not None:
-            self._group_by_type(records, decode_all(self._decode, values), out)
+            self._group(records, decode_all(self._decode, values), out)
         else:
-            self._group_by_name(records, values, out)
+            self._group(records, self._decode_by_name(records, values), out)
         out.models = [group for found in out.models if (group := _with_tops(found, out.refused)).rows]
         for group in out.models:
             _unfold_lists(group)
@@ -160,52 +165,44 @@ class PredictionDecoder:
         self._pause -= self._pause > 0
         return self._pause > 0
 
-    def _group_by_type(self, records: Sequence[Record], rows: list[Any], out: DecodedBatch, numbers: Float64 | None = None) -> None:
-        types = set(map(type, rows))
-        if len(types) == 1 and (plan := self._by_type.get(next(iter(types)))) is not None:
-            out.models.append(ModelRows(plan, rows, list(records), numbers=numbers))
-            return
-        groups: dict[str, ModelRows] = {}
-        by_type = {kind: self._group(groups, plan) for kind, plan in self._by_type.items() if kind in types}
-        for record, row in zip(records, rows, strict=True):
-            group = by_type.get(type(row))
-            if group is None:
-                self._slow(record, groups, out)
-            else:
-                group.rows.append(row)
-                group.records.append(record)
-        found = [group for group in groups.values() if group.rows]
-        if numbers is not None:
-            place = {record.offset(): i for i, record in enumerate(records)}
-            for group in found:
-                group.numbers = numbers[[place[record.offset()] for record in group.records]]
-        out.models += found
-
-    def _group_by_name(self, records: Sequence[Record], values: list[bytes | None], out: DecodedBatch) -> None:
-        groups: dict[str, ModelRows] = {}
+    def _decode_by_name(self, records: Sequence[Record], values: list[bytes | None]) -> list[Any]:
+        """Rows of the models that the records name; None where that fails."""
         if self._path.origin in ("const", "topic") and records:
             names: list[str | None] = [from_record(self._path, records[0])] * len(records)
         elif self._path.origin == "json":
             names = [self._name_in(record) for record in records]
         else:
             names = [from_record(self._path, record) for record in records]
+        rows: list[Any] = [None] * len(records)
         for name in dict.fromkeys(names):
             decoder = self._decoders.get(name) if name is not None else None
             if decoder is None:
                 continue
             own = [i for i, other in enumerate(names) if other == name]
-            rows = decode_all(decoder, [values[i] for i in own])
-            for i, row in zip(own, rows, strict=True):
-                values[i] = row
-        for record, row in zip(records, values, strict=True):
-            plan = self._by_type.get(type(row))
-            if plan is None:
-                self._slow(record, groups, out)
-            else:
-                group = self._group(groups, plan)
-                group.rows.append(row)
-                group.records.append(record)
-        out.models += [group for group in groups.values() if group.rows]
+            for i, row in zip(own, decode_all(decoder, [values[i] for i in own]), strict=True):
+                rows[i] = row
+        return rows
+
+    def _group(self, records: Sequence[Record], rows: list[Any], out: DecodedBatch, numbers: Float64 | None = None) -> None:
+        """Rows by model; those that the fast pass did not take are looked at one by one."""
+        codes = np.array([self._code_of.get(kind, _NO_PLAN) for kind in map(type, rows)], np.intp)
+        faults: list[tuple[int, int]] = []
+        for place in np.flatnonzero(codes == _NO_PLAN).tolist():
+            found = self._slow(records[place], out)
+            if found is not None:
+                plan, rows[place], bad = found
+                codes[place] = self._codes[plan.name]
+                faults += [(place, leaf) for leaf in bad]
+        for code, plan in enumerate(self.plans.values()):
+            at = np.flatnonzero(codes == code)
+            if len(at) == len(rows) > 0:
+                out.models.append(ModelRows(plan, rows, list(records), at, faults, numbers=numbers))
+            elif len(at):
+                places = at.tolist()
+                own = [(int(np.searchsorted(at, place)), leaf) for place, leaf in faults if codes[place] == code]
+                group = ModelRows(plan, [rows[i] for i in places], [records[i] for i in places], at, own)
+                group.numbers = None if numbers is None else numbers[at]
+                out.models.append(group)
 
     def _name_in(self, record: Record) -> str | None:
         try:
@@ -213,32 +210,26 @@ class PredictionDecoder:
         except UNREADABLE:
             return None
 
-    def _group(self, groups: dict[str, ModelRows], plan: RowPlan) -> ModelRows:
-        return groups.setdefault(plan.name, ModelRows(plan))
-
-    def _slow(self, record: Record, groups: dict[str, ModelRows], out: DecodedBatch) -> None:
-        """One record that the fast pass did not take."""
+    def _slow(self, record: Record, out: DecodedBatch) -> tuple[RowPlan, Any, list[int]] | None:
+        """One record that the fast pass did not take: its model, its row, and the leaves that are faulty."""
         value = record.value()
         if not value:
             out.refused.append(Refused(record, "empty", "a tombstone" if value is None else "an empty value"))
-            return
+            return None
         found, refused = read_loosely(record, value)
         if refused is not None:
             out.refused.append(refused)
-            return
+            return None
         name = _at(found, self._path.parts) if self._path.origin == "json" else from_record(self._path, record)
         if not name:
             out.refused.append(Refused(record, "model", "no model: expected a name where the mapping says"))
-            return
+            return None
         plan = self.plans.get(name)
         if plan is None:
             out.unknown.append((record, name))
-            return
-        group = self._group(groups, plan)
+            return None
         bad: list[int] = []
-        group.rows.append(plan.repair(found, bad))
-        group.records.append(record)
-        group.faults += [(len(group.rows) - 1, leaf) for leaf in bad]
+        return plan, plan.repair(found, bad), bad
 
 
 def read_loosely(record: Record, value: bytes) -> tuple[Any, Refused | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from driftline.schemas.config import LabelSource
 from driftline.streams.columns import Ids
-from driftline.streams.ingest.decoder import Refused, decode_all, read_loosely
+from driftline.streams.ingest.decoder import Places, Refused, decode_all, read_loosely
 from driftline.streams.ingest.mapping import Kind, Mapped, parse_path, repair
 from driftline.streams.ingest.plan import Slot
 from driftline.streams.ingest.predictions import digests
@@ -48,8 +48,14 @@ class LabelRows:
 
 @dataclass(slots=True)
 class _Rows:
-    rows: list[Any] = field(default_factory=list)
-    records: list[Record] = field(default_factory=list)
+    """Decoded labels, their records, and where they stand in the batch."""
+
+    rows: list[Any]
+    records: list[Record]
+    at: Places
+
+    def keep(self, places: list[int]) -> _Rows:
+        return _Rows([self.rows[i] for i in places], [self.records[i] for i in places], self.at[places])
 
 
 class LabelDecoder:
@@ -74,18 +80,18 @@ class LabelDecoder:
         """Every record is a row or refused; a label without a value is refused too, for nothing can be joined."""
         refused: list[Refused] = []
         decoded = decode_all(self._decode, [record.value() for record in records])
-        found = _Rows(decoded, list(records))
+        found = _Rows(decoded, list(records), np.arange(len(records)))
         if type(None) in set(map(type, decoded)):
-            found = self._slow(decoded, records, refused)
+            found = found.keep(self._repaired(found, refused))
         rows = self._columns(found, refused, times)
         refused.sort(key=lambda item: item.record.offset())
         return rows, refused
 
-    def _slow(self, decoded: list[Any], records: Sequence[Record], refused: list[Refused]) -> _Rows:
-        out = _Rows()
-        for row, record in zip(decoded, records, strict=True):
-            taken = row
-            if taken is None:
+    def _repaired(self, found: _Rows, refused: list[Refused]) -> list[int]:
+        """Fill in what the fast pass did not take; the places of all that are rows."""
+        rows: list[int] = []
+        for place, (row, record) in enumerate(zip(found.rows, found.records, strict=True)):
+            if row is None:
                 value = record.value()
                 if not value:
                     refused.append(Refused(record, "empty", "a tombstone" if value is None else "an empty value"))
@@ -94,23 +100,20 @@ class LabelDecoder:
                 if why is not None:
                     refused.append(why)
                     continue
-                taken = repair(self._mapped.root, loose, [])
-            out.rows.append(taken)
-            out.records.append(record)
-        return out
+                found.rows[place] = repair(self._mapped.root, loose, [])
+            rows.append(place)
+        return rows
 
     def _columns(self, found: _Rows, refused: list[Refused], times: RecordTimes) -> LabelRows | None:
         columns = {name: slot.column(found.rows, found.records) for name, slot in self._slots.items()}
         ids = columns["id"]
         canonical: list[str | None] = ids if set(map(type, ids)) == {str} and all(ids) else [canonical_id(v) for v in ids]
-        at = times.rows(found.records)
+        at = found.at
         record_ms = times.record_ms[at]
         stated = times_ms(columns["time"], self._unit) if "time" in columns and found.rows else np.full(len(ids), NO_TIME, np.int64)
         bad = self._bad(found, columns, canonical, record_ms, stated, refused)
         if bad:
-            keep = [i for i in range(len(ids)) if i not in bad]
-            found = _Rows([found.rows[i] for i in keep], [found.records[i] for i in keep])
-            return self._columns(found, refused, times)
+            return self._columns(found.keep([i for i in range(len(ids)) if i not in bad]), refused, times)
         if not ids:
             return None
         recorded = np.where(record_ms < 0, stated, record_ms)

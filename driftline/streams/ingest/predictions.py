@@ -65,11 +65,10 @@ class Predictions:
 def read_predictions(group: ModelRows, refused: list[Refused], times: RecordTimes, *, max_age: int, max_skew: int) -> Predictions | None:
     """The columns of a model's rows; rows without a usable id or any time go to `refused`."""
     plan = group.plan
-    ids = _ids(group, refused)
+    group, ids = _with_ids(group, refused)
     if not group.rows:
         return None
-    rows, records = group.rows, group.records
-    at = times.rows(records)
+    rows, records, at = group.rows, group.records, group.at
     record_ms = times.record_ms[at]
     time_slot = plan.slots.get("time")
     stated = record_ms if time_slot is None else times_ms(time_slot.column(rows, records), plan.fields.time_unit)
@@ -105,22 +104,21 @@ def partition_of(ids: Ids, partitions: int) -> Int64:
     return (ids.view("<u8")[::2] % np.uint64(partitions)).astype(np.int64)
 
 
-def _ids(group: ModelRows, refused: list[Refused]) -> Ids:
+def _with_ids(group: ModelRows, refused: list[Refused]) -> tuple[ModelRows, Ids]:
+    """The rows that have an id, and those."""
     found = group.plan.slots["id"].column(group.rows, group.records)
     if set(map(type, found)) == {str} and all(found):
         try:
             if max(map(len, found)) <= 1_024:
-                return digests(found)
+                return group, digests(found)
         except UnicodeEncodeError:
             pass
     ids = [canonical_id(value) for value in found]
     bad = [i for i, text in enumerate(ids) if text is None]
     if bad:
         refused += [Refused(group.records[i], "id", f"expected a text or a number as id, got {str(found[i])[:80]!r}") for i in bad]
-        kept = group.keep([text is not None for text in ids])
-        group.rows, group.records, group.faults, group.tops = kept.rows, kept.records, kept.faults, kept.tops
-        group.numbers = kept.numbers
-    return digests([text for text in ids if text is not None])
+        group = group.keep([text is not None for text in ids])
+    return group, digests([text for text in ids if text is not None])
 
 
 def _column(plan: RowPlan, name: str, group: ModelRows) -> list[Any] | None:

@@ -44,12 +44,6 @@ class RecordTimes:
     def __len__(self) -> int:
         return len(self.offset)
 
-    def rows(self, records: Sequence[Record]) -> Int64 | slice:
-        """Where some of the records stand, in their order; all of them, as most often, at once."""
-        if len(records) == len(self.offset):
-            return slice(None)
-        return np.searchsorted(self.offset, np.fromiter(map(_offset, records), np.int64, len(records)))
-
 
 def judge(records: Sequence[Record], reached_ms: int, *, skew_ms: int, clip_ms: int | None, last_stands: bool) -> RecordTimes:
     """The times of records; one fewer than there are records when the next one must decide the last.

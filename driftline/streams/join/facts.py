@@ -7,7 +7,9 @@ first; they are only ever added (PROTOCOL 14), and the same source position is t
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Final
 
 import numpy as np
@@ -128,6 +130,40 @@ def after_decision(packed: bytes, model: int, limit_ms: int) -> bytes:
         return as_counted(packed) if named == _ANY_MODEL else packed
     kept = [fact for fact in read_facts(packed) if fact.model != model or fact.time_ms > limit_ms]
     return b"".join(fact.encode(counted=fact.counted or fact.model in (0, model)) for fact in reversed(kept))
+
+
+def after_decisions(
+    ids: Sequence[bytes], packed: Sequence[bytes | None], models: npt.NDArray[np.uint32], limits_ms: npt.NDArray[np.int64],
+    decided: npt.NDArray[np.bool_],
+) -> dict[bytes, bytes]:  # fmt: skip
+    """The same for a block of predictions, in their order: what stays of each id of which anything was used up.
+
+    Parameters
+    ----------
+    packed : shape (n,), the facts of each id.
+    models, limits_ms, decided : shape (n,), of each prediction; the labels of one that is not decided stay as they are.
+    """
+    gone = np.zeros(len(ids), np.bool_)
+    # The labels of an id that comes twice are used up by one prediction after the other.
+    if len(set(ids)) == len(ids):
+        gone = decided & _used_up(packed, models, limits_ms)
+    left = dict.fromkeys(compress(ids, gone.tolist()), b"")
+    for row in np.flatnonzero(decided & ~gone).tolist():
+        if (value := packed[row]) is not None:
+            before = left.get(ids[row], value)
+            after = after_decision(before, int(models[row]), int(limits_ms[row]))
+            if after != before:
+                left[ids[row]] = after
+    return left
+
+
+def _used_up(packed: Sequence[bytes | None], models: npt.NDArray[np.uint32], limits_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Where nothing stays, as in nearly every row: one label, which names the model and is in time."""
+    rows = [row for row, value in enumerate(packed) if value is not None and len(value) == FACT_BYTES]
+    heads = np.frombuffer(b"".join(packed[row] for row in rows), FACT)   # type: ignore[misc]
+    found = np.zeros(len(packed), np.bool_)
+    found[rows] = (heads["model"] == models[rows]) & (heads["time_ms"] <= limits_ms[rows])
+    return found
 
 
 def first_ms(packed: bytes) -> int:

@@ -22,7 +22,7 @@ from driftline.streams.join.cache import LabelCache
 from driftline.streams.join.clock import NEVER_MS, SourceClock
 from driftline.streams.join.decide import Matches, Window, match
 from driftline.streams.join.decided import RING, DecidedIds, keys_by_model
-from driftline.streams.join.facts import after_decision, facts_of, first_ms, model_hash, read_facts
+from driftline.streams.join.facts import after_decision, after_decisions, facts_of, first_ms, model_hash, read_facts
 from driftline.streams.join.held import HeldJoin
 from driftline.streams.join.outcomes import outcomes
 from driftline.streams.join.pending import Pending
@@ -186,7 +186,9 @@ class JoinTask:
                     late = [f for f in read_facts(value) if f.time_ms > limit]
                     self._settled[key] = b"".join(f.encode(counted=True) for f in reversed(late))
                 else:
-                    self._use_up(key, value, model, limit)
+                    before = self._settled.get(key, value)
+                    if (after := after_decision(before, model, limit)) != before:
+                        self._settled[key] = after
         self._remove_settled()
 
     def _remove_settled(self) -> None:
@@ -368,10 +370,7 @@ class JoinTask:
         ids: list[bytes] = block.ids.tolist()
         if not self._alone:
             assert self._age_ms is not None
-            rows = zip(ids, packed, own.tolist(), hashes.tolist(), (block.record_ms + self._age_ms).tolist(), strict=True)
-            for key, value, mine, model, limit in rows:
-                if mine and value is not None:
-                    self._use_up(key, value, model, limit)
+            self._settled.update(after_decisions(ids, packed, hashes, block.record_ms + self._age_ms, own))
             return
         if own.all() and None not in packed:
             self._settled.update(dict.fromkeys(ids, b""))
@@ -379,13 +378,6 @@ class JoinTask:
             found = zip(ids, packed, own.tolist(), strict=True)
             self._settled.update((key, b"") for key, value, mine in found if mine and value is not None)
         self._settled.update((ids[row], value) for row, value in matches.remains.items() if own[row])
-
-    def _use_up(self, key: bytes, value: bytes, model: int, limit_ms: int) -> None:
-        """What one of several models leaves of the labels of an id; a label that names none stays until it is swept."""
-        before = self._settled.get(key, value)
-        after = after_decision(before, model, limit_ms)
-        if after != before:
-            self._settled[key] = after
 
     def _count(self, cases: Counter[tuple[str, int]]) -> None:
         names = {code: name for name, code in self._hashes.items()}
