@@ -15,7 +15,7 @@ from driftline.streams.http import Health
 from driftline.streams.local.kafka import LocalKafka
 from driftline.streams.local.redis import LocalRedis
 from driftline.streams.runner import runner
-from tests.chaos.process import until
+from tests.chaos.process import frozen, until
 from tests.chaos.watch import Watch
 from tests.outages.conftest import PARTITIONS, Bench
 from tests.runner.worker import make_runner
@@ -58,6 +58,22 @@ def test_idle_worker_says_that_its_broker_is_away_and_goes_on_by_itself(own_benc
     bench.is_ready(worker)
     bench.send(200)
     bench.all_there()
+
+
+def test_worker_whose_broker_stood_still_for_longer_than_its_session_goes_on(own_bench: Bench, broker: LocalKafka) -> None:
+    """By then its client has asked to join, given up and asked again: served in the other order, the first request throws it out."""
+    bench = own_bench
+    worker = bench.start()
+    bench.send(200)
+    bench.all_there()
+    since = len(worker.log)
+    with frozen(broker.pid):
+        worker.until_logged("partitions_lost", after=since)
+        worker.until_logged("HeartbeatRequest", after=since)
+    bench.send(200)
+    bench.all_there()
+    bench.is_ready(worker)
+    assert worker.code is None, worker.tail()
 
 
 def test_broker_that_is_away_for_longer_than_committed_offsets_may_be_unknown_is_waited_for(

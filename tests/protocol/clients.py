@@ -102,7 +102,7 @@ class FakeConsumer:
         self._queue = deque(item for item in self._queue if not isinstance(item, Event))
         if any(m.instance == self._instance for m in self._broker.group.members.values()):
             self._fenced = True
-            error: Any = KafkaError(KafkaError._FATAL, "Static consumer fenced by other consumer with same group.instance.id", True)
+            error: Any = KafkaError(KafkaError._FATAL, f"Fatal error: {KafkaError(KafkaError.FENCED_INSTANCE_ID).str()}", True)
             self._queue.append(Message(topic="", partition=-1, offset=-1, error=error))
             return
         self._identity = Identity("", -1, self._instance)
@@ -259,6 +259,7 @@ class FakeProducer:
         raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
 
     def poll(self, timeout: float) -> int:
+        self._host.advance(timeout)
         return 0
 
     def purge(self) -> None:

@@ -210,7 +210,7 @@ def metadata_is_fetched_fresh(patch: MonkeyPatch, world: World) -> None:
 
 
 def a_generation_below_0_is_taken(patch: MonkeyPatch, world: World) -> None:
-    patch.setattr(membership, "_generation", lambda metadata: 0)
+    patch.setattr(membership, "generation", lambda metadata: 0)
 
 
 def assignments_are_not_counted(patch: MonkeyPatch, world: World) -> None:

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from driftline.streams.errors import OwnershipError
+from driftline.streams.runner.name import NAME_SECONDS
 from driftline.streams.state.manifest import decode_reference
 from tests.protocol.scenarios import A0, feed, restart, settle_on
-from tests.protocol.world import SOURCES, World
+from tests.protocol.world import FAILPOINTS, SOURCES, World
 
 
 @pytest.fixture(params=["classic", "consumer"])
@@ -90,6 +92,40 @@ def test_a_zombie_that_claims_stops_nobody_though_nothing_is_rebalanced(world: W
         world.produce(*A0, value)
         world.run("a")
         world.run("b", 3)
+    settle_on(world)
+
+
+@pytest.mark.parametrize("point", [*FAILPOINTS, "poll"])
+def test_a_worker_whose_name_went_to_a_request_it_had_given_up_takes_it_back(world: World, point: str) -> None:
+    """The member that this makes is nobody; nothing tells it from a rival but that it does not come back."""
+    world.start("a")
+    if point != "restored":
+        feed(world, "a", 2, 2)
+    world.produce(*A0, 1, 2)
+    world.run_until("a", point, "pause")
+    world.broker.group.join("a")
+    world.wake(world.workers["a"], told=False)
+    world.strict, world.excused = True, []
+    settle_on(world)
+    assert world.stops == []
+
+
+def test_of_two_living_workers_of_one_name_one_ends_and_one_goes_on(world: World) -> None:
+    world.start("a")
+    feed(world, "a", 2, 2)
+    first = world.workers["a"]
+    second = world.start("a")
+    for value in range(200):
+        world.produce(*A0, value)
+        for worker in (first, second):
+            if worker.live:
+                worker.resume()
+                world.judge(worker)
+        if world.stops:
+            break
+    assert isinstance(world.stops[0], OwnershipError)
+    assert first.ended != second.ended
+    assert world.clock.now < 1_000 + NAME_SECONDS
     settle_on(world)
 
 

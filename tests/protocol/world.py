@@ -74,7 +74,8 @@ class FakeTime:
         return 1_760_000_000.0 + self.now
 
     def sleep(self, seconds: float) -> None:
-        self.now += seconds
+        # Whoever waits for a moment that is nearer than the clock can tell would wait for ever.
+        self.now += max(seconds, 0.001)
 
 
 class Worker:
@@ -342,7 +343,7 @@ class World:
             f"{streams}.runner.publisher.threading": SimpleNamespace(Thread=InlineThread),
             f"{streams}.runner.runner.clocks": self.clock,
         }
-        for module in ("runner.commit", "runner.membership", "runner.publisher", "runner.waiting", "state.base"):
+        for module in ("runner.commit", "runner.membership", "runner.name", "runner.publisher", "runner.waiting", "state.base"):
             new[f"{streams}.{module}.time"] = self.clock
         stack = ExitStack()
         for target, value in new.items():

@@ -9,37 +9,25 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from driftline.streams.errors import OffsetError, OwnershipError, SetupError, StreamError
+from driftline.streams.errors import OffsetError, SetupError, StreamError
 from driftline.streams.kafka import RIGHTS_HINT, needs_a_person
-from driftline.streams.runner.group_metadata import generation as _generation
+from driftline.streams.runner.batches import Batches, error_of, grouped, in_order, offset_of, place_of
+from driftline.streams.runner.group_metadata import generation
+from driftline.streams.runner.name import InstanceName
 from driftline.streams.task import PartitionId
 
 _log = logging.getLogger(__name__)
 
-# Unbound methods under `map`: 40 ns a record, a fourth of `operator.methodcaller` or a generator.
-_error: Final[Callable[[Message], KafkaError | None]] = Message.error
-_partition: Final[Callable[[Message], int]] = Message.partition  # type: ignore[assignment]
-_topic: Final[Callable[[Message], str]] = Message.topic  # type: ignore[assignment]
-_offset: Final[Callable[[Message], int]] = Message.offset  # type: ignore[assignment]
-
 _CALL_SECONDS: Final = 5.0
-_SAME_NAME: Final = "does another worker run with the same instance name? Each needs a DRIFTLINE_INSTANCE of its own"
-# With the consumer protocol the name of a worker that was killed is free again once its session has ended: 45 s after its last
-# heartbeat by default, 60 s at most unless the broker was told otherwise. Whoever has it for longer is alive.
-NAME_SECONDS: Final = 120.0
+# A client that is dead is followed by another one, which costs a thread for each broker.
 _AGAIN_SECONDS: Final = 2.0
-# A client that was refused passes on the broker's reason as text alone.
-_NAME_IN_USE: Final = KafkaError(KafkaError.UNRELEASED_INSTANCE_ID).str()
 _PROBE_SECONDS: Final = 1.0
 _LOST_CODES: Final = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
-
-Batches = Mapping[PartitionId, Sequence[Message]]
 
 
 class Membership:
@@ -52,7 +40,7 @@ class Membership:
     next : partitions being read and their next offset.
     consumer : the client; another one once the group has refused it, because librdkafka's is dead then.
     joined : whether any assignment has arrived since it asked for one.
-    refused : why the group has not let this worker in so far; it goes on asking.
+    refused : why the group has not let this worker in, or has thrown it out; it goes on asking.
     arrived : when the first record of the last poll came, monotonic seconds.
     dropped : records of partitions not read any more, or handed out before.
     """
@@ -74,11 +62,12 @@ class Membership:
         self._failure: BaseException | None = None
         self._ends: dict[PartitionId, int] = {}
         self._paused: frozenset[PartitionId] = frozenset()
-        self._first_refusal = self._again_at = 0.0
+        self._name = InstanceName()
+        self._again_at = 0.0
         self.refused: str | None = None
         self.changes = 0
         self.arrived = 0.0
-        self.joined = self._settled = False
+        self.joined = self._told_all = False
         self.dropped = 0
         self.owned: set[PartitionId] = set()
         self.next: dict[PartitionId, int] = {}
@@ -91,7 +80,7 @@ class Membership:
 
         With KIP-848 a member that gets nothing is told nothing.
         """
-        return self._settled or (self._incremental and not self.owned and self.metadata() is not None)
+        return self._told_all or (self._incremental and not self.owned and self.metadata() is not None)
 
     def metadata(self) -> bytes | None:
         """The group metadata to commit a transaction with, taken *before* its first poll; None when not a member.
@@ -99,7 +88,7 @@ class Membership:
         Fetched later, a zombie that has rejoined would commit its old batch with its new generation (PROTOCOL 9).
         """
         metadata: Any = self.consumer.consumer_group_metadata()
-        return metadata if _generation(metadata) >= 0 else None
+        return metadata if generation(metadata) >= 0 else None
 
     def poll(self, timeout: float, limit: int, linger: float = 0.0) -> Batches:
         """The next records, at most `limit`, of partitions being read: one wait, then what comes until `linger` seconds later.
@@ -118,29 +107,13 @@ class Membership:
         self._raise_failure()
         if not batch:
             return {}
-        if any(map(_error, batch)):
+        if any(map(error_of, batch)):
             batch = self._without_errors(batch)
-        return self._advance(self._grouped(batch))
+        return self._advance(grouped(batch, self._topic))
 
     def _following(self, first: Message, limit: int, linger: float) -> list[Message]:
         """The end of a partition is waited for by a tick: it lingers for nobody."""
         return self.consumer.consume(limit, 0 if first.error() else linger) if limit else []
-
-    def _grouped(self, batch: list[Message]) -> dict[PartitionId, list[Message]]:
-        partitions = list(map(_partition, batch))
-        groups: dict[PartitionId, list[Message]] = {}
-        if self._topic is not None:
-            if partitions and len(set(partitions)) == 1:
-                return {(self._topic, partitions[0]): batch}
-            by_number: defaultdict[int, list[Message]] = defaultdict(list)
-            for message, number in zip(batch, partitions, strict=True):
-                by_number[number].append(message)
-            return {(self._topic, number): records for number, records in by_number.items()}
-        for message, key in zip(batch, zip(map(_topic, batch), partitions, strict=True), strict=True):
-            if (records := groups.get(key)) is None:
-                groups[key] = records = []
-            records.append(message)
-        return groups
 
     def _advance(self, groups: dict[PartitionId, list[Message]]) -> Batches:
         """Move the ledger; drop what is not ours or was read before."""
@@ -150,13 +123,13 @@ class Membership:
                 self.dropped += len(records)
                 del groups[key]
                 continue
-            first, last = _offset(records[0]), _offset(records[-1])
+            first, last = offset_of(records[0]), offset_of(records[-1])
             if first < expected or last - first < len(records) - 1:
-                records = _in_order(records, expected)
+                records = in_order(records, expected)
                 self.dropped += len(groups[key]) - len(records)
                 groups[key] = records
             if records:
-                self.next[key] = _offset(records[-1]) + 1
+                self.next[key] = offset_of(records[-1]) + 1
             else:
                 del groups[key]
         return groups
@@ -169,9 +142,11 @@ class Membership:
                 records.append(message)
                 continue
             if error.code() == KafkaError._PARTITION_EOF:
-                self._ends[(_topic(message), _partition(message))] = _offset(message)
+                self._ends[place_of(message)] = offset_of(message)
                 continue
             self._judge(error, message)
+            if self._again_at:
+                return []  # refused: nothing that the dead client read is ours to process
         return records
 
     def _judge(self, error: KafkaError, message: Message) -> None:
@@ -201,26 +176,27 @@ class Membership:
         Of a static member the group hears nothing: others get its partitions when its session has ended.
         """
         self.consumer.unsubscribe()
-        self.joined = self._settled = False
+        self.joined = self._told_all = False
         self._again_at = 0.0
 
     def _refused(self, error: KafkaError) -> None:
-        """The client is dead: make another one where a worker that was killed has our name for as long as its session lasts.
+        """The client is dead, and what this worker had is lost: ask again with another client, unless the name is a rival's.
+
+        A client that was refused for good tells nobody what it loses, and its transaction's metadata is of no member any more.
 
         Raises
         ------
         OwnershipError : the name is another living worker's.
         """
-        now = time.monotonic()
-        self._first_refusal = self._first_refusal or now
-        # A worker that was in the group and finds its name taken has a rival.
-        if self.joined or _NAME_IN_USE not in error.str() or now - self._first_refusal > NAME_SECONDS:
-            raise OwnershipError(f"kafka: {error.str()}", hint=_SAME_NAME)
-        self.refused = "the worker that had this instance name before is a member of the group until its session ends"
-        _log.warning("name_in_use note=%r seconds=%.0f retry_in_seconds=%.0f", self.refused, now - self._first_refusal, _AGAIN_SECONDS)
-        self.consumer.close()
-        self.consumer = self._make()
-        self._again_at = now + _AGAIN_SECONDS
+        self.refused = self._name.denied(error)
+        _log.warning("name_in_use note=%r error=%r retry_in_seconds=%.0f", self.refused, error.str(), _AGAIN_SECONDS)
+        if self.owned:
+            self._lost(frozenset(self.owned))
+        self._disown(frozenset(self.owned))
+        self.joined = self._told_all = False
+        dead, self.consumer = self.consumer, self._make()
+        dead.close()
+        self._again_at = time.monotonic() + _AGAIN_SECONDS
 
     def _joins_again(self, timeout: float) -> bool:
         """Ask once more when it is time; whether it is."""
@@ -332,8 +308,8 @@ class Membership:
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self.changes += 1
-        self.joined, self._settled, self.refused = True, True, None
-        self._first_refusal = 0.0
+        self.joined, self._told_all, self.refused = True, True, None
+        self._name.granted()
         keys = {(p.topic, p.partition) for p in partitions}
         _log.info("partitions_assigned partitions=%s", sorted(keys))
         self.owned |= keys
@@ -344,14 +320,16 @@ class Membership:
             consumer.assign(_positions(self.next))
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._leave(consumer, partitions, self._revoked, "partitions_revoked")
+        self._taken_away(consumer, partitions, self._revoked, "partitions_revoked")
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._leave(consumer, partitions, self._lost, "partitions_lost")
+        self._taken_away(consumer, partitions, self._lost, "partitions_lost")
 
-    def _leave(
+    def _taken_away(
         self, consumer: Consumer, partitions: list[TopicPartition], inform: Callable[[frozenset[PartitionId]], None], event: str
     ) -> None:
+        if consumer is not self.consumer:
+            return  # a dead one that is being closed: all it had was given up before
         # The list may name partitions we never held (confluent-kafka-python 1551).
         keys = frozenset((p.topic, p.partition) for p in partitions) & self.owned
         _log.info("%s partitions=%s", event, sorted(keys))
@@ -359,18 +337,22 @@ class Membership:
             inform(keys)
         except BaseException as error:  # noqa: BLE001 - an exception must not unwind through librdkafka; `poll` raises it
             self._failure = error
-        self.changes += 1
         # One by one, the others stay; all at once, a new assignment is on its way.
-        self._settled = self._incremental and event == "partitions_revoked"
-        self.owned -= keys
-        gone = [key for key in keys if self.next.pop(key, None) is not None]
-        for key in keys:
-            self._ends.pop(key, None)
-        self._paused -= keys
+        self._told_all = self._incremental and event == "partitions_revoked"
+        gone = self._disown(keys)
         if self._incremental:
             consumer.incremental_unassign(_positions(dict.fromkeys(gone, 0)))
         else:
             consumer.unassign()
+
+    def _disown(self, keys: frozenset[PartitionId]) -> list[PartitionId]:
+        """Another assignment holds from now on; those of the partitions that were being read."""
+        self.changes += 1
+        self.owned -= keys
+        self._paused -= keys
+        for key in keys:
+            self._ends.pop(key, None)
+        return [key for key in keys if self.next.pop(key, None) is not None]
 
     def _raise_failure(self) -> None:
         failure, self._failure = self._failure, None
@@ -380,14 +362,3 @@ class Membership:
 
 def _positions(offsets: Mapping[PartitionId, int]) -> list[TopicPartition]:
     return [TopicPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()]
-
-
-def _in_order(records: Iterable[Message], expected: int) -> list[Message]:
-    """Records at or after `expected` in rising order; others were handed out before."""
-    kept: list[Message] = []
-    for record in records:
-        offset = _offset(record)
-        if offset >= expected:
-            kept.append(record)
-            expected = offset + 1
-    return kept

@@ -20,9 +20,10 @@ from driftline.streams.errors import AwayError, FatalError, KafkaAwayError, Reco
 from driftline.streams.http import Health
 from driftline.streams.kafka import MOCK_CLUSTER_PREFIX, START_SECONDS, from_kafka, make_consumer
 from driftline.streams.metrics import ABORTS, BATCH_RECORDS, PROCESS_SECONDS, REBALANCES, RECOVERIES, Metrics
+from driftline.streams.runner.batches import Batches
 from driftline.streams.runner.commit import Committer
 from driftline.streams.runner.instance import Instance
-from driftline.streams.runner.membership import Batches, Membership
+from driftline.streams.runner.membership import Membership
 from driftline.streams.runner.pace import Pace
 from driftline.streams.runner.publisher import make_publisher
 from driftline.streams.runner.report import Reporter
@@ -184,15 +185,12 @@ class Runner:
             self._feed(batches)
             self._tick()
             if self._committer.due() or self._stopping.is_set():
-                self._commit()
+                self._committer.commit(self._tasks)
             self._end_if_done(batches)
         except RecoverableError as error:
             self._recover(error)
         except KafkaException as error:
             self._recover(from_kafka(error))
-
-    def _commit(self) -> None:
-        self._committer.commit(self._tasks)
 
     # -- records
 
@@ -247,7 +245,7 @@ class Runner:
         _log.info("task_replayed task=%s rows=%d", task.name, task.rows)
         if task.former:
             # From here on the present configuration is active.
-            self._commit()
+            self._committer.commit(self._tasks)
             self._tasks.remove(task.inputs)
             self._membership.forget(task.inputs)
             return
@@ -305,15 +303,14 @@ class Runner:
 
     def _really_exhausted(self) -> bool:
         """The same, asked of the broker now: a drained worker is not started again."""
-        ends = self._membership.at_end() | self._tasks.paused()
-        return ends >= self._membership.next.keys()
+        return self._membership.at_end() | self._tasks.paused() >= self._membership.next.keys()
 
     def _finish(self, *, final: bool) -> None:
         if final:
             self._committer.begin()
             for task in self._tasks:
                 self._after(task, task.task.tick(Idle(FINAL_MS, task.inputs)), 0)
-        self._commit()
+        self._committer.commit(self._tasks)
         self._finished = True
 
     # -- tasks come and go
@@ -346,7 +343,7 @@ class Runner:
             self._metrics.add(RECOVERIES, 1, self._stage, task.source)
         self._committer.reach("restored")
         # A new task's start offsets and empty state are committed before its first record.
-        self._commit()
+        self._committer.commit(self._tasks)
         self._membership.read(started)
         for task in self._tasks:
             self._pause(task)
@@ -360,7 +357,7 @@ class Runner:
         """Inside the revoke callback: finish what is open if that works at once, else abort; then let go."""
         try:
             if self._committer.open:
-                self._commit()
+                self._committer.commit(self._tasks)
         except RecoverableError as error:
             _log.info("revoked_with_abort reason=%r", error.message)
         finally:
@@ -395,6 +392,8 @@ class Runner:
             self._waiting.away(error)
         elif self._recoveries > _RECOVERIES_MAX:
             raise FatalError(f"{self._recoveries} commits in a row failed, the last with: {error.message}") from error
+        else:
+            self._waiting.before_retry(self._recoveries)
         self._pending_since = clocks.monotonic()
         # Nothing is open now, and what does not answer must not hold up a stop.
         self._finished = self._stopping.is_set()

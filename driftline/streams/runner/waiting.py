@@ -116,6 +116,13 @@ class Waiting:
                 return
             self.pause(_POLL_SECONDS)
 
+    def before_retry(self, failures: int) -> None:
+        """Hear what the group has to say before a commit is tried again, for longer each time it fails.
+
+        Who is thrown out while it loads its tasks polls in no other place, and would try in vain until it had tried too often.
+        """
+        self.pause(_PAUSE_SECONDS[min(failures, len(_PAUSE_SECONDS)) - 1])
+
     def pause(self, seconds: float) -> None:
         """Let time pass; nothing is read, because nothing is assigned to the client now."""
         until = time.monotonic() + seconds
