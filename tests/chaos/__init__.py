@@ -7,7 +7,7 @@
                           └── hits, each with a witness ──> report <─────── │       uninterrupted, over the same topics
                                                                             └────── the list of inputs
 
-    python -m tests.chaos [--short] [--seed N] [--only FAULT ...] [--no-controls] [--no-faults] [--list] [--json FILE]
+    python -m tests.chaos [--short] [--seed N] [--only FAULT ...] [--no-controls | --no-faults] [--list] [--json FILE]
     python -m tests.chaos.table FILE ...      # reports as the tables of docs/guarantees.md
 
 Each fault gets an installation of its own (topics and keys under a prefix) on services that all share, so that what is

@@ -8,7 +8,6 @@ import platform
 import sys
 import tempfile
 import time
-from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -23,6 +22,7 @@ from driftline.streams.local.jars import kafka_version
 from driftline.streams.local.kafka import LocalKafka
 from driftline.streams.local.redis import LocalRedis
 from tests.chaos.campaign import perform_together
+from tests.chaos.command import Options, parse, show_job
 from tests.chaos.controls import CONTROLS
 from tests.chaos.fault import Fault
 from tests.chaos.faults import FAULTS
@@ -37,15 +37,12 @@ _REDIS_PROPERTIES: Final = {"appendfsync": "everysec"}
 
 def main() -> int:
     """Run the faults and the controls; 0 when all passed."""
-    options = _options()
+    options = parse("python -m tests.chaos", "Faults on a real Kafka and Redis; nothing may be lost, doubled or changed.", FAULTS)
     console = Console(width=None if sys.stdout.isatty() else 200)
     jobs = _jobs(options)
-    if options.list:
-        for number, (faults, without, rule) in enumerate(jobs):
-            control = f" without {without} (rule {rule})" if without else ""
-            for fault in faults:
-                form = "short" if fault.short else "long"
-                console.print(f"{number:3} {form:6}{fault.name}{control}: {fault.about}", markup=False, highlight=False)
+    if options.listed:
+        for number, job in enumerate(jobs):
+            show_job(console, number, *job)
         return 0
     began = time.time()
     rows: list[Row] = []
@@ -65,7 +62,7 @@ def main() -> int:
     return 0 if all(row.passed for row in rows) else 1
 
 
-def _about(options: Namespace, services: Services, began: float) -> dict[str, Any]:
+def _about(options: Options, services: Services, began: float) -> dict[str, Any]:
     versions = {name: version(name) for name in ("driftline", "confluent-kafka")}
     with contextlib.suppress(redis.exceptions.ConnectionError):
         client: Any = redis.Redis.from_url(services.redis.url)
@@ -77,37 +74,15 @@ def _about(options: Namespace, services: Services, began: float) -> dict[str, An
     return told | {"cores": os.cpu_count()}
 
 
-def _options() -> Namespace:
-    about = "Faults on a real Kafka and Redis; nothing may be lost, doubled or changed."
-    parser = ArgumentParser(prog="python -m tests.chaos", description=about)
-    parser.add_argument("--short", action="store_true", help="the form of CI: fewer hits, the most telling faults, under 10 minutes")
-    parser.add_argument("--seed", type=int, default=1, help="of inputs and of all choices")
-    parser.add_argument("--only", nargs="+", default=[], metavar="FAULT", help="these, and their controls, whichever form has them")
-    parser.add_argument("--no-controls", action="store_true", help="the faults alone")
-    parser.add_argument("--no-faults", action="store_true", help="the controls alone")
-    parser.add_argument("--list", action="store_true", help="print what would run")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there")
-    parser.add_argument("--logs", type=Path, metavar="DIRECTORY", help="keep configurations and logs of workers there")
-    options = parser.parse_args()
-    if unknown := sorted(set(options.only) - {fault.name for fault in FAULTS}):
-        parser.error(f"no such fault: {', '.join(unknown)}; --list names them")
-    return options
-
-
-def _jobs(options: Namespace) -> list[Job]:
+def _jobs(options: Options) -> list[Job]:
     """What to run: faults of one installation, the rule they go without, that rule's number."""
-    chosen = [fault for fault in FAULTS if (fault.name in options.only if options.only else fault.short or not options.short)]
-    together: dict[object, list[Fault]] = {}
-    for fault in chosen:
+    together: dict[str, list[Fault]] = {}
+    for fault in options.faults(FAULTS):
         # Alone, a fault shows what is lost to it; the short form has no time for that.
         key = fault.circumstances if options.short and fault.shares else fault.name
         together.setdefault(str(key), []).append(fault)
-    jobs: list[Job] = [] if options.no_faults else [(faults, "", None) for faults in together.values()]
-    if options.no_controls:
-        return jobs
-    by_name = {fault.name: fault for fault in chosen}
-    found = [c for c in CONTROLS if c.fault in by_name and (c.short or not options.short or options.only)]
-    return jobs + [([by_name[control.fault]], control.without, control.rule) for control in found]
+    jobs: list[Job] = [(faults, "", None) for faults in together.values()]
+    return jobs + [([fault], control.without, control.rule) for fault, control in options.controls(CONTROLS, FAULTS)]
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.chaos.command import parse
 from tests.chaos.controls import CONTROLS
 from tests.chaos.fault import Fault
 from tests.chaos.faults import FAULTS
@@ -86,3 +87,26 @@ def test_a_table_has_the_last_run_of_each_fault_also_where_it_failed() -> None:
     longer = report(3, "long", Row("b", "classic", 1))
     found = [(run["name"], run["form"], run["without"], run["passed"]) for run in newest([late, early, longer])]
     assert found == [("a", "short", "", False), ("b", "short", "", True), ("a", "short", "rule", False), ("b", "long", "", True)]
+
+
+def test_the_choice_is_the_same_in_every_campaign() -> None:
+    """Faults by form or by name, controls with their faults, and either without the other."""
+
+    def chosen(*arguments: str) -> tuple[int, int]:
+        options = parse("chaos", "", FAULTS, arguments)
+        return len(options.faults(FAULTS)), len(options.controls(CONTROLS, FAULTS))
+
+    assert chosen() == (len(FAULTS), len(CONTROLS))
+    assert chosen("--short") == (sum(fault.short for fault in FAULTS), sum(control.short for control in CONTROLS))
+    assert chosen("--no-faults") == (0, len(CONTROLS))
+    assert chosen("--no-controls") == (len(FAULTS), 0)
+    mine = sum(control.fault == "redis_wiped" for control in CONTROLS)
+    assert mine
+    assert chosen("--short", "--only", "redis_wiped", "ingest_down") == (2, mine + sum(c.fault == "ingest_down" for c in CONTROLS))
+
+
+@pytest.mark.parametrize("arguments", [("--only", "no_such_fault"), ("--no-faults", "--no-controls")])
+def test_a_choice_that_nothing_can_come_of_is_refused(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse("chaos", "", FAULTS, arguments)
+    assert arguments[-1] in capsys.readouterr().err

@@ -5,7 +5,7 @@
                                                                   v                faults                    v
                                                    uninterrupted `AlertWorker` in memory ──────────────> compared
 
-    python -m tests.chaos.alerts [--short] [--seed N] [--only FAULT ...] [--list] [--json FILE]
+    python -m tests.chaos.alerts [--short] [--seed N] [--only FAULT ...] [--no-controls | --no-faults] [--list] [--json FILE]
 
 The claim: alerts are exactly once in state and at least once sent. The store holds the alerts of the uninterrupted run; each
 change stands in the topics, once or more often with the same id and the same bytes; a reader that follows docs/subscribing.md
