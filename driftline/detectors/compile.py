@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from driftline.detectors import null_laws as laws
 from driftline.detectors.budget import AlarmBudget
 from driftline.detectors.focus import FOCuS
 from driftline.detectors.panel import Panel
@@ -71,8 +72,14 @@ def compile_budget() -> int:
     return len(AlarmBudget(reference, per=_RUN_LENGTH).update_many(rows)) + len(dated)
 
 
+def compile_laws() -> float:
+    """Call what only rare values and dependent ones lead to."""
+    return laws.combined(laws.binomial_two_sided(1.0, 3.0, 0.1), laws.chi_squared_tail(4.0, 2.5))
+
+
 def compile_kernels() -> int:
     """Run the panels; the number of signals they gave, which shows that alarms were reached."""
+    compile_laws()
     found = compile_budget()
     for spec in specs():
         panel = Panel(spec)

@@ -15,10 +15,11 @@ from typing import Final
 import numpy as np
 
 from driftline.detectors.changes import places_of
-from driftline.detectors.episodes import E_BITS, E_OPEN, OPEN, RUN_BIT, STALE
+from driftline.detectors.episodes import E_BITS, E_OPEN, OPEN, STALE
 from driftline.detectors.kernels.psi import psi_refresh
 from driftline.detectors.openers import RUN_DETECTOR
 from driftline.detectors.panel_watch import Watch
+from driftline.detectors.ring import RUN_BIT
 from driftline.detectors.spec import N_CODES, NOT_APPLICABLE, Ended, Int64
 
 UNWATCHED: Final = "closed because the configuration no longer watches it, not because it recovered"

@@ -8,16 +8,23 @@ from typing import Final
 
 import numpy as np
 
-from driftline.detectors.episodes import E_OPEN, OPEN, Scratch, Windows, new_scratch
+from driftline.detectors.dependence import dependence_of
+from driftline.detectors.episodes import E_OPEN, OPEN, Scratch, new_scratch
+from driftline.detectors.evidence import statistics_of
 from driftline.detectors.kernels.jit import kernel
 from driftline.detectors.kernels.psi import PsiArrays
 from driftline.detectors.layout import Layout
-from driftline.detectors.levels import M_N, M_VALUE, MEAN_EFFECT, PSI_EFFECT, RATE_EFFECT, measure
-from driftline.detectors.spec import N_CODES, Float64, Level
+from driftline.detectors.levels import M_BASE, M_N, M_VALUE, MEAN_EFFECT, PSI_EFFECT, RATE_EFFECT, measure
+from driftline.detectors.ring import Windows
+from driftline.detectors.spec import N_CODES, Float64, Level, WindowStatistic
 from driftline.detectors.tables import Tables
 
-_N, _MEAN, _PSI, _RATE, _PSI_LIMIT = range(5)
-_FIELDS: Final = 5
+STATISTICS_MAX: Final = 100
+"""Open series of a scope that are shown with statistics, the first in the panel's order: a wide model that drifts as a whole
+must not make a snapshot larger than its topic takes, nor cost more than a few milliseconds."""
+
+_N, _MEAN, _PSI, _RATE, _PSI_LIMIT, _PSI_NULL = range(6)
+_FIELDS: Final = 6
 
 Running = Sequence[tuple[float, float]]
 """Statistics and their thresholds."""
@@ -27,9 +34,10 @@ def levels_of(layout: Layout, t: Tables, windows: Windows, psi: PsiArrays, runni
     """One level a series, in the panel's order; `running` has the statistics of detectors by series."""
     found = np.full((len(layout.series), _FIELDS), np.nan)
     _fill_levels(t, windows, psi, new_scratch(t), scope, found)
-    n, means, psis, rates, psi_limits = (_known(column) for column in found.T.tolist())
+    n, means, psis, rates, psi_limits, psi_nulls = (_known(column) for column in found.T.tolist())
     open_ = (windows.episodes[scope, :, E_OPEN] == OPEN).tolist()
     base_rates = _known(t.rate[scope].tolist())
+    explained = set(np.flatnonzero(open_)[:STATISTICS_MAX].tolist())
     out = []
     for q, series in enumerate(layout.series):
         candidates = list(running.get(q, ()))
@@ -40,7 +48,16 @@ def levels_of(layout: Layout, t: Tables, windows: Windows, psi: PsiArrays, runni
         mean, base_rate = means[q], base_rates[q] if series.flag is not None else None
         base_mean = None if mean is None else 0.0
         count = int(n[q] or 0)
-        out.append(Level(series.name, count, mean, base_mean, psi_value, psi_limit, rates[q], base_rate, statistic, threshold, open_[q]))
+        statistics: tuple[WindowStatistic, ...] = ()
+        if q in explained:
+            counts = psi.counts[scope, t.series_lane[q]].astype(np.int64)
+            statistics = statistics_of(counts, dependence_of(t, windows, scope, q, counts), layout, t, scope, q)
+        out.append(
+            Level(
+                series.name, count, mean, base_mean, psi_value, psi_nulls[q], psi_limit, rates[q], base_rate, statistic, threshold,
+                open_[q], statistics,
+            )
+        )  # fmt: skip
     return out
 
 
@@ -69,6 +86,7 @@ def _fill_levels(t: Tables, st: Windows, psi: PsiArrays, scratch: Scratch, s: in
         n = m[PSI_EFFECT, M_N]
         if t.is_value[q] and t.watched[s, q] and n >= t.psi_least[s, lane]:
             out[q, _PSI] = m[PSI_EFFECT, M_VALUE]
+            out[q, _PSI_NULL] = m[PSI_EFFECT, M_BASE]
             limit = t.psi_limit[s, lane]
             if np.isfinite(limit):
                 out[q, _PSI_LIMIT] = limit * (1.0 / n + 1.0 / t.psi_size[s, t.series_column[q]])

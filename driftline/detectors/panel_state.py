@@ -17,10 +17,11 @@ import numpy as np
 
 from driftline.detectors.budgeted import BudgetedSeries
 from driftline.detectors.changes import ChangeDetectors
-from driftline.detectors.episodes import A_ROW, ANCHOR_FIELDS, E_KIND, E_OPEN, E_SEVERITY, EPISODE_FIELDS, OPEN, RUN_BIT, STALE, Windows
+from driftline.detectors.episodes import E_KIND, E_OPEN, E_SEVERITY, EPISODE_FIELDS, OPEN, STALE
 from driftline.detectors.kernels.bank import pack, unpack
 from driftline.detectors.kernels.psi import PsiBank
 from driftline.detectors.levels import RATE_EFFECT
+from driftline.detectors.ring import A_ROW, ANCHOR_FIELDS, RUN_BIT, Windows
 from driftline.detectors.spec import N_CODES, PanelRows, RingState, StateError
 from driftline.detectors.stale import Silence
 from driftline.detectors.tables import Tables

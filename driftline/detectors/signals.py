@@ -8,6 +8,7 @@ import numpy as np
 
 from driftline.detectors.baseline import ColumnReference
 from driftline.detectors.episodes import EVIDENCE, NO_DETECTOR, OPENED, RECOVERED, Notes
+from driftline.detectors.evidence import statistics_of
 from driftline.detectors.layout import SKIP, Layout
 from driftline.detectors.levels import MEAN_EFFECT, PSI_EFFECT
 from driftline.detectors.openers import RUN_DETECTOR
@@ -65,6 +66,7 @@ def _signal(note: Any, layout: Layout, tables: Tables) -> Signal:
         since=None if not note["since"] else _anchor(note["since_at"], exact=int(note["since"]) == 2),
         episode=_anchor(note["episode_at"], exact=True),
         bins=_bins(note["counts"], layout, tables, scope, q),
+        statistics=statistics_of(note["counts"], note["dependence"], layout, tables, scope, q),
         reason=_reason(note, series, effect) + _uncovered(note, tables, q),
     )
 

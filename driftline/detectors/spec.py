@@ -227,6 +227,24 @@ class BinEvidence:
     contribution: float
 
 
+class WindowStatistic(NamedTuple):
+    """One statistic of a window against the baseline (`evidence.py`).
+
+    Attributes
+    ----------
+    size : how far apart they are on the statistic's own scale, with what chance alone adds taken off.
+    null_level : the value without drift, on average. `n_eff`: independent values that the comparison is worth.
+    p : chance of such a value without drift; None for too few values.
+    """
+
+    name: str
+    value: float
+    size: float
+    null_level: float
+    n_eff: float
+    p: float | None
+
+
 @dataclass(frozen=True, slots=True)
 class Signal:
     """What a panel says at a row.
@@ -264,14 +282,16 @@ class Signal:
     since: Anchor | None
     episode: Anchor
     bins: tuple[BinEvidence, ...] = ()
+    statistics: tuple[WindowStatistic, ...] = ()
     reason: str | None = None
 
 
 class Level(NamedTuple):
     """A series now, for snapshots; None where the series has no such quantity, or none that is finite, or too few values.
 
-    `mean` is the window's mean of the standardised score (the baseline's is 0 by construction); `statistic` and
-    `threshold` are those of the detector nearest to its threshold.
+    `mean` is the window's mean of the standardised score (the baseline's is 0 by construction); `psi_null` is what PSI would
+    be without drift; `statistic` and `threshold` are those of the detector nearest to its threshold; `statistics` are of the
+    whole window, while an episode is open.
     """
 
     series: str
@@ -279,12 +299,14 @@ class Level(NamedTuple):
     mean: float | None
     baseline_mean: float | None
     psi: float | None
+    psi_null: float | None
     psi_threshold: float | None
     rate: float | None
     baseline_rate: float | None
     statistic: float | None
     threshold: float | None
     open: bool
+    statistics: tuple[WindowStatistic, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

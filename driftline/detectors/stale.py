@@ -10,8 +10,9 @@ from typing import Final
 
 import numpy as np
 
-from driftline.detectors.episodes import E_OFFSET, E_OPEN, E_SEVERITY, E_SOURCE, E_TIME, OPEN, STALE, Windows
+from driftline.detectors.episodes import E_OFFSET, E_OPEN, E_SEVERITY, E_SOURCE, E_TIME, OPEN, STALE
 from driftline.detectors.layout import Layout
+from driftline.detectors.ring import Windows
 from driftline.detectors.spec import SEVERITIES, Anchor, Int32, Int64, Signal
 
 DETECTOR: Final = "stale"

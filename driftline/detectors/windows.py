@@ -7,7 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from driftline.detectors.episodes import (
+from driftline.detectors.dependence import dependence_of
+from driftline.detectors.episodes import E_BITS, E_OPEN, EPISODE_FIELDS, NOTE, Notes, Scratch, check_episode, new_scratch, note_alarm
+from driftline.detectors.kernels.bank import Alarms
+from driftline.detectors.kernels.jit import inlined, kernel
+from driftline.detectors.kernels.psi import REFRESH_ROWS, PsiArrays, psi_push, psi_refresh, psi_value
+from driftline.detectors.openers import RUN_DETECTOR
+from driftline.detectors.ring import (
     A_OFFSET,
     A_ROW,
     A_SOURCE,
@@ -16,23 +22,10 @@ from driftline.detectors.episodes import (
     CHECK_ROWS,
     COARSE_ANCHORS,
     COARSE_ROWS,
-    E_BITS,
-    E_OPEN,
-    EPISODE_FIELDS,
     FINE_ANCHORS,
-    NOTE,
     RUN_BIT,
-    Notes,
-    Scratch,
     Windows,
-    check_episode,
-    new_scratch,
-    note_alarm,
 )
-from driftline.detectors.kernels.bank import Alarms
-from driftline.detectors.kernels.jit import inlined, kernel
-from driftline.detectors.kernels.psi import REFRESH_ROWS, PsiArrays, psi_push, psi_refresh, psi_value
-from driftline.detectors.openers import RUN_DETECTOR
 from driftline.detectors.spec import MISSING, Float64, Int32, Int64, UInt8
 from driftline.detectors.tables import UP, Tables
 
@@ -55,8 +48,6 @@ CHANGE = np.dtype(
 `dated`: `back` is an estimate of the change itself; otherwise the change lies somewhere within the last `back` values
 (0 = not even that is known), and is looked for in the window.
 """
-
-BUFFER_NOTES = 64
 
 
 def new_windows(n_scopes: int, rows: int, n_columns: int, n_lanes: int, n_series: int) -> Windows:
@@ -84,16 +75,17 @@ def run_windows(
     changes : dtype CHANGE, sorted.
     room : most notes one row can make in one scope.
     """
-    buffer = np.zeros(max(BUFFER_NOTES, room), NOTE)
+    buffer = np.zeros(room, NOTE)
     parts: list[Notes] = []
     scratch, own = new_scratch(t), np.zeros(2 * len(t.series_lane) + 1, CHANGE)
     row = slot = next_change = 0
     while row < len(codes):
-        written, row, slot, next_change = _run(
-            t, st, psi, scratch, own, codes, values, scopes, at, changes, buffer, room, 0, row, slot, next_change
-        )
+        written, row, slot, next_change = _run(t, st, psi, scratch, own, codes, values, scopes, at, changes, buffer, row, slot, next_change)
         if written:
-            parts.append(buffer[:written].copy())
+            found = buffer[:written].copy()
+            for note in found:
+                note["dependence"] = dependence_of(t, st, int(note["scope"]), int(note["series"]), note["counts"].astype(np.int64))
+            parts.append(found)
     return np.concatenate(parts) if parts else np.zeros(0, NOTE)
 
 
@@ -110,18 +102,15 @@ def _run(
     at: Int64,
     changes: Any,
     out: Notes,
-    room: int,
-    w: int,
     row: int,
     slot: int,
     next_change: int,
 ) -> tuple[int, int, int, int]:
-    """Go on from a row, a place in its scopes and an alarm; stops early when `out` could overflow."""
+    """Go on from a row, a place in its scopes and an alarm, up to the first place with notes: where the window is what they say."""
+    w = 0
     above, runs = scratch.above, scratch.runs
     for i in range(row, codes.shape[0]):
         for k in range(slot, scopes.shape[1]):
-            if w + room > out.shape[0]:
-                return w, i, k, next_change
             s = 0 + int(scopes[i, k])  # a 64-bit integer: one type everywhere, every other one compiles all of it anew
             reached = _count_runs(t, st, s, codes[i], values[i], runs)
             crossed = _slide(t, st, psi, s, codes[i], runs, above)
@@ -138,8 +127,10 @@ def _run(
                 for q in range(t.series_lane.shape[0]):
                     if st.episodes[s, q, E_OPEN]:
                         w = check_episode(t, st, psi, scratch, out, w, s, q, i, at[i])
+            if w:
+                return w, i, k + 1, next_change
         slot = 0
-    return w, codes.shape[0], 0, next_change
+    return 0, codes.shape[0], 0, next_change
 
 
 @inlined

@@ -63,8 +63,8 @@ class Costs:
     numeric_bytes: int = 7  # a float64 of real data under lz4
     categorical_bytes: int = 2  # a dictionary code
     outcome_row_bytes: int = 44
-    snapshot_series_bytes: int = 90  # about 300 bytes of JSON before compression
-    drift_event_bytes: int = 1_500
+    snapshot_series_bytes: int = 95  # about 340 bytes of JSON before compression
+    drift_event_bytes: int = 2_400  # 2.1 KB of JSON and headers; too few come at once to be compressed
 
 
 COSTS: Final = Costs()

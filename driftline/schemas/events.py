@@ -12,6 +12,7 @@ import msgspec
 Name = Annotated[str, msgspec.Meta(min_length=1)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Severity = Literal["info", "warning", "critical"]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +64,21 @@ class BinShare(msgspec.Struct, frozen=True):
     contribution: float
 
 
+class Statistic(msgspec.Struct, frozen=True):
+    """The window under one statistic: its value, what chance alone would make of it, and how likely that much is by chance.
+
+    Over bins, categories and 0/1: ``psi``, ``chi_squared``, ``kl``, ``jensen_shannon``, ``hellinger``. Over the order of
+    numbers: ``ks``, ``wasserstein``, ``cramer_von_mises``.
+    """
+
+    name: Name
+    value: float
+    size: float
+    null_level: float
+    n_eff: float
+    p: Share | None
+
+
 class Effect(msgspec.Struct, frozen=True):
     """How large: ``psi`` (sum), ``mean`` (baseline standard deviations), ``rate`` (relative change).
 
@@ -101,6 +117,7 @@ class DriftEvent(msgspec.Struct, frozen=True, kw_only=True):
     time_ms: int
     record_time_ms: int
     bins: list[BinShare]
+    statistics: list[Statistic] = []
     reason: str | None = None
     historical: bool = False
     provisional: bool = False
@@ -122,6 +139,8 @@ class SeriesLevel(msgspec.Struct, frozen=True, kw_only=True):
     statistic: float | None
     threshold: float | None
     open: bool
+    psi_null: float | None = None
+    statistics: list[Statistic] = []
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):

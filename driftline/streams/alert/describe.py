@@ -86,6 +86,7 @@ def figures_of(event: DriftEvent) -> dict[str, Any]:
         "position": msgspec.to_builtins(event.position),
         "since": msgspec.to_builtins(event.since),
         "bins": msgspec.to_builtins(event.bins),
+        "statistics": msgspec.to_builtins(event.statistics),
         "time_ms": event.time_ms,
     }
 

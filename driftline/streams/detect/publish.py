@@ -8,12 +8,12 @@ from typing import Final
 
 import msgspec
 
-from driftline.detectors.spec import Anchor, Ended, Level, Signal
+from driftline.detectors.spec import Anchor, Ended, Level, Signal, WindowStatistic
 from driftline.detectors.stale import DETECTOR as STALE
 from driftline.detectors.stale import stale_reason
 from driftline.schemas.config import Config
 from driftline.schemas.contracts import cloud_event_headers, encode_event
-from driftline.schemas.events import BinShare, DriftEvent, Effect, Position, SeriesLevel, Severity, Since, Snapshot
+from driftline.schemas.events import BinShare, DriftEvent, Effect, Position, SeriesLevel, Severity, Since, Snapshot, Statistic
 from driftline.schemas.topics import DRIFT, SNAPSHOTS
 from driftline.streams.cluster import Cluster
 from driftline.streams.counters import Counters
@@ -126,6 +126,7 @@ class EventWriter:
             time_ms=row.time_ms,
             record_time_ms=row.record_ms,
             bins=[BinShare(b.bin, b.expected, b.observed, b.contribution) for b in signal.bins],
+            statistics=_statistics(signal.statistics),
             reason=signal.reason,
             historical=row.record_ms < self._cluster.live_since_ms,
             provisional=provisional,
@@ -280,8 +281,13 @@ def _level(level: Level) -> SeriesLevel:
     return SeriesLevel(
         series=level.series, n=level.n, mean=level.mean, baseline_mean=level.baseline_mean, psi=level.psi,
         psi_threshold=level.psi_threshold, rate=level.rate, baseline_rate=level.baseline_rate,
-        statistic=level.statistic, threshold=level.threshold, open=level.open,
+        statistic=level.statistic, threshold=level.threshold, open=level.open, psi_null=level.psi_null,
+        statistics=_statistics(level.statistics),
     )  # fmt: skip
+
+
+def _statistics(found: tuple[WindowStatistic, ...]) -> list[Statistic]:
+    return [Statistic(*statistic) for statistic in found]
 
 
 def _age(age_ms: int | None) -> str:

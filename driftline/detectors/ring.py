@@ -1,0 +1,134 @@
+"""The rows of a scope as they are kept: a ring of codes, anchors to their positions, and the way back to a change."""
+
+from __future__ import annotations
+
+import math
+from typing import Final, NamedTuple
+
+from driftline.detectors.kernels.jit import part
+from driftline.detectors.kernels.psi import PsiArrays
+from driftline.detectors.layout import SKIP
+from driftline.detectors.spec import N_CODES, Float64, Int32, Int64, UInt8
+from driftline.detectors.tables import Tables
+
+CHECK_ROWS: Final = 32
+"""Rows of a scope between looks at levels, and between anchors: 3 % of the row's cost, at most 31 rows late."""
+COARSE_ROWS: Final = 1024
+FINE_ANCHORS: Final = 256
+COARSE_ANCHORS: Final = 128
+"""Anchors kept: the last 8,192 rows to 32 rows, the last 131,072 to 1,024; what began before has no `since`."""
+
+RUN_BIT: Final = 128
+"""Set in a ring byte whose row lies in a run of equal values."""
+
+# Fields of an anchor.
+A_ROW, A_SOURCE, A_OFFSET, A_TIME = range(4)
+ANCHOR_FIELDS: Final = 4
+
+
+class Windows(NamedTuple):
+    """State of all scopes; axes as in `Tables`, R rows of the ring."""
+
+    ring: UInt8  # (S, R, C) codes, with RUN_BIT
+    heads: Int64  # (S,) rows each scope has had
+    runs_within: Int32  # (S, L) rows of the window in a run
+    last: Float64  # (S, C) the last value, or code
+    run: Int64  # (S, C) how often in a row
+    episodes: Int64  # (S, Q, EPISODE_FIELDS)
+    fine: Int64  # (S, FINE_ANCHORS, ANCHOR_FIELDS)
+    coarse: Int64  # (S, COARSE_ANCHORS, ANCHOR_FIELDS)
+
+
+@part
+def count_since(t: Tables, st: Windows, psi: PsiArrays, s: int, q: int, lane: int, back: int, counts: Int64) -> tuple[int, int]:
+    """Fill the counts of the rows since the change, clipped to the window; returns its age in rows and the rows in runs.
+
+    `back` counts values, a row without one is stepped over. Beyond the window the rows without a value are not known:
+    their share within it is taken for the rest.
+    """
+    if back <= 0:
+        for code in range(N_CODES):
+            counts[code] = psi.counts[s, lane, code]
+        return 0, 0 + int(st.runs_within[s, lane])
+    for code in range(N_CODES):
+        counts[code] = 0
+    c = t.series_column[q]
+    length = st.ring.shape[1]
+    head = st.heads[s]
+    rows = min(head, t.lane_window[lane])
+    found = 0
+    runs = 0
+    walked = 0
+    while walked < rows and found < back:
+        walked += 1
+        byte = int(st.ring[s, (head - walked) % length, c])
+        code = byte & (RUN_BIT - 1)
+        counts[code] += 1
+        runs += byte // RUN_BIT
+        if t.flags[q, code] != SKIP:
+            found += 1
+    if found < back and found > 0:
+        return min(head, back * walked // found), runs
+    return walked, runs
+
+
+@part
+def date_change(t: Tables, st: Windows, s: int, q: int, within: int) -> int:
+    """Values since the likeliest change of the mean among the last `within` values of the window (0 = all of it).
+
+    The split that explains most variance, the likelihood ratio of Gaussian data with an unknown mean on both sides
+    (statistics.md 1.2 C); one pass over the ring, at an alarm only. The last values of the window that the detector
+    has seen are taken as its window: rows it skipped are skipped here.
+    """
+    c = t.series_column[q]
+    length = st.ring.shape[1]
+    head = st.heads[s]
+    rows = min(head, t.lane_window[t.series_lane[q]])
+    wanted = within if within > 0 else rows
+    n = 0
+    total = 0.0
+    for walked in range(1, rows + 1):
+        x = _reading(t, s, c, q, int(st.ring[s, (head - walked) % length, c]) & (RUN_BIT - 1))
+        if n < wanted and not math.isnan(x):
+            n += 1
+            total += x
+    seen = 0
+    after = 0.0
+    best = 0
+    largest = -1.0
+    for walked in range(1, rows + 1):
+        x = _reading(t, s, c, q, int(st.ring[s, (head - walked) % length, c]) & (RUN_BIT - 1))
+        if math.isnan(x) or seen >= n - 1:
+            continue
+        seen += 1
+        after += x
+        gap = after - seen * total / n
+        gain = gap * gap / (float(seen) * (n - seen))
+        if gain > largest:
+            largest = gain
+            best = seen
+    return best
+
+
+@part
+def _reading(t: Tables, s: int, c: int, q: int, code: int) -> float:
+    """The number a code stands for in a series."""
+    if t.is_value[q]:
+        score: float = t.score[s, c, code]
+        return score
+    return math.nan if t.flags[q, code] == SKIP else float(t.flags[q, code])
+
+
+@part
+def find_anchor(st: Windows, s: int, wanted: int, where: Int64) -> int:
+    """Write the last anchor at or before row `wanted` of a scope; 0 = none that old is kept, 2 = that very row."""
+    row = wanted - wanted % CHECK_ROWS
+    anchor = st.fine[s, (row // CHECK_ROWS) % FINE_ANCHORS]
+    if anchor[A_ROW] != row:
+        row = wanted - wanted % COARSE_ROWS
+        anchor = st.coarse[s, (row // COARSE_ROWS) % COARSE_ANCHORS]
+        if anchor[A_ROW] != row:
+            return 0
+    for field in range(3):
+        where[field] = anchor[A_SOURCE + field]
+    return 2 if row == wanted else 1
