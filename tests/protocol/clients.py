@@ -67,7 +67,7 @@ class FakeConsumer:
         self._member: Member | None = None
         self._identity = Identity("", -1, self._instance)
         self._callbacks: dict[Kind, Callable[..., None]] = {}
-        self._fenced = self._closed = False
+        self._refused = self._closed = False
 
     def subscribe(
         self, topics: list[str], *, on_assign: Callable[..., None], on_revoke: Callable[..., None], on_lost: Callable[..., None]
@@ -84,10 +84,14 @@ class FakeConsumer:
         group = self._broker.group
         self._broker.expire()
         told = any(isinstance(item, Event) for item in self._queue)
-        if self._closed or self._fenced or (self._member is None and told):
+        if self._closed or self._refused or (self._member is None and told):
             return
         if self._member is None:
-            self._member = group.join(self._instance)
+            try:
+                self._member = group.join(self._instance)
+            except KafkaException as error:
+                self._dead(error.args[0].code())
+                return
         elif group.members.get(self._member.id) is not self._member:
             self._thrown_out()
             return
@@ -100,14 +104,19 @@ class FakeConsumer:
     def _thrown_out(self) -> None:
         self._member = None
         self._queue = deque(item for item in self._queue if not isinstance(item, Event))
-        if any(m.instance == self._instance for m in self._broker.group.members.values()):
-            self._fenced = True
-            error: Any = KafkaError(KafkaError._FATAL, f"Fatal error: {KafkaError(KafkaError.FENCED_INSTANCE_ID).str()}", True)
-            self._queue.append(Message(topic="", partition=-1, offset=-1, error=error))
+        # By KIP-848 it is unknown, and refused when it joins again.
+        if not self._broker.group.incremental and any(m.instance == self._instance for m in self._broker.group.members.values()):
+            self._dead(KafkaError.FENCED_INSTANCE_ID)
             return
         self._identity = Identity("", -1, self._instance)
         if self._owned:
             self._queue.append(Event("lost", frozenset(self._owned)))
+
+    def _dead(self, code: int) -> None:
+        """Nothing comes of this client any more but why."""
+        self._refused = True
+        error: Any = KafkaError(KafkaError._FATAL, f"Fatal error: {KafkaError(code).str()}", True)
+        self._queue.append(Message(topic="", partition=-1, offset=-1, error=error))
 
     def _host_now(self) -> float:
         return self._broker._now()
@@ -224,10 +233,12 @@ class FakeConsumer:
         self._paused -= {(p.topic, p.partition) for p in partitions}
 
     def close(self) -> None:
-        """A static member says no goodbye: its partitions wait for its restart or its session's end."""
+        """The partitions of a static member wait for its restart or its session's end; by KIP-848 it says that it may come back."""
         self._host.step("close")
         if self._owned and self._member is not None:
             self._serve(Event("revoke", frozenset(self._owned)))
+        if self._member is not None:
+            self._member.left = True
         self._closed = True
 
 

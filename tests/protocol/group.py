@@ -15,7 +15,7 @@ Kind = Literal["assign", "revoke", "lost"]
 
 @dataclass(slots=True, eq=False)
 class Member:
-    """One consumer as the coordinator knows it; `fresh`: it has yet to be told what it owns."""
+    """One consumer as the coordinator knows it; `fresh`: it has yet to be told what it owns; `left`: it said goodbye (KIP-848)."""
 
     id: str
     instance: str
@@ -24,6 +24,7 @@ class Member:
     assigned: set[PartitionId] = field(default_factory=set)
     joined: bool = False
     fresh: bool = False
+    left: bool = False
 
 
 def failed(code: int, *, abort: bool = False, fatal: bool = False, retriable: bool = False) -> KafkaException:
@@ -52,10 +53,12 @@ class Group:
         self.pins: dict[PartitionId, str] = {}
 
     def join(self, instance: str) -> Member:
-        """A member; one of the same instance is replaced and fenced, and hands over what it owned."""
+        """A member; it takes over from one of the same instance, which is fenced. By KIP-848 that one must have left."""
+        old = next((m for m in self.members.values() if m.instance == instance), None)
+        if old is not None and self.incremental and not old.left:
+            raise failed(KafkaError.UNRELEASED_INSTANCE_ID, fatal=True)
         self._count += 1
         member = Member(f"{instance}-{self._count}", instance, self._now())
-        old = next((m for m in self.members.values() if m.instance == instance), None)
         self.members = {**{key: m for key, m in self.members.items() if m is not old}, member.id: member}
         if old is not None and (self.incremental or not self.preparing):
             member.assigned, member.generation, member.joined, member.fresh = old.assigned, old.generation, True, True

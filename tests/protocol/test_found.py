@@ -9,6 +9,7 @@ import pytest
 from driftline.streams.errors import OwnershipError
 from driftline.streams.runner.name import NAME_SECONDS
 from driftline.streams.state.manifest import decode_reference
+from tests.protocol.broker import SESSION_SECONDS
 from tests.protocol.scenarios import A0, feed, restart, settle_on
 from tests.protocol.world import FAILPOINTS, SOURCES, World
 
@@ -95,6 +96,7 @@ def test_a_zombie_that_claims_stops_nobody_though_nothing_is_rebalanced(world: W
     settle_on(world)
 
 
+@pytest.mark.parametrize("world", ["classic"], indirect=True)
 @pytest.mark.parametrize("point", [*FAILPOINTS, "poll"])
 def test_a_worker_whose_name_went_to_a_request_it_had_given_up_takes_it_back(world: World, point: str) -> None:
     """The member that this makes is nobody; nothing tells it from a rival but that it does not come back."""
@@ -115,18 +117,31 @@ def test_of_two_living_workers_of_one_name_one_ends_and_one_goes_on(world: World
     feed(world, "a", 2, 2)
     first = world.workers["a"]
     second = world.start("a")
-    for value in range(200):
-        world.produce(*A0, value)
+    while not world.stops and world.clock.now < 1_000 + 2 * NAME_SECONDS:
+        world.produce(*A0, 1)
         for worker in (first, second):
             if worker.live:
                 worker.resume()
                 world.judge(worker)
-        if world.stops:
-            break
     assert isinstance(world.stops[0], OwnershipError)
     assert first.ended != second.ended
-    assert world.clock.now < 1_000 + NAME_SECONDS
     settle_on(world)
+
+
+@pytest.mark.parametrize("world", ["consumer"], indirect=True)
+@pytest.mark.parametrize("point", FAILPOINTS)
+def test_a_worker_that_was_killed_waits_for_its_name_until_its_session_has_ended(world: World, point: str) -> None:
+    world.start("a")
+    if point != "restored":
+        feed(world, "a", 2, 2)
+    world.produce(*A0, 1, 2)
+    world.run_until("a", point, "kill")
+    died = world.clock.now
+    world.excused = []
+    world.start("a")
+    settle_on(world)
+    assert world.clock.now >= died + SESSION_SECONDS
+    assert world.stops == []
 
 
 @pytest.fixture
