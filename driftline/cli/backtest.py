@@ -170,28 +170,18 @@ def _models(config: Config, recording: Recording, model: str | None) -> list[str
 
 def _from_file(config: Config, file: str, columns: ColumnOptions) -> Recording:
     from driftline.backtest.recording import Recorder
-    from driftline.cli.replay import record_batches, report_input
+    from driftline.cli.records import feed_file
     from driftline.streams.counters import MemoryCounters
 
     counters = MemoryCounters()
     recorder = Recorder(config, counters)
-    total, batches = record_batches(config, file, columns)
-    begun, rows = time.monotonic(), 0
-    with Progress(f"read {file}", total) as progress:
-        for records in batches:
-            recorder.feed(records)
-            rows += len(records)
-            progress.advance(sum(record.topic_ == config.predictions[0].topic for record in records))
-        recording = recorder.finish(mature=True)
-    report_input(counters, rows, time.monotonic() - begun)
-    return recording
+    return feed_file(config, file, columns, recorder.feed, lambda: recorder.finish(mature=True), counters=counters, what="read")
 
 
 def _from_topic(config: Config, begin: str, end: str | None) -> tuple[Config, Recording]:
     """The recording, and the configuration under which it may be read."""
     from driftline.backtest.recording import record_topic
-    from driftline.cli.kafka import admin, read_topic
-    from driftline.cli.replay import read_from
+    from driftline.cli.kafka import admin, read_from, read_topic
     from driftline.schemas.topics import OBSERVATIONS
     from driftline.streams.kafka import read_cluster
     from driftline.streams.wiring import topics_of

@@ -160,7 +160,7 @@ def _model(config: Config, given: str | None) -> str:
 
 
 def _file_batches(config: Config, path: str, columns: ColumnOptions) -> Iterator[list[Any]]:
-    from driftline.cli.replay import record_batches
+    from driftline.cli.records import record_batches
 
     return record_batches(config, path, columns)[1]
 

@@ -8,12 +8,13 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from driftline.cli.errors import Failure, Refusal
+from driftline.cli.output import note
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, Message, TopicPartition
     from confluent_kafka.admin import AdminClient
 
-    from driftline.schemas.config import Kafka
+    from driftline.schemas.config import Config, Kafka
 
 CONNECT_SECONDS = 6.0
 _NEW_TOPIC_SECONDS = 2.0
@@ -108,6 +109,14 @@ def no_topic(topic: str, existing: Iterable[str], kafka: Kafka) -> Refusal:
         f'no topic "{topic}" at "{kafka.bootstrap}"; {found}',
         hint="create it; `driftline topics create CONFIG` makes Driftline's own, with --sources also predictions and labels for a trial",
     )
+
+
+def read_from(config: Config, from_ms: int) -> Config:
+    """The configuration for reading the observations topic from a time on: in the middle of it, a gap in the numbers is no loss."""
+    if not from_ms:
+        return config
+    note("reading begins inside the log: windows and baselines are learned from there on")
+    return config.model_copy(update={"kafka": config.kafka.model_copy(update={"guarantee": "at_least_once"})})
 
 
 def read_topic(

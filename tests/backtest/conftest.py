@@ -8,7 +8,7 @@ import pytest
 
 from driftline.backtest.recording import Recorder, Recording
 from driftline.cli.columns import ColumnOptions
-from driftline.cli.replay import record_batches
+from driftline.cli.records import record_batches
 from driftline.schemas.config import Config
 from driftline.schemas.loading import load_config
 from driftline.streams.counters import MemoryCounters
