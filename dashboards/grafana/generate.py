@@ -54,9 +54,12 @@ ROWS: list[tuple[str, list[Panel]]] = [
                ('topk(20, driftline_effect_size{model=~"$model"})', "{{model}} {{subject}} {{segment}}")),
         series("Statistic over threshold", "How far beyond its threshold was each series at its last event?", "short",
                ('topk(20, driftline_score{model=~"$model"} / driftline_threshold{model=~"$model"})', "{{model}} {{subject}} {{segment}}")),
-        series("Series with an open episode", "One broken feature, or everything? Everything points to the data pipeline.", "percentunit",
+        series("Series with an open episode", "One broken feature, or everything? Everything points to the data pipeline. "
+               "Suspended ones have values that depend on each other: the budget does not cover them.", "percentunit",
                ('sum by (model) (driftline_subjects_drifted{model=~"$model"})'
-                ' / sum by (model) (driftline_subjects_monitored{model=~"$model"})', "{{model}}")),
+                ' / sum by (model) (driftline_subjects_monitored{model=~"$model"})', "{{model}}"),
+               ('sum by (model) (driftline_subjects_suspended{model=~"$model"})'
+                ' / sum by (model) (driftline_subjects_monitored{model=~"$model"})', "{{model}} suspended")),
         series("Invalid values and times", "Does a producer send wrong types? The series quality:<feature>:invalid names the field. "
                "Or times that cannot be true? They are replaced by the record's. Or too many names? Only 500 are watched.", "short",
                ('sum by (model) (rate(driftline_invalid_values_total{model=~"$model"}[5m]))', "{{model}} values"),

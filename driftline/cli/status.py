@@ -29,7 +29,7 @@ _RANK = {"info": 0, "warning": 1, "critical": 2}
 @click.option("--severity", type=click.Choice(list(_RANK)), default="warning", show_default=True, help="For --exit-code.")
 @output_option
 def command(config_path: str, exit_code: bool, severity: str, output: str) -> None:
-    """Lag of every consumer group, what each model has learned, open alerts, time of the last output."""
+    """Lag of every consumer group, what each model has learned, suspended guarantees, open alerts, time of the last output."""
     from driftline.cli.kafka import admin
     from driftline.schemas.loading import load_config
 
@@ -50,8 +50,15 @@ def command(config_path: str, exit_code: bool, severity: str, output: str) -> No
 def _show(groups: list[dict[str, Any]], models: list[dict[str, Any]], alerts: list[dict[str, Any]]) -> None:
     write_rows(groups, ["processor", "group", "state", "members", "lag"], "table")
     click.echo()
-    rows = [{**model, "progress": _progress(model), "event time": iso(model["time_ms"])} for model in models]
-    write_rows(rows, ["model", "version", "panel", "progress", "event time", "written"], "table")
+    rows = [
+        {**model, "progress": _progress(model), "event time": iso(model["time_ms"]), "suspended": len(model.get("suspended", ()))}
+        for model in models
+    ]
+    write_rows(rows, ["model", "version", "panel", "progress", "suspended", "event time", "written"], "table")
+    for model in models:
+        for series in model.get("suspended", ()):
+            apart = f"values {series['lag']} apart have a correlation of {series['correlation']:.2f}"
+            click.echo(f"guarantee suspended: {model['model']} {series['series']}: {apart}, one in {series['one_in']} is judged")
     click.echo()
     if not alerts:
         click.echo("no alert fires")
@@ -160,6 +167,7 @@ def _models(config: Config) -> list[dict[str, Any]]:
 def _model_row(snapshot: dict[str, Any], before: dict[str, Any] | None) -> dict[str, Any]:
     row = {name: snapshot[name] for name in ("model", "version", "panel", "state", "rows", "learn_rows", "baseline", "time_ms")}
     row["written"] = f"{cell(max(0, round(time.time() - snapshot['written_ms'] / 1_000)))} s ago"
+    row["suspended"] = [{"series": s["series"], **s["suspended"]} for s in snapshot["series"] if s.get("suspended")]
     row["ready_in"] = None
     if before is not None and snapshot["state"] == "learning" and snapshot["rows"] > before["rows"]:
         seconds = (snapshot["written_ms"] - before["written_ms"]) / 1_000 / (snapshot["rows"] - before["rows"])

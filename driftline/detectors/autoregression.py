@@ -15,6 +15,8 @@ import numpy as np
 
 ORDER_MOST: Final = 8
 """Orders that are tried. What remembers longer than this is no short memory but a season or a level that wanders."""
+STRIDES: Final = 5
+"""1, 4, 16, 64 and 256 values apart."""
 EDGES_KEPT: Final = 64
 """Edges of residual bins, padded with infinities so that a search takes six steps."""
 
@@ -64,4 +66,35 @@ class Autoregression:
         sizes = 1 <= len(out.coefficients) <= ORDER_MOST and 1 <= len(out.edges) < EDGES_KEPT and len(out.counts) == len(out.edges) + 1
         if not (sizes and np.isfinite(numbers).all() and out.sd > 0 and (np.diff(out.edges) > 0).all() and min(out.counts) >= 0):
             raise ValueError("coefficients or bins of residuals that no fit gives")
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class Dependence:
+    """What is left of a reference's memory: strides at which its values, or their residuals, still depend on each other.
+
+    Attributes
+    ----------
+    level : the greatest of them, as a power of 4, and 1.
+    correlation : found there (`kernels.dependence`).
+    """
+
+    level: int
+    correlation: float
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return {"level": self.level, "correlation": self.correlation}
+
+    @classmethod
+    def from_json(cls, item: Mapping[str, Any]) -> Dependence:
+        """The series of `to_json`.
+
+        Raises
+        ------
+        ValueError : no numbers that a check gives.
+        """
+        out = cls(int(item["level"]), float(item["correlation"]))
+        if not (1 <= out.level <= STRIDES and math.isfinite(out.correlation)):
+            raise ValueError("a dependence that no check gives")
         return out

@@ -17,7 +17,7 @@ from typing import Any, Final, cast
 
 import numpy as np
 
-from driftline.detectors.autoregression import Autoregression
+from driftline.detectors.autoregression import Autoregression, Dependence
 from driftline.detectors.spec import (
     ABOVE,
     BELOW,
@@ -106,6 +106,7 @@ class Baseline:
     segments : key -> admitted values, most frequent first; every key has one more scope, ``other``.
     counts : shape (scopes, columns, N_CODES), read-only; scopes in the order of `scope_names`.
     memory : (scope, column) of values that depend on those before them -> how.
+    dependence : (scope, column) of values that depend on each other beyond that -> how much.
     id : "bl-" and the first 16 hex digits of the SHA-256 of the canonical JSON.
     """
 
@@ -115,6 +116,7 @@ class Baseline:
     rows: int
     thinning: int = 1
     memory: Mapping[tuple[int, int], Autoregression] = field(default_factory=dict)
+    dependence: Mapping[tuple[int, int], Dependence] = field(default_factory=dict)
     id: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
@@ -135,18 +137,24 @@ class Baseline:
 
     def to_json(self) -> str:
         """The file's text; equal baselines give equal texts."""
-        whole = {"format": FORMAT, "version": VERSION if self.memory else _WITHOUT_MEMORY, "id": self.id, "body": self._body()}
+        whole = {"format": FORMAT, "version": VERSION if self._ordered() else _WITHOUT_MEMORY, "id": self.id, "body": self._body()}
         return _canonical(whole).decode()
 
     def _body(self) -> dict[str, Any]:
-        memory = [{"scope": s, "column": c, **self.memory[s, c].to_json()} for s, c in sorted(self.memory)]
-        return ({"memory": memory} if memory else {}) | {
+        return self._ordered() | {
             "columns": [_column_json(column) for column in self.columns],
             # A list of pairs: the order of keys is the order of scopes, which sorting an object would lose.
             "segments": [[key, list(values)] for key, values in self.segments.items()],
             "counts": self.counts.tolist(),
             "rows": self.rows,
             "thinning": self.thinning,
+        }
+
+    def _ordered(self) -> dict[str, Any]:
+        """What the order of its rows told; nothing where that is all the same."""
+        parts: dict[str, Mapping[tuple[int, int], Any]] = {"memory": self.memory, "dependence": self.dependence}
+        return {
+            name: [{"scope": s, "column": c, **found[s, c].to_json()} for s, c in sorted(found)] for name, found in parts.items() if found
         }
 
     @classmethod
@@ -239,10 +247,17 @@ def _from_body(body: dict[str, Any]) -> Baseline:
     rows, thinning = body["rows"], body["thinning"]
     if not isinstance(rows, int) or not isinstance(thinning, int) or rows < 0 or thinning < 1:
         raise ValueError("rows and thinning must be whole numbers")
-    memory = {(int(item["scope"]), int(item["column"])): Autoregression.from_json(item) for item in body.get("memory", ())}
-    if not all(0 <= s < counts.shape[0] and 0 <= c < counts.shape[1] for s, c in memory):
-        raise ValueError("an autoregression is of no scope and column")
-    return Baseline(columns=columns, segments=segments, counts=counts, rows=rows, thinning=thinning, memory=memory)
+    memory = {_place(item, counts): Autoregression.from_json(item) for item in body.get("memory", ())}
+    dependence = {_place(item, counts): Dependence.from_json(item) for item in body.get("dependence", ())}
+    return Baseline(columns, segments, counts, rows=rows, thinning=thinning, memory=memory, dependence=dependence)
+
+
+def _place(item: Mapping[str, Any], counts: Int64) -> tuple[int, int]:
+    """Scope and column."""
+    s, c = int(item["scope"]), int(item["column"])
+    if not (0 <= s < counts.shape[0] and 0 <= c < counts.shape[1]):
+        raise ValueError("a memory of no scope and column")
+    return s, c
 
 
 def _column_from_json(item: dict[str, Any]) -> ColumnReference:

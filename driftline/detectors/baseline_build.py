@@ -130,8 +130,8 @@ class BaselineBuilder:
             for s in np.flatnonzero(counts[:, c].sum(axis=1) >= VALUES_MIN) if reference.kind != "binary" else ():
                 score[s, c] = scores(counts[s, c], reference.n_bins, reference.kind)
         ordered = _head(self._chunks if self._first is None else self._first, ORDERED_ROWS)
-        memory = fit([(coder.encode(chunk)[0], scopes.encode(chunk)) for chunk in ordered], score)
-        return Baseline(tuple(references), segments, counts, rows=self._kept, thinning=self._stride, memory=memory)
+        memory, left = fit([(coder.encode(chunk)[0], scopes.encode(chunk)) for chunk in ordered], score)
+        return Baseline(tuple(references), segments, counts, rows=self._kept, thinning=self._stride, memory=memory, dependence=left)
 
     def _wanted(self) -> list[tuple[str, Kind, tuple[float, ...]]]:
         if self._columns is not None:

@@ -15,17 +15,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from driftline.detectors.kernels.bank import Alarms, pack, unpack, version_of
 from driftline.detectors.kernels.bets import BOUNDED, SCORES
+from driftline.detectors.kernels.dependence import stride_of
 from driftline.detectors.kernels.e_detector import HEARD, EDetectorBank
 from driftline.detectors.kernels.rate import rate_bound
 from driftline.detectors.layout import Layout
 from driftline.detectors.panel_scores import PanelScores
-from driftline.detectors.spec import Float64, Int32, Int64, PanelBudget, PanelRows, Series, UInt8
+from driftline.detectors.spec import Float64, Int32, Int64, PanelBudget, PanelRows, Series, Suspended, UInt8
 from driftline.detectors.tables import Tables
 from driftline.detectors.windows import CHANGE
 
@@ -105,6 +106,7 @@ class BudgetedSeries:
         self._series = np.flatnonzero(tables.budgeted >= 0)
         n_scopes, n = len(layout.counts), len(self._series)
         self._n = n
+        self._place = {int(q): k for k, q in enumerate(self._series)}
         self._scores = PanelScores(layout, tables, self._series)
         # Alarms that wait for a row of their scope: total, values since the change, side; total 0 = none.
         self._waiting = np.zeros((n_scopes * n, 3))
@@ -119,9 +121,25 @@ class BudgetedSeries:
         heard = blames[(blames["rank"] == 0) | (blames["evidence"] >= HEARD)]
         alarms = [_Alarm(-1, m, *self._waiting[m].tolist()) for m in np.flatnonzero(self._waiting[:, 0]).tolist()]
         self._waiting[[alarm.monitor for alarm in alarms]] = 0.0
-        alarms += [_Alarm(int(b["row"]), int(b["monitor"]), float(b["total"]), float(b["back"]), float(b["direction"])) for b in heard]
+        alarms += [self._alarm(blame) for blame in heard]
         told = [change for alarm in alarms if (change := self._told(alarm, scopes, scores, monitors)) is not None]
         return np.array(told, CHANGE) if told else np.zeros(0, CHANGE), touched
+
+    def _alarm(self, blame: Any) -> _Alarm:
+        """A blame with its date in values of the series: a suspended one is judged by some of them."""
+        row, monitor = int(blame["row"]), int(blame["monitor"])
+        found = self._scores.suspended(monitor // self._n, monitor % self._n, row)
+        back = float(blame["back"]) * (1 if found is None else found.one_in)
+        return _Alarm(row, monitor, float(blame["total"]), back, float(blame["direction"]))
+
+    def suspended(self, scope: int, q: int, row: int) -> Suspended | None:
+        """Whether and why the promise does not cover a series at a row of the last batch; None also for one it never covers."""
+        k = self._place.get(q)
+        return None if k is None else self._scores.suspended(scope, k, row)
+
+    def suspended_series(self) -> int:
+        """Monitors that the promise does not cover now."""
+        return self._scores.suspended_series()
 
     def _told(self, alarm: _Alarm, scopes: Int32, scores: Float64, monitors: Int32) -> tuple[float, ...] | None:
         """The alarm as a CHANGE at the first row from its own on that its scope has; None where it waits for one.
@@ -170,7 +188,7 @@ class BudgetedSeries:
         """
         if self._budget.by_rows != other._budget.by_rows:
             return
-        there = {int(q): k for k, q in enumerate(other._series)}
+        there = other._place
         for k, q in enumerate(self._series.tolist()):
             from_k = there.get(series.get(q, -1))
             if from_k is None:
@@ -230,6 +248,9 @@ def _bank(budget: PanelBudget, layout: Layout, t: Tables, members: list[int], sc
         for scope in range(n_scopes):
             size = int(t.size[scope, q])
             if series.flag is None:
+                # Of values that depend on each other those that do not are a reference.
+                left = layout.dependence.get((scope, int(t.series_column[q])))
+                size = size if left is None else size // stride_of(left.level)
                 has_mean, gain = bool(t.has_mean[q]), float(scores.gain[scope, k])
                 spread[scope, k] = mean_tolerance(series.warning, size, has_mean=has_mean, errors=budget.errors)
                 tolerance[scope, k] = mean_tolerance(series.warning, size, has_mean=has_mean, errors=budget.errors, gain=gain)

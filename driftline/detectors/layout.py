@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from driftline.detectors.autoregression import Autoregression
+from driftline.detectors.autoregression import Autoregression, Dependence
 from driftline.detectors.baseline import Baseline, ColumnReference
 from driftline.detectors.spec import (
     ABOVE,
@@ -41,6 +41,7 @@ class Layout:
     counts: Int64
     segments: dict[str, tuple[str, ...]]
     memory: dict[tuple[int, int], Autoregression]
+    dependence: dict[tuple[int, int], Dependence]
 
 
 def lay_out(spec: PanelSpec, baseline: Baseline) -> Layout:
@@ -65,15 +66,17 @@ def lay_out(spec: PanelSpec, baseline: Baseline) -> Layout:
     scopes, segments = _scopes(spec, baseline)
     counts: Int64 = np.zeros((len(scopes), len(columns), N_CODES), np.int64)
     memory: dict[tuple[int, int], Autoregression] = {}
+    dependence: dict[tuple[int, int], Dependence] = {}
     for c, index in enumerate(place):
         if index is not None:
             counts[:, c] = baseline.counts[scopes, index]
             memory |= {(i, c): baseline.memory[s, index] for i, s in enumerate(scopes) if (s, index) in baseline.memory}
+            dependence |= {(i, c): baseline.dependence[s, index] for i, s in enumerate(scopes) if (s, index) in baseline.dependence}
     series = tuple(series for column in columns for series in column.series)
     column_of = tuple(c for c, column in enumerate(columns) for _ in column.series)
     for column, reference in zip(columns, references, strict=True):
         _check(spec, column, reference)
-    return Layout(columns, tuple(references), series, column_of, counts, segments, memory)
+    return Layout(columns, tuple(references), series, column_of, counts, segments, memory, dependence)
 
 
 def _columns(spec: PanelSpec, baseline: Baseline) -> tuple[Column, ...]:

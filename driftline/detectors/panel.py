@@ -76,12 +76,13 @@ class Panel:
         """Rows of one scope since the baseline stands."""
         return 0 if self._watch is None else int(self._watch.windows.heads[scope])
 
-    def subjects(self) -> tuple[int, int]:
-        """Series that are watched, over all scopes, and those of them with an open episode."""
+    def subjects(self) -> tuple[int, int, int]:
+        """Series that are watched, over all scopes; those with an open episode; those whose promise is suspended."""
         if self._watch is None:
-            return 0, 0
+            return 0, 0, 0
         opened = self._watch.windows.episodes[:, :, E_OPEN] == OPEN
-        return int(np.count_nonzero(self._watch.tables.watched)), int(np.count_nonzero(opened))
+        suspended = 0 if self._watch.budget is None else self._watch.budget.suspended_series()
+        return int(np.count_nonzero(self._watch.tables.watched)), int(np.count_nonzero(opened)), suspended
 
     def _start(self, baseline: Baseline) -> None:
         self._watch = Watch(self._spec, baseline)
@@ -137,7 +138,10 @@ class Panel:
     def levels(self, scope: int) -> list[Level]:
         """Every series of a scope as it stands; empty while learning."""
         watch = self._watch
-        return [] if watch is None else levels_of(watch.layout, watch.tables, watch.windows, watch.psi.arrays, watch.running(scope), scope)
+        if watch is None:
+            return []
+        held = watch.suspended_now(scope)
+        return levels_of(watch.layout, watch.tables, watch.windows, watch.psi.arrays, watch.running(scope), held, scope)
 
     def export(self) -> tuple[dict[str, bytes | None], list[RingState]]:
         """What changed since the last call: blobs to write (None = drop the blob or ring of this name) and ring rows to append.

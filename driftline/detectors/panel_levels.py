@@ -16,7 +16,7 @@ from driftline.detectors.kernels.psi import PsiArrays
 from driftline.detectors.layout import Layout
 from driftline.detectors.levels import M_BASE, M_N, M_VALUE, MEAN_EFFECT, PSI_EFFECT, RATE_EFFECT, measure
 from driftline.detectors.ring import Windows
-from driftline.detectors.spec import N_CODES, Float64, Level, WindowStatistic
+from driftline.detectors.spec import N_CODES, Float64, Level, Suspended, WindowStatistic
 from driftline.detectors.tables import Tables
 
 STATISTICS_MAX: Final = 100
@@ -30,13 +30,15 @@ Running = Sequence[tuple[float, float]]
 """Statistics and their thresholds."""
 
 
-def levels_of(layout: Layout, t: Tables, windows: Windows, psi: PsiArrays, running: Mapping[int, Running], scope: int) -> list[Level]:
-    """One level a series, in the panel's order; `running` has the statistics of detectors by series."""
+def levels_of(
+    layout: Layout, t: Tables, windows: Windows, psi: PsiArrays, running: Mapping[int, Running], held: Mapping[int, Suspended], s: int
+) -> list[Level]:
+    """One level a series, in the panel's order; `running` has the statistics of detectors by series, `held` what is suspended."""
     found = np.full((len(layout.series), _FIELDS), np.nan)
-    _fill_levels(t, windows, psi, new_scratch(t), scope, found)
+    _fill_levels(t, windows, psi, new_scratch(t), s, found)
     n, means, psis, rates, psi_limits, psi_nulls = (_known(column) for column in found.T.tolist())
-    open_ = (windows.episodes[scope, :, E_OPEN] == OPEN).tolist()
-    base_rates = _known(t.rate[scope].tolist())
+    open_ = (windows.episodes[s, :, E_OPEN] == OPEN).tolist()
+    base_rates = _known(t.rate[s].tolist())
     explained = set(np.flatnonzero(open_)[:STATISTICS_MAX].tolist())
     out = []
     for q, series in enumerate(layout.series):
@@ -50,12 +52,12 @@ def levels_of(layout: Layout, t: Tables, windows: Windows, psi: PsiArrays, runni
         count = int(n[q] or 0)
         statistics: tuple[WindowStatistic, ...] = ()
         if q in explained:
-            counts = psi.counts[scope, t.series_lane[q]].astype(np.int64)
-            statistics = statistics_of(counts, dependence_of(t, windows, scope, q, counts), layout, t, scope, q)
+            counts = psi.counts[s, t.series_lane[q]].astype(np.int64)
+            statistics = statistics_of(counts, dependence_of(t, windows, s, q, counts), layout, t, s, q)
         out.append(
             Level(
                 series.name, count, mean, base_mean, psi_value, psi_nulls[q], psi_limit, rates[q], base_rate, statistic, threshold,
-                open_[q], statistics,
+                open_[q], statistics, held.get(q),
             )
         )  # fmt: skip
     return out

@@ -3,28 +3,38 @@
 A value becomes the rank of its bin's reference count, spread over the bin by a hash of series, scope and source position,
 as a normal number. Where the reference's values depend on those before (`autoregression.py`) it is the residual that is
 ranked, among the residuals of the reference: the first values of such a series are only remembered. Flags stay zeros and ones.
+
+What comes out is checked for dependence (`kernels.dependence`), value by value. Where there is some, the budget's promise is
+*suspended* for the series, and one value in so many is judged; what was gathered before that is void.
 """
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from driftline.detectors.autoregression import EDGES_KEPT, ORDER_MOST, Autoregression
+from driftline.detectors.autoregression import EDGES_KEPT, ORDER_MOST, STRIDES, Autoregression
 from driftline.detectors.baseline import scope_names
 from driftline.detectors.conformal import series_key
 from driftline.detectors.kernels.autoregression import bin_of, padded_edges, remember, residual
 from driftline.detectors.kernels.bank import pack, unpack
 from driftline.detectors.kernels.conformal import SCORE_MOST, UInt64Array
-from driftline.detectors.kernels.jit import kernel
+from driftline.detectors.kernels.dependence import FAR, Checks, check_push, new_checks, stride_of, unsound
+from driftline.detectors.kernels.jit import inlined, kernel
 from driftline.detectors.kernels.portable import normal_quantile, position_keys, uniform
 from driftline.detectors.layout import SKIP, Layout, left_out
-from driftline.detectors.spec import ABOVE, BELOW, N_CODES, OTHER, UNSEEN, Float64, Int32, Int64, PanelRows, UInt8
+from driftline.detectors.spec import ABOVE, BELOW, N_CODES, OTHER, UNSEEN, Float64, Int32, Int64, PanelRows, Suspended, UInt8
 from driftline.detectors.tables import Tables
 
 _MAGIC: Final = b"DSCR"
 _VERSION: Final = 1
+_TYPES: Final = ["<f8", "<i8", "<f8", "<f8", "<i8", "u1", "<i8", "<f8", "<i8", "<i8"]
+
+TURN = np.dtype([("row", "<i8"), ("monitor", "<i8"), ("level", "<i8"), ("found", "<f8")], align=True)
+"""A monitor's level and what was found, before it changed at a row."""
+Turns = NDArray[np.void]
 
 
 class Monitors(NamedTuple):
@@ -105,43 +115,87 @@ class PanelScores:
             self.monitors.residual_low[w, : len(counts)] = (np.cumsum(counts) - counts) / total
             self.monitors.residual_width[w, : len(counts)] = (counts + 1.0) / total
         self.memory = Memory(past=np.zeros((count, ORDER_MOST)), seen=np.zeros(count, np.int64))
+        self.checks = new_checks(n_scopes * n)
+        for (s, c), left in layout.dependence.items():
+            for k in [k for k, q in enumerate(members) if layout.column_of[q] == c and layout.series[q].flag is None]:
+                m = s * n + k
+                self.checks.refused[m, left.level - 1], self.checks.level[m], self.checks.found[m] = 1, left.level, left.correlation
+        self._turns: Turns = np.zeros(0, TURN)
 
     def update(self, codes: UInt8, scopes: Int32, rows: PanelRows) -> tuple[Float64, Int32]:
-        """Take rows: what each monitor of a row is fed, NaN where it has no value, and which it is, -1 for none; (n, W)."""
+        """Take rows: what each monitor of a row is fed, NaN where it has no value that is judged, +inf where it begins anew, and
+        which it is, -1 for none; (n, W).
+        """
         shape = (len(codes), scopes.shape[1] * self.n)
         scores, monitors = np.empty(shape), np.empty(shape, np.int32)
         keys = position_keys(rows.source.astype(np.uint64), rows.offset)
-        _fill_scores(codes, scopes, keys, self.monitors, self.memory, scores, monitors)
+        # A level changes at every eighth value of a stride at most; of what is not touched no memory is taken.
+        turns = np.empty(scores.size // 4 + STRIDES * len(self.checks.level) + 1, TURN)
+        turned = _fill_scores(codes, scopes, keys, self.monitors, self.memory, self.checks, scores, monitors, turns)
+        self._turns = turns[:turned].copy()
         return scores, monitors
 
+    def suspended(self, scope: int, k: int, row: int) -> Suspended | None:
+        """Whether and why a monitor is suspended at a row of the last batch, after its value."""
+        m = scope * self.n + k
+        own = self._turns[self._turns["monitor"] == m]
+        level, found = int(self.checks.level[m]), float(self.checks.found[m])
+        later = own[own["row"] > row]
+        if len(later):
+            level, found = int(later[0]["level"]), float(later[0]["found"])
+        return Suspended(stride_of(level - 1), found, stride_of(level)) if level else None
+
+    def suspended_series(self) -> int:
+        """Monitors that are suspended now."""
+        return int(np.count_nonzero(self.checks.level[self.monitors.active.ravel() > 0]))
+
     def take(self, scope: int, k: int, other: PanelScores, from_scope: int, from_k: int) -> None:
-        """Go on with the values that another panel over the same reference remembers of a series."""
+        """Go on with what another panel over the same reference knows of a series."""
+        for mine, theirs in _pairs(self.checks, other.checks):
+            mine[scope * self.n + k] = theirs[from_scope * other.n + from_k]
         w, was = self.monitors.whitened[scope, k], other.monitors.whitened[from_scope, from_k]
         if w >= 0 and was >= 0:
             self.memory.past[w], self.memory.seen[w] = other.memory.past[was], other.memory.seen[was]
 
     def export(self, scope: int) -> bytes:
-        """What is remembered of the series of one scope."""
-        own = self._own(scope)
-        return pack(_MAGIC, _VERSION, len(own), [self.memory.past[own], self.memory.seen[own]])
+        """What is known of the series of one scope."""
+        own, part = self._own(scope), self._part(scope)
+        checks = [array[part] for array in _arrays(self.checks)]
+        return pack(_MAGIC, _VERSION, len(own), [self.memory.past[own], self.memory.seen[own], *checks])
 
     def restore(self, scope: int, blob: bytes) -> None:
         """Go on from `export`.
 
         Raises
         ------
-        ValueError : damaged, or of another number of series with a memory.
+        ValueError : damaged, or of another number of series.
         """
-        own = self._own(scope)
-        past, seen = unpack(blob, _MAGIC, _VERSION, len(own), ["<f8", "<i8"], [len(own) * ORDER_MOST, len(own)])
-        if not (np.isfinite(past).all() and np.all((seen >= 0) & (seen <= self.monitors.order[own]))):
+        own, part, n = self._own(scope), self._part(scope), self.n
+        sizes = [len(own) * ORDER_MOST, len(own), n * STRIDES * FAR, n * STRIDES * 3, n * STRIDES, n * STRIDES, n, n, n, n]
+        past, seen, *found = unpack(blob, _MAGIC, _VERSION, len(own), _TYPES, [*sizes])
+        shapes: Any = [mine[part].shape for mine in _arrays(self.checks)]
+        checks = Checks(*(array.reshape(shape) for array, shape in zip(found, shapes, strict=True)))
+        if not (np.isfinite(past).all() and np.all((seen >= 0) & (seen <= self.monitors.order[own]))) or unsound(checks):
             raise ValueError("damaged state of DSCR: values that no series has")
         self.memory.past[own], self.memory.seen[own] = past.reshape(len(own), ORDER_MOST), seen
+        for mine, theirs in _pairs(self.checks, checks):
+            mine[part] = theirs
+
+    def _part(self, scope: int) -> slice:
+        return slice(scope * self.n, (scope + 1) * self.n)
 
     def _own(self, scope: int) -> Int64:
         places = self.monitors.whitened[scope]
         own: Int64 = places[places >= 0]
         return own
+
+
+def _arrays(checks: Any) -> list[NDArray[Any]]:
+    return list(checks)
+
+
+def _pairs(mine: Checks, theirs: Checks) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    return list(zip(_arrays(mine), _arrays(theirs), strict=True))
 
 
 def _ranks(layout: Layout) -> tuple[Float64, Float64]:
@@ -160,39 +214,53 @@ def _ranks(layout: Layout) -> tuple[Float64, Float64]:
     return low, width
 
 
+@inlined
+def _score(m: Monitors, memory: Memory, s: int, k: int, code: int, key: np.uint64) -> float:
+    """The score of one value, or 0 or 1; NaN = none."""
+    if m.flag[k]:
+        hit = m.flags[m.series[k], code]
+        return np.nan if hit == SKIP else float(hit)
+    c, w = m.columns[k], m.whitened[s, k]
+    p = np.nan
+    if w < 0:
+        p = m.low[s, c, code] + uniform(key ^ m.own[s, k]) * m.width[s, c, code]
+    else:
+        value = m.score[s, c, code]
+        if value == value:
+            order = m.order[w]
+            if memory.seen[w] == order:
+                b = bin_of(residual(value, m.coefficients[w], memory.past[w], order), m.edges[w])
+                p = m.residual_low[w, b] + uniform(key ^ m.own[s, k]) * m.residual_width[w, b]
+            else:
+                memory.seen[w] += 1
+            remember(value, memory.past[w], order)
+    return min(max(normal_quantile(p), -SCORE_MOST), SCORE_MOST) if p == p else np.nan
+
+
 @kernel
-def _fill_scores(codes: UInt8, scopes: Int32, keys: UInt64Array, m: Monitors, memory: Memory, scores: Float64, monitors: Int32) -> None:
-    """Fill what each monitor of a row is fed and which it is."""
-    n = m.series.shape[0]
+def _fill_scores(
+    codes: UInt8, scopes: Int32, keys: UInt64Array, m: Monitors, memory: Memory, checks: Checks, out: Float64, monitors: Int32, turns: Turns
+) -> int:
+    """Fill what each monitor of a row is fed and which it is; the turns written."""
+    n, turned = m.series.shape[0], 0
     for i in range(codes.shape[0]):
         for j in range(scopes.shape[1]):
             s = scopes[i, j]
             for k in range(n):
-                c = m.columns[k]
-                code = codes[i, c]
+                place = s * n + k
                 x = np.nan
-                if not m.active[s, k]:
-                    x = np.nan
-                elif m.flag[k]:
-                    hit = m.flags[m.series[k], code]
-                    if hit != SKIP:
-                        x = float(hit)
-                else:
-                    w = m.whitened[s, k]
-                    p = np.nan
-                    if w < 0:
-                        p = m.low[s, c, code] + uniform(keys[i] ^ m.own[s, k]) * m.width[s, c, code]
-                    else:
-                        value = m.score[s, c, code]
-                        if value == value:
-                            order = m.order[w]
-                            if memory.seen[w] == order:
-                                b = bin_of(residual(value, m.coefficients[w], memory.past[w], order), m.edges[w])
-                                p = m.residual_low[w, b] + uniform(keys[i] ^ m.own[s, k]) * m.residual_width[w, b]
-                            else:
-                                memory.seen[w] += 1
-                            remember(value, memory.past[w], order)
-                    if p == p:
-                        x = min(max(normal_quantile(p), -SCORE_MOST), SCORE_MOST)
-                scores[i, j * n + k] = x
-                monitors[i, j * n + k] = s * n + k if m.active[s, k] else -1
+                if m.active[s, k]:
+                    x = _score(m, memory, s, k, codes[i, m.columns[k]], keys[i])
+                if x == x:
+                    level, found = checks.level[place], checks.found[place]
+                    judged = check_push(place, x, checks)
+                    if checks.level[place] != level:
+                        turns[turned]["row"], turns[turned]["monitor"] = i, place
+                        turns[turned]["level"], turns[turned]["found"] = level, found
+                        turned += 1
+                        x = np.inf
+                    elif not judged:
+                        x = np.nan
+                out[i, j * n + k] = x
+                monitors[i, j * n + k] = place if m.active[s, k] else -1
+    return turned

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 import numpy as np
 
@@ -16,10 +17,13 @@ from driftline.detectors.layout import Layout, lay_out
 from driftline.detectors.panel_state import ScopeState, ring_name, scope_blob
 from driftline.detectors.scopes import Scopes
 from driftline.detectors.signals import signals_of
-from driftline.detectors.spec import SEVERITIES, Anchor, Ended, Int64, PanelRows, PanelSpec, RingState, Signal, StateError
+from driftline.detectors.spec import SEVERITIES, Anchor, Ended, Int64, PanelRows, PanelSpec, RingState, Signal, StateError, Suspended
 from driftline.detectors.stale import Silence
 from driftline.detectors.tables import NO_GROUP, Tables, build_tables
 from driftline.detectors.windows import new_windows, run_windows
+
+_LAST: Final = np.iinfo(np.int64).max
+"""A row after all."""
 
 
 class Watch:
@@ -60,7 +64,11 @@ class Watch:
             self._touched[blamed] = True
             changes = sorted_changes([changes, found])
         notes = run_windows(self.tables, self.windows, self.psi.arrays, codes, values, scopes, at, changes, self._room)
-        return signals_of(notes, self.layout, self.tables) if len(notes) else []
+        return signals_of(notes, self.layout, self.tables, self.suspended) if len(notes) else []
+
+    def suspended(self, scope: int, q: int, row: int) -> Suspended | None:
+        """Whether and why a budget's promise does not cover a series at a row of the last batch."""
+        return None if self.budget is None else self.budget.suspended(scope, q, row)
 
     def running(self, scope: int) -> dict[int, list[tuple[float, float]]]:
         """Running statistic and threshold of the detectors that have one, by series."""
@@ -69,6 +77,11 @@ class Watch:
             for q, pairs in self.budget.statistics(scope).items():
                 out[q] = out.get(q, []) + pairs
         return out
+
+    def suspended_now(self, scope: int) -> dict[int, Suspended]:
+        """The suspended series of a scope."""
+        found = {q: self.suspended(scope, q, _LAST) for q in range(len(self.layout.series))}
+        return {q: one for q, one in found.items() if one is not None}
 
     def expire(self, now_ms: int) -> list[tuple[int, Signal]]:
         found = self.silence.expire(self.windows, self.layout, now_ms)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -27,6 +28,7 @@ from driftline.detectors.spec import (
     Int64,
     Series,
     Signal,
+    Suspended,
 )
 from driftline.detectors.tables import Tables
 
@@ -36,14 +38,19 @@ _EFFECTS: Final[tuple[EffectKind, ...]] = ("psi", "mean", "rate")
 _DIRECTIONS: Final[dict[int, Any]] = {1: "up", -1: "down", 0: None}
 
 
-def signals_of(notes: Notes, layout: Layout, tables: Tables) -> list[Signal]:
+Suspensions = Callable[[int, int, int], "Suspended | None"]
+"""Of a scope and series at a row."""
+
+
+def signals_of(notes: Notes, layout: Layout, tables: Tables, suspended: Suspensions) -> list[Signal]:
     """Signals in order of row, scope, column, series; those of one series in the order they were made."""
     order = sorted(range(len(notes)), key=lambda i: (int(notes[i]["row"]), int(notes[i]["scope"]), int(notes[i]["series"])))
-    return [_signal(notes[i], layout, tables) for i in order]
+    return [_signal(notes[i], layout, tables, suspended) for i in order]
 
 
-def _signal(note: Any, layout: Layout, tables: Tables) -> Signal:
+def _signal(note: Any, layout: Layout, tables: Tables, suspended: Suspensions) -> Signal:
     q, scope = int(note["series"]), int(note["scope"])
+    held = suspended(scope, q, int(note["row"]))
     series, effect = layout.series[q], int(note["effect_kind"])
     recovered = int(note["kind"]) == RECOVERED
     return Signal(
@@ -67,7 +74,8 @@ def _signal(note: Any, layout: Layout, tables: Tables) -> Signal:
         episode=_anchor(note["episode_at"], exact=True),
         bins=_bins(note["counts"], layout, tables, scope, q),
         statistics=statistics_of(note["counts"], note["dependence"], layout, tables, scope, q),
-        reason=_reason(note, series, effect) + _uncovered(note, tables, q),
+        reason=_reason(note, series, effect) + _uncovered(note, tables, q, held),
+        suspended=held,
     )
 
 
@@ -103,11 +111,19 @@ def _reason(note: Any, series: Series, effect: int) -> str:
     return f"{series.detectors[place].name} {statistic:.4g} passed {threshold:.4g}; {level}"
 
 
-def _uncovered(note: Any, tables: Tables, q: int) -> str:
-    """What to add where a panel has a budget and this episode was opened by something else."""
-    under_budget = int(tables.opens[q]) != -1
-    opened = int(note["kind"]) == OPENED and int(note["detector"]) not in (NO_DETECTOR, int(tables.budgeted[q]))
-    return "; not covered by the budget" if under_budget and opened else ""
+def _uncovered(note: Any, tables: Tables, q: int, suspended: Suspended | None) -> str:
+    """What to add where a panel has a budget, and its promise is not about this episode."""
+    if int(tables.opens[q]) == -1 or int(note["kind"]) != OPENED or int(note["detector"]) == NO_DETECTOR:
+        return ""
+    if int(note["detector"]) != int(tables.budgeted[q]):
+        return "; not covered by the budget"
+    return "" if suspended is None else f"; {suspension_reason(suspended)}"
+
+
+def suspension_reason(suspended: Suspended) -> str:
+    """Why the promise does not cover a series, for people."""
+    apart = "neighbouring values" if suspended.lag == 1 else f"values {suspended.lag} apart"
+    return f"guarantee suspended: {apart} have a correlation of {suspended.correlation:.2f}, one in {suspended.one_in} is judged"
 
 
 def _bins(counts: Any, layout: Layout, tables: Tables, scope: int, q: int) -> tuple[BinEvidence, ...]:

@@ -246,6 +246,22 @@ class WindowStatistic(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Suspended:
+    """Why the budget's promise does not cover a series just now, and how it is judged meanwhile.
+
+    Attributes
+    ----------
+    lag : values so far apart depend on each other, nearer ones perhaps too; `correlation` is theirs when that was found, less that
+        of values eight times as far apart.
+    one_in : of so many values one is judged.
+    """
+
+    lag: int
+    correlation: float
+    one_in: int
+
+
+@dataclass(frozen=True, slots=True)
 class Signal:
     """What a panel says at a row.
 
@@ -261,6 +277,7 @@ class Signal:
     effect_size : PSI, mean in baseline standard deviations, or change of a rate relative to the baseline's (at least `rate_floor`).
     since : where the change began, when the detector can tell.
     episode : the row that opened the episode, exactly.
+    suspended : at this row, of a series that a budget covers otherwise.
     """
 
     kind: Literal["open", "evidence", "recovery", "baseline"]
@@ -284,6 +301,7 @@ class Signal:
     bins: tuple[BinEvidence, ...] = ()
     statistics: tuple[WindowStatistic, ...] = ()
     reason: str | None = None
+    suspended: Suspended | None = None
 
 
 class Level(NamedTuple):
@@ -307,6 +325,7 @@ class Level(NamedTuple):
     threshold: float | None
     open: bool
     statistics: tuple[WindowStatistic, ...] = ()
+    suspended: Suspended | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,11 @@ FIELDS: Final[Mapping[str, str]] = {
     "statistic": "the detector's own figure",
     "statistics": "the same rows under other statistics, to explain the change, not to decide on it",
     "summary": "one sentence for a person",
+    "suspended": "why the budget of false alarms does not cover the series at this row, as its values depend on each other; null = it "
+    "does, or the series is not under a budget",
+    "lag": "values so many apart depend on each other",
+    "correlation": "of such values when that was found, less that of values eight times as far apart",
+    "one_in": "of so many values one is judged",
     "threshold": "the figure's limit",
     "time": "event time: ISO 8601, or Unix seconds, milliseconds or microseconds; absent = the record's time",
     "time_ms": "event time, Unix milliseconds",

@@ -89,6 +89,17 @@ class Effect(msgspec.Struct, frozen=True):
     size: float
 
 
+class Suspended(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a budget of false alarms does not cover a series now: its values depend on each other.
+
+    Values `lag` apart have this correlation, beyond that of values eight times as far apart; one value in `one_in` is judged.
+    """
+
+    lag: Annotated[int, msgspec.Meta(ge=1)]
+    correlation: float
+    one_in: Annotated[int, msgspec.Meta(ge=2)]
+
+
 class DriftEvent(msgspec.Struct, frozen=True, kw_only=True):
     """A change in one series of one model: it opens an episode, adds evidence to it, or ends it."""
 
@@ -123,6 +134,7 @@ class DriftEvent(msgspec.Struct, frozen=True, kw_only=True):
     provisional: bool = False
     age_ms: Count | None = None
     state: Literal["rebuilt"] | None = None
+    suspended: Suspended | None = None
 
 
 class SeriesLevel(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,6 +153,7 @@ class SeriesLevel(msgspec.Struct, frozen=True, kw_only=True):
     open: bool
     psi_null: float | None = None
     statistics: list[Statistic] = []
+    suspended: Suspended | None = None
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):

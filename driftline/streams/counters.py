@@ -5,7 +5,7 @@ Counters (``driftline_<name>_total``). Ingest: ``records`` (stream, outcome), ``
 case). Detect: ``versions_shared`` (model), ``drift_events`` (monitor, model, kind, severity).
 
 Gauges (``driftline_<name>``). Join: ``waiting_labels`` (stream, partition). Detect: ``subjects_monitored``,
-``subjects_drifted`` (model); ``score``, ``threshold``, ``effect_size`` (monitor, model, subject, segment).
+``subjects_drifted``, ``subjects_suspended`` (model); ``score``, ``threshold``, ``effect_size`` (monitor, model, subject, segment).
 
 Histograms (``driftline_<name>_seconds``). Join: ``label_delay`` (model). Detect: ``detection_delay`` (kind).
 

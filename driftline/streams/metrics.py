@@ -110,6 +110,8 @@ EFFECT_SIZE = Metric("driftline_effect_size", "gauge", "1", ("monitor", "model",
     "Effect size at the last drift event; 0 after recovery.", children_max=SERIES_CAP)
 SUBJECTS_DRIFTED = Metric("driftline_subjects_drifted", "gauge", "series", ("model",),
     "Series of a model with an open episode on this worker.")
+SUBJECTS_SUSPENDED = Metric("driftline_subjects_suspended", "gauge", "series", ("model",),
+    "Series of a model that the budget of false alarms does not cover now, as their values depend on each other; on this worker.")
 SUBJECTS_MONITORED = Metric("driftline_subjects_monitored", "gauge", "series", ("model",),
     "Series of a model watched by this worker.")
 DETECTION_DELAY = Metric("driftline_detection_delay_seconds", "histogram", "seconds", ("kind",),
@@ -136,8 +138,8 @@ METRICS: tuple[Metric, ...] = (
     TASKS, REBALANCES, ABORTS, DROPPED,
     DEAD_LETTERS, INVALID_VALUES, TIME_REPLACED, FEATURES_DROPPED, CLASSES_DROPPED, VERSIONS_SHARED,
     LABEL_JOIN, LABEL_DELAY, WAITING, DRIFT_EVENTS, SCORE, THRESHOLD,
-    EFFECT_SIZE, SUBJECTS_DRIFTED, SUBJECTS_MONITORED, DETECTION_DELAY, ALERTS, ALERT_TRANSITIONS, CHECKPOINT_BYTES, REDIS_SECONDS,
-    RECOVERIES, SERIES_LIMITED, BUILD_INFO,
+    EFFECT_SIZE, SUBJECTS_DRIFTED, SUBJECTS_SUSPENDED, SUBJECTS_MONITORED, DETECTION_DELAY, ALERTS, ALERT_TRANSITIONS,
+    CHECKPOINT_BYTES, REDIS_SECONDS, RECOVERIES, SERIES_LIMITED, BUILD_INFO,
 )
 
 

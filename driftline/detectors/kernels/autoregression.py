@@ -76,12 +76,12 @@ def collect_residuals(
     start: Int64Array,
     out: Float64Array,
 ) -> None:
-    """Write the residuals of one column of rows, those of a scope one after another from its `start`; order 0 = not asked for."""
+    """Write the residuals of one column of rows, those of a scope one after another from its `start`; order -1 = not asked for."""
     for i in range(codes.shape[0]):
         for j in range(scopes.shape[1]):
             s = scopes[i, j]
             x = score[s, codes[i, c]]
-            if order[s] == 0 or x != x:
+            if order[s] < 0 or x != x:
                 continue
             if seen[s] >= order[s]:
                 out[start[s] + seen[s] - order[s]] = residual(x, coefficients[s], past[s], order[s])

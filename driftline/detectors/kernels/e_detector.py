@@ -200,6 +200,9 @@ def _update(
                 st.last[m] = clock[i]
                 continue
             if not np.isfinite(x):
+                if x == np.inf:
+                    st.sums[0] -= st.evidence[m]
+                    _restart(m, st)
                 continue
             inflow = _inflow(m, clock[i], rate[m], cap, first, st)
             st.sums[1] += inflow
@@ -288,7 +291,7 @@ class EDetectorBank:
 
         Parameters
         ----------
-        values : shape (n, W), NaN = the monitor has no value on this row
+        values : shape (n, W), NaN = the monitor has no value on this row, +inf = and begins anew
         monitors : whose they are, shape (n, W), -1 = nobody's; no monitor twice in a row
         clock : shape (n,), never going back
 

@@ -83,6 +83,7 @@ def figures_of(event: DriftEvent) -> dict[str, Any]:
         "baseline": event.baseline,
         "provisional": event.provisional,
         "state": event.state,
+        "suspended": msgspec.to_builtins(event.suspended),
         "position": msgspec.to_builtins(event.position),
         "since": msgspec.to_builtins(event.since),
         "bins": msgspec.to_builtins(event.bins),

@@ -112,10 +112,12 @@ class WatchedModel:
         self._mark(name, generation)
         return self._expire(name, self._ledger(name).tick_all(tick_ms))
 
-    def subjects(self) -> tuple[int, int]:
-        """Series that are watched, and those with an open episode; a series in a segment or of a version counts by itself."""
+    def subjects(self) -> tuple[int, int, int]:
+        """Series that are watched, those with an open episode, those whose guarantee is suspended; a series in a segment or of a
+        version counts by itself.
+        """
         found = [watched.panel.subjects() for watched in self.panels.values()]
-        return sum(n for n, _ in found), sum(n for _, n in found)
+        return sum(n for n, _, _ in found), sum(n for _, n, _ in found), sum(n for _, _, n in found)
 
     def export_meta(self) -> dict[str, Any]:
         """What a restart needs beside the panels' own blobs, as JSON; `reopen.py` reads it."""

@@ -8,12 +8,13 @@ from typing import Final
 
 import msgspec
 
+from driftline.detectors import spec
 from driftline.detectors.spec import Anchor, Ended, Level, Signal, WindowStatistic
 from driftline.detectors.stale import DETECTOR as STALE
 from driftline.detectors.stale import stale_reason
 from driftline.schemas.config import Config
 from driftline.schemas.contracts import cloud_event_headers, encode_event
-from driftline.schemas.events import BinShare, DriftEvent, Effect, Position, SeriesLevel, Severity, Since, Snapshot, Statistic
+from driftline.schemas.events import BinShare, DriftEvent, Effect, Position, SeriesLevel, Severity, Since, Snapshot, Statistic, Suspended
 from driftline.schemas.topics import DRIFT, SNAPSHOTS
 from driftline.streams.cluster import Cluster
 from driftline.streams.counters import Counters
@@ -130,6 +131,7 @@ class EventWriter:
             reason=signal.reason,
             historical=row.record_ms < self._cluster.live_since_ms,
             provisional=provisional,
+            suspended=_suspended(signal.suspended),
         )
         return self._drift_output(event)
 
@@ -282,12 +284,16 @@ def _level(level: Level) -> SeriesLevel:
         series=level.series, n=level.n, mean=level.mean, baseline_mean=level.baseline_mean, psi=level.psi,
         psi_threshold=level.psi_threshold, rate=level.rate, baseline_rate=level.baseline_rate,
         statistic=level.statistic, threshold=level.threshold, open=level.open, psi_null=level.psi_null,
-        statistics=_statistics(level.statistics),
+        statistics=_statistics(level.statistics), suspended=_suspended(level.suspended),
     )  # fmt: skip
 
 
 def _statistics(found: tuple[WindowStatistic, ...]) -> list[Statistic]:
     return [Statistic(*statistic) for statistic in found]
+
+
+def _suspended(found: spec.Suspended | None) -> Suspended | None:
+    return None if found is None else Suspended(lag=found.lag, correlation=found.correlation, one_in=found.one_in)
 
 
 def _age(age_ms: int | None) -> str:

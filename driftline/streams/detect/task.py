@@ -80,6 +80,8 @@ class DetectProcessor:
         strict = self._config.kafka.guarantee == "exactly_once"
         return DetectTask(partition, self._plans, writer, self._baselines, state, self._counters, strict=strict)
 
+_SUBJECTS: Final = ("subjects_monitored", "subjects_drifted", "subjects_suspended")
+
 
 class DetectTask:
     """State: a table of sources, the last sequence number of every upstream task, and the models.
@@ -159,17 +161,16 @@ class DetectTask:
         return StateDelta(blobs, rings)
 
     def committed(self) -> None:
-        """Say how much is watched, and how much of it has drifted."""
+        """Say how much is watched, how much of it has drifted, and for how much the budget promises nothing now."""
         for name, model in self.models.items():
-            watched, drifted = model.subjects()
-            self._counters.set("subjects_monitored", {"model": name}, watched)
-            self._counters.set("subjects_drifted", {"model": name}, drifted)
+            for gauge, count in zip(_SUBJECTS, model.subjects(), strict=True):
+                self._counters.set(gauge, {"model": name}, count)
 
     def close(self) -> None:
         self._writer.close()
         for name in self.models:
-            self._counters.forget("subjects_monitored", {"model": name})
-            self._counters.forget("subjects_drifted", {"model": name})
+            for gauge in _SUBJECTS:
+                self._counters.forget(gauge, {"model": name})
 
     def _decoded(self, records: Sequence[Record]) -> Iterator[Observations]:
         for record in records:
