@@ -72,7 +72,7 @@ def test_a_name_that_is_in_use_is_waited_for_as_long_as_a_session_may_last_and_n
 
 def test_a_name_that_is_taken_again_and_again_is_a_rivals(clock: FakeTime) -> None:
     mine = InstanceName()
-    for _ in range(3):
+    for _ in range(2):
         assert "a former self of this worker or a rival" in mine.denied(_TAKEN)
         mine.granted()
         clock.now += NAME_SECONDS

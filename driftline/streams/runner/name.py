@@ -24,8 +24,9 @@ from driftline.streams.errors import FatalError, OwnershipError
 # heartbeat by default, 60 s at most unless the broker was told otherwise.
 # Two that take a name from each other do so once in two heartbeats (2 s by default) and two pauses.
 NAME_SECONDS: Final = 120.0
-# A broker that stands still again and again does it to one worker once in many times; two workers of one name do it for ever.
-_TAKEN_MAX: Final = 3
+# A broker that stands still twice within that time may do it to one worker twice; two workers of one name do it for ever.
+# A rival that is the rightful one, such as the successor of a worker that was frozen, loses its partitions as often.
+_TAKEN_MAX: Final = 2
 _RIVAL: Final = "does another worker run with the same instance name? Each needs a DRIFTLINE_INSTANCE of its own"
 # A client that was refused passes on the broker's reason as text alone.
 _IN_USE_TEXT: Final = KafkaError(KafkaError.UNRELEASED_INSTANCE_ID).str()
