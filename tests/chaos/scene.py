@@ -150,6 +150,11 @@ class Scene:
                 if over:
                     break
 
+    def until_fed(self) -> None:
+        """Let the input flow until ingest works: who gets nothing has nothing in its hands."""
+        before = self.committed("ingest")
+        self.until(lambda: self._moved_on("ingest", before, self.committed("ingest")), "ingest commits on every partition")
+
     def end(self) -> None:
         """Stop the input, then each stage once it has read everything."""
         self.feeder.stop()
@@ -223,6 +228,15 @@ class Scene:
             return False
 
         until(met, lambda: f"not so: {what}\n{self._tails()}", seconds)
+
+    def check(self) -> None:
+        """For whoever tries until it bites.
+
+        Raises
+        ------
+        Stuck : a worker has ended by itself: there is nothing left to hurt.
+        """
+        self.until(lambda: not self.surprises(), "all workers are there")
 
     def surprises(self) -> list[str]:
         """Workers that ended by themselves, with the end of what they said."""

@@ -29,6 +29,7 @@ def poison_burst(scene: Scene) -> None:
     for _ in range(wanted * _ATTEMPTS):
         if sum(hit.witness is not None for hit in scene.hits if hit.what == _KILLED) >= wanted:
             return
+        scene.check()
         scene.feeder.burst(2_000)
         time.sleep(scene.draw["ingest"].uniform(0.01, 0.2))
         worker = crew.of("a")

@@ -22,8 +22,9 @@ _HOLDING: Final = ("produced", "checkpointed", "offsets_sent")
 """Steps at which a transaction is open."""
 
 _KILLS_SHORT, _KILLS_LONG = 1, 20
-# Of ten transactions of detect some seven hold a drift event; others do not count.
-_ATTEMPTS: Final = 4
+# Of ten transactions of detect some seven hold a drift event; others do not count. A join whose ingest is being killed, too, has no
+# outcomes to lose for as long as that starts, on a busy machine half of the time.
+_ATTEMPTS: Final = 12
 _PASSES: Final = (4, 14)
 """Commits of a worker before the one that is cut; enough to be past its start, few enough to be quick."""
 _LAST_WORDS_SECONDS: Final = 0.1
@@ -67,7 +68,10 @@ def _kill_at(scene: Scene, stage: Stage, step: str, count: int) -> None:
             worker.kill()
         passes = 1 if step == "restored" else scene.draw[stage].randint(*_PASSES)
         hit = cut_at(scene, crew.start(failpoint=f"{step}:{passes}"), step)
-        witnessed += hit.witness is not None or bool(hit.spans)
+        bit = hit.witness is not None or bool(hit.spans)
+        witnessed += bit
+        if not bit and stage != "ingest":
+            scene.until_fed()
 
 
 def cut_at(scene: Scene, worker: Worker, step: str) -> Hit:

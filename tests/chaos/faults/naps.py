@@ -31,6 +31,7 @@ def transaction_times_out(scene: Scene) -> None:
     for _ in range(wanted * _ATTEMPTS):
         if sum(hit.witness is not None for hit in scene.hits if hit.what == _TIMED_OUT) >= wanted:
             return
+        scene.check()
         time.sleep(scene.draw["detect"].uniform(0.3, 0.9))
         worker.sleep()
         time.sleep(_SETTLE_SECONDS)
