@@ -178,8 +178,9 @@ def _exact(message: str, name: str, value: bytes) -> str:
             msgspec.convert(data, CONTRACTS[name])
         except msgspec.ValidationError as error:
             if str(error) == message:
-                place = f'["{key}"]' if isinstance(key, str) else f"[{key}]"
-                return message.replace(f"{head}[...]", f"{head}{place}")
+                # As JSON, so that a quote in a key ends nothing; a backtick would end the path.
+                place = msgspec.json.encode(key).decode().replace("`", "\\u0060")
+                return message.replace(f"{head}[...]", f"{head}[{place}]")
     return message
 
 

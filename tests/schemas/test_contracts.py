@@ -141,6 +141,15 @@ def test_any_bytes_decode_or_raise_contract_error(value: bytes, topic: str) -> N
         decode(topic, value)
 
 
+@pytest.mark.parametrize(("key", "path"), [("a", '["a"]'), ('a"]', '["a\\"]"]'), ("`", '["\\u0060"]')])
+def test_any_key_that_holds_what_it_should_not_is_named(key: str, path: str) -> None:
+    example = json.loads((EXAMPLES / "alerts" / "valid" / "firing.json").read_text("utf-8"))
+    message = example["message"] | {"segment": {"country": "BR", key: None}}
+    with pytest.raises(ContractError) as caught:
+        decode("alerts", json.dumps(message).encode(), kafka_headers(example))
+    assert caught.value.path == f"$.segment{path}"
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
