@@ -92,6 +92,7 @@ def _run(faults: Sequence[Fault], scene: Scene, rows: Sequence[Row]) -> None:
 def _inject(fault: Fault, scene: Scene, row: Row) -> None:
     """One fault, from a worker a stage to a worker a stage."""
     before = len(scene.hits)
+    launched = {stage: len(crew.all) for stage, crew in scene.crews.items()}
     scene.needs = {}
     try:
         with _phase([row], "inject"):
@@ -104,11 +105,13 @@ def _inject(fault: Fault, scene: Scene, row: Row) -> None:
     for crew in scene.crews.values():
         if crew.over:
             continue
-        more = [worker for worker in crew.alive if worker.launch.instance != "a"]
+        more = [worker for worker in crew.all[launched[crew.stage] :] if worker.launch.instance != "a"]
         for worker in more:
-            worker.stop()
+            if worker.code is None:
+                worker.stop()
         if not crew.alive:
             crew.start()
+        # Also those that the fault has stopped itself: one that was about to join has partitions after its end.
         if more:
             shrunk.append(crew.stage)
     scene.until_forgotten(shrunk)
