@@ -54,10 +54,9 @@ def broken(size: Size) -> Section:
         cells += [str(draw(detect=_peer(peer, law, peer.default))) for peer in PEERS[:2]]
         rows.append([name, *cells])
     return Section(
-        "What is not covered: values with a memory",
-        "The promise is for values that are exchangeable with the reference. Values that depend on those before, or on the hour, are "
-        "not, and every detector raises false alarms on them; whitening and reference groups by hour are not built yet. Alarms per "
-        "million values.",
+        "In a notebook: values with a memory are not covered",
+        "`EDetector` and `AlarmBudget` take values as they come: the promise is for those that are exchangeable with the reference. A "
+        "configuration whitens and checks them (above). Alarms per million values.",
         ["stream", "EDetector at 1e5", *(f"{peer.name}, default" for peer in PEERS[:2])],
         rows,
     )

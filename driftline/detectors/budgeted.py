@@ -141,6 +141,11 @@ class BudgetedSeries:
         """Monitors that the promise does not cover now."""
         return self._scores.suspended_series()
 
+    def values_judged(self) -> tuple[int, int]:
+        """Values of all monitors, and those of them that came during a suspension."""
+        checks = self._scores.checks
+        return int(checks.values.sum()), int(checks.suspended.sum())
+
     def _told(self, alarm: _Alarm, scopes: Int32, scores: Float64, monitors: Int32) -> tuple[float, ...] | None:
         """The alarm as a CHANGE at the first row from its own on that its scope has; None where it waits for one.
 

@@ -84,6 +84,10 @@ class Panel:
         suspended = 0 if self._watch.budget is None else self._watch.budget.suspended_series()
         return int(np.count_nonzero(self._watch.tables.watched)), int(np.count_nonzero(opened)), suspended
 
+    def values_judged(self) -> tuple[int, int]:
+        """Values of the series that a budget covers, over all scopes, and those of them that came while their series was suspended."""
+        return (0, 0) if self._watch is None or self._watch.budget is None else self._watch.budget.values_judged()
+
     def _start(self, baseline: Baseline) -> None:
         self._watch = Watch(self._spec, baseline)
         self.baseline = baseline

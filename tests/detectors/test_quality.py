@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.quality import budgets, single
+from benchmarks.quality import budgets, memory, single
 from benchmarks.quality.contenders import PEERS
 from benchmarks.quality.measure import Delay, FalseAlarms, delay, false_alarms, nearest_setting, poisson_interval
 from benchmarks.quality.report import Gate, Section, Size, figures, page, runs_of
@@ -99,7 +99,7 @@ def test_parts_of_a_run_make_one_page_and_parts_of_two_do_not() -> None:
 
 
 def test_a_run_in_small_gives_every_table_and_its_gates_hold() -> None:
-    tables = (single.nulls, single.slope, single.tolerance, single.dating, budgets.weekly, budgets.spread)
+    tables = (single.nulls, single.slope, single.tolerance, single.dating, budgets.weekly, budgets.spread, memory.price)
     sections = [table(TINY) for table in tables]
     assert all(gate.holds for section in sections for gate in section.gates)
     text = page(sections, TINY, "python -m benchmarks.quality", "2026-01-31", 60.0)
@@ -107,6 +107,16 @@ def test_a_run_in_small_gives_every_table_and_its_gates_hold() -> None:
         assert f"## {section.title}\n" in text
         assert all(len(row) == len(section.header) for row in section.rows)
         assert len(section.rows) >= 3
+
+
+def test_tables_of_memories_hold_their_gates_and_show_what_is_suspended() -> None:
+    size = dataclasses.replace(TINY, null_streams=4, null_rows=12_000)
+    whitened, unseen = memory.whitened(size), memory.unseen(size)
+    assert all(gate.holds for section in (whitened, unseen) for gate in section.gates)
+    assert len(whitened.gates) == 2 * len(memory.MEMORIES) + 2
+    shown = {row[0]: float(row[1].rstrip("%")) for row in unseen.rows}
+    assert shown["normal"] == 0.0
+    assert min(shown["AR(1), 0.5"], shown["AR(1), 0.8"], shown["clusters of 2 to 500 equal rows"]) > 80
 
 
 def test_a_detector_that_fires_too_often_fails_its_gates(monkeypatch: pytest.MonkeyPatch) -> None:

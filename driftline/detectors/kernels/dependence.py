@@ -13,7 +13,7 @@ sqrt(2 / n) over n differences. A stride is refused where
 
 .05 is what the bets' tolerance of a wider spread covers, and 3 keeps single coincidences of rare ones out. It is taken back
 where c < .05 over at least half of the values that are remembered. The monitor judges one value in b, b four times the
-greatest refused stride; 1 where none is.
+greatest refused stride; 1 where none is. Of a stride that n < 64 differences have been seen of it judges nothing.
 """
 
 from __future__ import annotations
@@ -113,7 +113,10 @@ def check_push(m: int, x: float, st: Checks) -> bool:
         if (i + 1) % FAR == 0:
             _decide(m, j, st)
     st.suspended[m] += st.level[m] > 0
-    return bool(place & ((1 << (STRIDE_BITS * st.level[m])) - 1) == 0)
+    level = st.level[m]
+    # A stride that has not been looked at yet may be as bad as the one that was refused.
+    known = level == 0 or level == STRIDES or st.sums[m, level, 2] >= _LEAST
+    return bool(known and place & ((1 << (STRIDE_BITS * level)) - 1) == 0)
 
 
 @kernel
