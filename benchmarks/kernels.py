@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from driftline.detectors.kernels import AdwinBank, ConformalBank, EDetectorBank, PageHinkleyBank, PsiBank, RateBank
+from driftline.detectors.kernels import AdwinBank, ConformalBank, CusumBank, EDetectorBank, EwmaBank, PageHinkleyBank, PsiBank, RateBank
 from driftline.detectors.kernels.bank import Float64Array
 from driftline.detectors.kernels.portable import position_keys
 from driftline.detectors.kernels.psi import NO_GROUP
@@ -41,6 +41,7 @@ def batches(columns: int, rounds: int) -> dict[str, Batch]:
     hits = np.tile(np.where(np.arange(67) == 3, 1, 0), (columns, 1))
     adwin = AdwinBank(1, columns, delta=1e-6)
     page_hinkley = PageHinkleyBank(1, columns, threshold=60.0)
+    cusum, ewma = CusumBank(1, columns, setting=0.25, threshold=60.0), EwmaBank(1, columns, setting=0.01, threshold=60.0)
     psi = PsiBank(1, columns, window=5_000, groups=groups, expected=np.full(BINS, 1 / BINS), threshold=0.1)
     rate = RateBank(1, column_of=np.arange(columns), hits=hits, rate_up=0.1, rate_down=0.1, run_length=1e8)
     ring, heads = psi.new_ring()
@@ -56,6 +57,8 @@ def batches(columns: int, rounds: int) -> dict[str, Batch]:
     return {
         "AdwinBank": lambda k: void(adwin.update(values[k], scopes)),
         "PageHinkleyBank": lambda k: void(page_hinkley.update(values[k], scopes)),
+        "CusumBank": lambda k: void(cusum.update(values[k], scopes)),
+        "EwmaBank": lambda k: void(ewma.update(values[k], scopes)),
         "PsiBank": lambda k: void(psi.update(codes[k], scopes, ring, heads)),
         "ConformalBank": lambda k: void(score(k)),
         "EDetectorBank": lambda k: void(budget.update(values[k], monitors, offset + k * ROWS)),

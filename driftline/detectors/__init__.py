@@ -1,8 +1,8 @@
 """Drift detectors for notebooks, and the compiled banks behind them.
 
 `AlarmBudget` watches several series within one budget of false alarms, `EDetector` one series with a promised run length;
-`ConformalScores` and `FOCuS` are their front end and their dates by themselves. `ADWIN` and `PageHinkley` are river's, `PSI`
-compares a window with a reference.
+`ConformalScores` and `FOCuS` are their front end and their dates by themselves. `ADWIN` and `PageHinkley` are river's, `CUSUM`
+and `EWMA` the charts around a known mean, `PSI` compares a window with a reference.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from driftline.detectors.adwin import ADWIN
     from driftline.detectors.budget import AlarmBudget
+    from driftline.detectors.charts import CUSUM, EWMA
     from driftline.detectors.conformal import ConformalScores
     from driftline.detectors.e_detector import EDetector
     from driftline.detectors.focus import FOCuS
@@ -20,13 +21,15 @@ if TYPE_CHECKING:
     from driftline.detectors.psi import PSI
     from driftline.detectors.river_adapter import RiverDetector
 
-__all__ = ["ADWIN", "PSI", "AlarmBudget", "ConformalScores", "EDetector", "FOCuS", "PageHinkley", "RiverDetector"]
+__all__ = ["ADWIN", "CUSUM", "EWMA", "PSI", "AlarmBudget", "ConformalScores", "EDetector", "FOCuS", "PageHinkley", "RiverDetector"]
 
 _MODULES = {
     "ADWIN": "adwin",
     "AlarmBudget": "budget",
+    "CUSUM": "charts",
     "ConformalScores": "conformal",
     "EDetector": "e_detector",
+    "EWMA": "charts",
     "FOCuS": "focus",
     "PSI": "psi",
     "PageHinkley": "page_hinkley",

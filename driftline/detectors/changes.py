@@ -4,57 +4,45 @@ Every bank sees each series' values one after another, and nothing of the episod
 detector is fed:
 
 - a series of values: the standardised score of the value's bin under the scope's own reference, or the raw value;
-- a 0/1 series: 0 or 1. Page-Hinkley's parameters are then scaled by the series' standard deviation, and it is left out
-  where the rate is within .05 of 0 or 1: there two events in a row already look like a shift of the mean.
+- a 0/1 series: 0 or 1. Page-Hinkley, CUSUM and EWMA then go by the rate's standard deviation, and are left out where the
+  rate is within .05 of 0 or 1: there two events in a row already look like a shift of the mean.
 
-Categorical columns have no mean: ADWIN, Page-Hinkley and river's detectors pass over their series of values.
+Categorical columns have no mean: all of these but PSI pass over their series of values.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 
-from driftline.detectors import calibration
-from driftline.detectors.kernels.adwin import AdwinBank
+from driftline.detectors.banks import DATING_BANKS, Banks, ValueBank, Watch, group_of, refuse_parameters
 from driftline.detectors.kernels.bank import Alarms
 from driftline.detectors.kernels.jit import compiled
-from driftline.detectors.kernels.page_hinkley import COUNT, DRIFTLINE_DELTA, FALLING, HIGHEST, LOWEST, MODES, RISING, PageHinkleyBank
-from driftline.detectors.kernels.rate import DIRECTIONS, RateBank, rate_bound
 from driftline.detectors.layout import SKIP, Layout
 from driftline.detectors.openers import E_DETECTOR
 from driftline.detectors.spec import ColumnDetector, Float64, Int32, Int64, Series, SpecError, UInt8
 from driftline.detectors.tables import Tables
 from driftline.detectors.windows import CHANGE
 
-RATE_MARGIN: Final = 0.05
-"""Page-Hinkley watches 0/1 series whose rate is at least this far from 0 and 1."""
-
 _SCORE: Final = 0
 _RAW: Final = 1
 _FLAG: Final = 2
 
-_THRESHOLDS: Final = {"adwin": ("delta",), "page_hinkley": ("threshold", "mode", "min_instances")}
+_THRESHOLDS: Final = {
+    "adwin": ("delta",),
+    "page_hinkley": ("threshold", "mode", "min_instances"),
+    "cusum": ("threshold", "mode"),
+    "ewma": ("threshold", "mode"),
+}
 """Parameters that decide when a detector speaks, not what it remembers."""
 
-Watch = tuple[int, int]
-"""A series and the place of a detector in it."""
 Feed = tuple[int, int, int]
 """Kind of input, column, series (0 but for flags)."""
-
-
-class ValueBank(Protocol):
-    """A bank that is fed numbers."""
-
-    def update(self, values: Float64, scopes: Int32) -> Alarms: ...
-    def export(self, scope: int) -> bytes: ...
-    def restore(self, scope: int, blob: bytes) -> None: ...
-    def take(self, scope: int, column: int, other: Any, from_scope: int, from_column: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +59,7 @@ class ChangeDetectors:
 
     def __init__(self, layout: Layout, tables: Tables) -> None:
         self._layout, self._tables = layout, tables
-        self._n_scopes = len(layout.counts)
+        banks = Banks(layout, tables)
         self._feeds: dict[Feed, int] = {}
         self._fed: list[_Fed] = []
         groups: dict[tuple[Any, ...], list[tuple[Watch, ColumnDetector]]] = {}
@@ -79,19 +67,18 @@ class ChangeDetectors:
         for q, series in enumerate(layout.series):
             for place, detector in enumerate(series.detectors):
                 if detector.name in ("psi", E_DETECTOR) or series.flag == "constant":
-                    _refuse_parameters(series, detector, allowed=())
+                    refuse_parameters(series, detector, allowed=())
                 elif detector.name == "rate":
-                    _refuse_parameters(series, detector, allowed=())
+                    refuse_parameters(series, detector, allowed=())
                     if series.flag is not None:
                         rated.append((q, place))
                 elif series.flag is not None or tables.has_mean[q]:
-                    groups.setdefault(_group(series, detector), []).append(((q, place), detector))
-        makers: dict[str, Callable[..., ValueBank]] = {"adwin": self._adwin, "page_hinkley": self._page_hinkley, "river": self._river}
+                    groups.setdefault(group_of(series, detector), []).append(((q, place), detector))
         for (family, *_), members in groups.items():
             feeds = np.array([self._feed(layout, q, detector) for (q, _), detector in members], np.int64)
-            self._fed.append(_Fed(makers[family](members), feeds, [watch for watch, _ in members]))
+            self._fed.append(_Fed(banks.makers[family](members), feeds, [watch for watch, _ in members]))
         self._rated = rated
-        self._rates = self._rate_bank(layout, rated) if rated else None
+        self._rates = banks.rate(rated) if rated else None
         self._kinds = np.array([feed[0] for feed in self._feeds], np.int64)
         self._columns = np.array([feed[1] for feed in self._feeds], np.int64)
         self._series = np.array([feed[2] for feed in self._feeds], np.int64)
@@ -106,7 +93,7 @@ class ChangeDetectors:
             for member in self._fed:
                 alarms = member.bank.update(_chosen(fed, member.feeds), column)
                 # ADWIN keeps values from before the change in its window, and river tells no start at all.
-                parts.append(_by_series(alarms, member.watches, dated=isinstance(member.bank, PageHinkleyBank)))
+                parts.append(_by_series(alarms, member.watches, dated=isinstance(member.bank, DATING_BANKS)))
         if self._rates is not None:
             parts.append(_by_series(self._rates.update(codes, scopes), self._rated, dated=True))
         return sorted_changes(parts)
@@ -157,18 +144,12 @@ class ChangeDetectors:
         return out
 
     def statistics(self, scope: int) -> dict[int, list[tuple[float, float]]]:
-        """Running statistic and threshold, both finite, of the detectors that have one (Page-Hinkley, rate), by series."""
+        """Running statistic and threshold, both finite, of the detectors that have one, by series."""
         out: dict[int, list[tuple[float, float]]] = {}
         for member in self._fed:
-            if isinstance(member.bank, PageHinkleyBank):
-                bank = member.bank
-                sums = bank.sums.reshape(self._n_scopes, -1, bank.sums.shape[1])[scope]
-                drift = np.maximum(
-                    np.where(bank.mode[scope] >= 0, sums[:, RISING] - sums[:, LOWEST], 0.0),
-                    np.where(bank.mode[scope] <= 0, sums[:, HIGHEST] - sums[:, FALLING], 0.0),
-                )
-                drift[(sums[:, COUNT] < 1) | (bank.active[scope] == 0)] = 0.0
-                for (q, _), value, limit in zip(member.watches, drift.tolist(), bank.threshold[scope].tolist(), strict=True):
+            if isinstance(member.bank, DATING_BANKS):
+                found, limits = member.bank.running(scope)
+                for (q, _), value, limit in zip(member.watches, found.tolist(), limits.tolist(), strict=True):
                     if 0 < limit < math.inf and math.isfinite(value):
                         out.setdefault(q, []).append((value, limit))
         if self._rates is not None:
@@ -187,71 +168,6 @@ class ChangeDetectors:
         else:
             feed = (_RAW if detector.input == "raw" else _SCORE, c, 0)
         return self._feeds.setdefault(feed, len(self._feeds))
-
-    def _active(self, members: list[tuple[Watch, ColumnDetector]]) -> UInt8:
-        return np.stack([self._tables.watched[:, q] for (q, _), _ in members], axis=1)
-
-    def _adwin(self, members: list[tuple[Watch, ColumnDetector]]) -> ValueBank:
-        options = {name: value for name, value in members[0][1].params.items() if name != "delta"}
-        deltas = [d.params.get("delta") or calibration.adwin_delta(self._layout.series[q].run_length) for (q, _), d in members]
-        return AdwinBank(self._n_scopes, len(members), delta=deltas, active=self._active(members), **options)
-
-    def _page_hinkley(self, members: list[tuple[Watch, ColumnDetector]]) -> ValueBank:
-        n = len(members)
-        delta, threshold, alpha = np.empty((self._n_scopes, n)), np.empty((self._n_scopes, n)), np.empty(n)
-        active = self._active(members).copy()
-        mode = np.empty(n, np.int8)
-        for m, ((q, _), detector) in enumerate(members):
-            series, params = self._layout.series[q], detector.params
-            drift = float(params.get("delta", DRIFTLINE_DELTA))
-            mode[m] = MODES[params.get("mode", series.direction)]
-            sides = 2 if mode[m] == 0 else 1
-            if "threshold" in params:
-                limit = float(params["threshold"])
-            else:
-                limit = calibration.page_hinkley_threshold(series.run_length, drift, sides=sides)
-            scale = np.ones(self._n_scopes)
-            if series.flag is not None:
-                rate = self._tables.rate[:, q]
-                scale = np.array([math.sqrt(p * (1.0 - p)) for p in rate.tolist()])
-                active[:, m] &= (rate >= RATE_MARGIN) & (rate <= 1.0 - RATE_MARGIN)
-            delta[:, m], threshold[:, m], alpha[m] = drift * scale, limit * scale, float(params.get("alpha", 1.0))
-        least = int(members[0][1].params.get("min_instances", 30))
-        return PageHinkleyBank(
-            self._n_scopes, n, threshold=threshold, delta=delta, alpha=alpha, mode=mode, min_instances=least, active=active
-        )
-
-    def _river(self, members: list[tuple[Watch, ColumnDetector]]) -> ValueBank:
-        # river takes a second to import; most panels have none of its detectors.
-        from driftline.detectors.river_bank import RiverBank
-
-        named = [(detector.name.removeprefix("river."), dict(detector.params)) for _, detector in members]
-        try:
-            return RiverBank(self._n_scopes, named, active=self._active(members))
-        except ValueError as error:
-            raise SpecError(f'series "{self._layout.series[members[0][0][0]].name}" or a later one: {error}') from error
-
-    def _rate_bank(self, layout: Layout, rated: list[Watch]) -> RateBank:
-        t = self._tables
-        indexes = [q for q, _ in rated]
-        hits = t.flags[indexes].astype(np.int8)
-        hits[t.flags[indexes] == SKIP] = -1
-        up, down = np.empty((self._n_scopes, len(rated))), np.empty((self._n_scopes, len(rated)))
-        for scope in range(self._n_scopes):
-            for m, q in enumerate(indexes):
-                rows = int(t.size[scope, q])
-                events = round(t.rate[scope, q] * rows)
-                up[scope, m], down[scope, m] = rate_bound(events, rows, 1), rate_bound(events, rows, -1)
-        return RateBank(
-            self._n_scopes,
-            column_of=[layout.column_of[q] for q in indexes],
-            hits=hits,
-            rate_up=up,
-            rate_down=down,
-            run_length=[layout.series[q].run_length for q in indexes],
-            direction=np.array([DIRECTIONS[layout.series[q].direction] for q in indexes], np.int8),
-            active=t.watched[:, indexes],
-        )
 
 
 def places_of(series: Series) -> list[tuple[str, int]]:
@@ -274,30 +190,6 @@ def sorted_changes(parts: Sequence[Alarms]) -> Alarms:
     changes = np.concatenate(parts)
     order = np.lexsort((changes["detector"], changes["series"], changes["scope"], changes["row"]))
     return changes[order]
-
-
-def _group(series: Series, detector: ColumnDetector) -> tuple[Any, ...]:
-    """Detectors with equal keys share a bank: what a bank has only once must be equal."""
-    params = detector.params
-    if detector.name == "adwin":
-        _refuse_parameters(series, detector, allowed=("delta", "clock", "max_buckets", "min_window_length", "grace_period"))
-        return ("adwin", *sorted((name, value) for name, value in params.items() if name != "delta"))
-    if detector.name == "page_hinkley":
-        _refuse_parameters(series, detector, allowed=("delta", "threshold", "alpha", "mode", "min_instances"))
-        return ("page_hinkley", params.get("min_instances", 30))
-    if detector.name.startswith("river."):
-        return ("river",)
-    raise SpecError(
-        f'series "{series.name}": unknown detector "{detector.name}"; '
-        "known are psi, adwin, page_hinkley, rate, e_detector and river.<class of river.drift>"
-    )
-
-
-def _refuse_parameters(series: Series, detector: ColumnDetector, *, allowed: Sequence[str]) -> None:
-    unknown = sorted(set(detector.params) - set(allowed))
-    if unknown:
-        names = ", ".join(allowed) or "none"
-        raise SpecError(f'series "{series.name}": detector {detector.name}: unknown parameter "{unknown[0]}"; it takes {names}')
 
 
 def _by_series(alarms: Alarms, watches: Sequence[Watch], *, dated: bool) -> Alarms:

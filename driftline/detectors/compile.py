@@ -31,7 +31,7 @@ def _series(name: str, flag: str | None, *detectors: str) -> Series:
 
 
 def _columns() -> tuple[Column, ...]:
-    values = ("psi", "adwin", "page_hinkley")
+    values = ("psi", "adwin", "page_hinkley", "cusum", "ewma")
     flags = tuple(_series(f"amount:{flag}", flag, "rate") for flag in ("missing", "invalid", "out_of_range", "constant"))
     return (
         Column("amount", "numeric", (_series("amount", None, *values), *flags)),

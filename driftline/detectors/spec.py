@@ -58,8 +58,9 @@ class StateError(DetectorsError):
 
 @dataclass(frozen=True, slots=True)
 class ColumnDetector:
-    """A detector by name: ``psi``, ``adwin``, ``page_hinkley``, ``rate``, ``e_detector`` or ``river.<class of river.drift>``.
+    """A detector by name.
 
+    It is ``psi``, ``adwin``, ``page_hinkley``, ``cusum``, ``ewma``, ``rate``, ``e_detector`` or ``river.<class of river.drift>``.
     `input`: ``score`` feeds the standardised score of the value's bin, ``raw`` the value itself. `alert`: under a budget
     it may open episodes although the budget does not cover it. ``e_detector`` is what the panel's budget covers.
     """

@@ -226,7 +226,7 @@ class BaselineSource(Section):
 class DetectorSpec(Section):
     """A detector by name with its parameters, for example ``{name: adwin, delta: 0.002, input: raw}``."""
 
-    name: str = Field(description="psi, adwin, page_hinkley, rate, river.ADWIN or any class of river.drift")
+    name: str = Field(description="psi, adwin, page_hinkley, cusum, ewma, rate, river.ADWIN or any class of river.drift")
     input: Literal["score", "raw"] = Field("score", description="score = standardised by the baseline")
     params: dict[str, Any] = Field(default_factory=dict, description="the detector's parameters; they may also stand beside name")
     alert: bool = Field(False, description="under false_alarms: it opens episodes too, not covered by the budget")

@@ -55,9 +55,22 @@ DETECTOR_PARAMS: Final[Mapping[str, Mapping[str, Param]]] = {
         "mode": Param(words=("both", "up", "down")),
         "min_instances": Param(integer=True),
     },
+    "cusum": {
+        "allowance": Param(open_low=True),
+        "threshold": Param(open_low=True),
+        "mode": Param(words=("both", "up", "down")),
+    },
+    "ewma": {
+        "weight": Param(open_low=True, high=1.0),
+        "threshold": Param(open_low=True),
+        "mode": Param(words=("both", "up", "down")),
+    },
     "rate": {},
 }
 """The built-in detectors; the first and the last take all they need from the baseline and the monitor's `run_length`."""
+
+STANDARDISED: Final = ("cusum", "ewma")
+"""Detectors that need a mean that is known."""
 
 
 def check_detectors(monitor: Monitor, here: Path) -> Iterator[Flaw]:
@@ -68,6 +81,9 @@ def check_detectors(monitor: Monitor, here: Path) -> Iterator[Flaw]:
             yield Flaw(place, "each detector once", f'"{spec.name}" again')
         if spec.name.startswith("river."):
             yield from _river(spec, place)
+        elif spec.name in STANDARDISED and spec.input == "raw":
+            hint = f"{spec.name} goes by the baseline's mean, which a segment's raw values do not have; page_hinkley learns its own"
+            yield Flaw((*place, "input"), f'"score" for {spec.name}', describe(spec.input), hint)
         elif spec.name in DETECTOR_PARAMS:
             known = DETECTOR_PARAMS[spec.name]
             yield from _unknown_params(spec, known, place)

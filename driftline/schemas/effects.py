@@ -45,8 +45,8 @@ _SCORES: Final = ("scores/score", "scores/decision", "scores/class", "scores/con
 _OUTCOMES: Final = ("outcomes/outcome:*",)
 _EVENT_TIME: Final = "the time of events from now on"
 _DETECTOR: Final = (
-    "that detector begins anew, the other detectors of the series go on; `delta` of adwin, `threshold`, `mode` and "
-    "`min_instances` of page_hinkley are thresholds: the detector goes on"
+    "that detector begins anew, the other detectors of the series go on; `delta` of adwin, `threshold` and "
+    "`mode` of page_hinkley, cusum and ewma, and `min_instances` of page_hinkley are thresholds: the detector goes on"
 )
 _TOLERANCE: Final = (
     "a level from now on; under `false_alarms` it is also what an e-detector tolerates, and where that is another the e-detector "

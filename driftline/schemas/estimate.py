@@ -26,6 +26,7 @@ class Costs:
     # Kernels, nanoseconds per value of one series in one scope: prototypes on one x86 core, see docs/benchmarks.md.
     adwin_ns: float = 38.0  # measured 30-45
     page_hinkley_ns: float = 5.0  # measured 3-6
+    chart_ns: float = 7.0  # CUSUM and EWMA: 1.0 to 1.4 of Page-Hinkley, measured together
     psi_ns: float = 42.0  # measured 30-55
     rate_ns: float = 10.0  # three bets a side, the order of two Page-Hinkley updates
     e_detector_ns: float = 185.0  # score or residual, self-check, bets and date
@@ -48,6 +49,7 @@ class Costs:
     checkpoints_kept: int = 3  # blobs of that many checkpoints stand side by side
     adwin_bytes: int = 1_250  # 5 buckets of (sum, variance) in each of about 14 rows (10^5 values), and moments
     page_hinkley_bytes: int = 76
+    chart_bytes: int = 60  # CUSUM and EWMA: 7 float64, framed
     psi_bytes: int = 64
     rate_bytes: int = 72
     counts_bytes: int = 268  # 67 codes, int32
@@ -293,6 +295,8 @@ class _Part:
         each = {
             "adwin": costs.adwin_bytes,
             "page_hinkley": costs.page_hinkley_bytes,
+            "cusum": costs.chart_bytes,
+            "ewma": costs.chart_bytes,
             "psi": costs.psi_bytes,
             "rate": costs.rate_bytes,
             "e_detector": costs.e_detector_bytes,
@@ -303,6 +307,8 @@ class _Part:
         each = {
             "adwin": costs.adwin_ns,
             "page_hinkley": costs.page_hinkley_ns,
+            "cusum": costs.chart_ns,
+            "ewma": costs.chart_ns,
             "psi": costs.psi_ns,
             "rate": costs.rate_ns,
             "e_detector": costs.e_detector_ns,

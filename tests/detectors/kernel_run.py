@@ -12,7 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from driftline.detectors.kernels import ALARM, AdwinBank, ConformalBank, EDetectorBank, PageHinkleyBank, PsiBank, RateBank
+from benchmarks.evidence import windows
+from driftline.detectors.kernels import (
+    ALARM,
+    AdwinBank,
+    ConformalBank,
+    CusumBank,
+    EDetectorBank,
+    EwmaBank,
+    PageHinkleyBank,
+    PsiBank,
+    RateBank,
+)
 from driftline.detectors.kernels.bets import BOUNDED, SCORES
 from driftline.detectors.kernels.blame import BLAME
 from driftline.detectors.kernels.portable import position_keys
@@ -84,6 +95,9 @@ def blames(stream: tuple[np.ndarray, np.ndarray, np.ndarray], cuts: Iterable[int
     return found, chain.state()
 
 
+VALUE_BANKS = ("adwin", "page_hinkley", "cusum", "ewma")
+
+
 def new_banks() -> dict[str, Any]:
     hits = np.full((3, 67), -1, np.int8)
     hits[:, :12] = 0
@@ -91,6 +105,8 @@ def new_banks() -> dict[str, Any]:
     return {
         "adwin": AdwinBank(SCOPES, COLUMNS, delta=[0.9, 0.3, 0.05, 1.0], clock=4),
         "page_hinkley": PageHinkleyBank(SCOPES, COLUMNS, threshold=[3.0, 5.0, 8.0, 4.0], min_instances=5),
+        "cusum": CusumBank(SCOPES, COLUMNS, setting=0.25, threshold=[3.0, 5.0, 8.0, 4.0], target=1.0),
+        "ewma": EwmaBank(SCOPES, COLUMNS, setting=[0.05, 0.1, 0.3, 1.0], threshold=2.0, target=1.0, scale=1.5),
         "psi": PsiWithRing(),
         "rate": RateBank(SCOPES, column_of=[0, 2, 3], hits=hits, rate_up=0.2, rate_down=0.2, run_length=20.0),
     }
@@ -115,7 +131,7 @@ def feed(banks: dict[str, Any], stream: tuple[np.ndarray, np.ndarray, np.ndarray
     edges = [0, *sorted(cuts), len(scopes)]
     for start, stop in itertools.pairwise(edges):
         for name, bank in banks.items():
-            rows = values if name in {"adwin", "page_hinkley"} else codes
+            rows = values if name in VALUE_BANKS else codes
             for alarm in bank.update(rows[start:stop], scopes[start:stop]):
                 alarms[name].append((int(alarm["row"]) + start, *(alarm[field].item() for field in FIELDS[1:])))
     return alarms
@@ -133,5 +149,10 @@ def digest(rows: int, seed: int, cuts: Sequence[int] = ()) -> str:
     return hashlib.sha256(exact.encode() + b"".join(b"".join(blobs) for blobs in state(banks).values()) + chain).hexdigest()
 
 
+def explained() -> str:
+    """The statistics of a few windows."""
+    return hashlib.sha256(repr(list(windows("ar_5", 200, 3, 9))).encode()).hexdigest()
+
+
 if __name__ == "__main__":
-    print(digest(400, 9))
+    print(digest(400, 9), explained())

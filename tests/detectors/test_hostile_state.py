@@ -10,12 +10,14 @@ import pytest
 
 from driftline.detectors.kernels import PageHinkleyBank, RateBank
 from driftline.detectors.kernels.bank import pack, unpack
-from tests.detectors.kernel_run import BudgetChain, PsiWithRing, a_stream, new_banks
+from tests.detectors.kernel_run import VALUE_BANKS, BudgetChain, PsiWithRing, a_stream, new_banks
 
 ROWS = 400
 TYPES = {
     "adwin": (b"DADW", 1, 4, ["u1", "u1", "<i4", "<f8", "u1", "<f8", "<f8"]),
     "page_hinkley": (b"DPHK", 1, 4, ["<f8"]),
+    "cusum": (b"DCUS", 1, 4, ["<f8"]),
+    "ewma": (b"DEWM", 1, 4, ["<f8"]),
     "rate": (b"DRAT", 2, 3, ["<i8", "<f8", "<f8", "<i8"]),
 }
 
@@ -23,21 +25,21 @@ TYPES = {
 def fed(name: str) -> Any:
     bank = new_banks()[name]
     values, codes, scopes = a_stream(ROWS, 3)
-    bank.update(values if name in {"adwin", "page_hinkley"} else codes, scopes)
+    bank.update(values if name in VALUE_BANKS else codes, scopes)
     return bank
 
 
 def take_rows(name: str, bank: Any) -> None:
     """What a forged state could break: every kernel over many rows."""
     values, codes, scopes = a_stream(ROWS, 4)
-    bank.update(values if name in {"adwin", "page_hinkley"} else codes, scopes)
+    bank.update(values if name in VALUE_BANKS else codes, scopes)
 
 
 def parts(name: str, blob: bytes) -> list[Any]:
     return unpack(blob, *TYPES[name])
 
 
-@pytest.mark.parametrize("name", ["adwin", "page_hinkley", "psi", "rate"])
+@pytest.mark.parametrize("name", [*VALUE_BANKS, "psi", "rate"])
 def test_random_damage_is_refused_with_a_value_error_or_does_no_harm(name: str) -> None:
     generator = np.random.default_rng(5)
     clean = fed(name).export(1)
@@ -145,6 +147,20 @@ def test_page_hinkley_refuses_counts_that_no_values_lead_to(field: int, value: f
     sums[field] = value
     with pytest.raises(ValueError, match="damaged state of DPHK"):
         PageHinkleyBank(3, 4, threshold=3.0).restore(1, pack(b"DPHK", 1, 4, [sums]))
+
+
+@pytest.mark.parametrize("name", ["cusum", "ewma"])
+@pytest.mark.parametrize("field", [0, 4, 5])
+@pytest.mark.parametrize("value", [np.nan, -1.0, 1e300])
+def test_charts_refuse_counts_that_no_values_lead_to_and_the_state_of_each_other(name: str, field: int, value: float) -> None:
+    magic, version, columns, dtypes = TYPES[name]
+    (sums,) = unpack(fed(name).export(1), magic, version, columns, dtypes)
+    other = new_banks()["ewma" if name == "cusum" else "cusum"]
+    with pytest.raises(ValueError, match="expected state of"):
+        other.restore(1, pack(magic, version, columns, [sums]))
+    sums[field] = value
+    with pytest.raises(ValueError, match=f"damaged state of {magic.decode()}"):
+        new_banks()[name].restore(1, pack(magic, version, columns, [sums]))
 
 
 @pytest.mark.parametrize(("array", "value"), [(0, -1), (1, np.nan), (1, -1.0), (2, np.inf), (3, 1 << 40), (3, -1)])

@@ -13,7 +13,7 @@ from driftline.detectors import AlarmBudget, ConformalScores, EDetector, FOCuS
 from driftline.detectors.kernels import FocusBank
 
 
-@pytest.mark.parametrize("module", ["budget", "conformal", "e_detector", "focus"])
+@pytest.mark.parametrize("module", ["budget", "charts", "conformal", "e_detector", "focus"])
 def test_examples_of_the_docstrings_run(module: str) -> None:
     found = doctest.testmod(importlib.import_module(f"driftline.detectors.{module}"))
     assert found.attempted > 2

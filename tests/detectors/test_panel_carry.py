@@ -274,7 +274,7 @@ def memory(panel: Panel, series_name: str, detector: str) -> list[bytes]:
         if names[q] == series_name and f'"{detector}"' in shape:
             alone = type(bank).__name__
             scopes = range(len(panel.scope_names))
-            if alone == "PageHinkleyBank":
+            if alone in ("PageHinkleyBank", "CusumBank", "EwmaBank"):
                 return [bank.sums[scope * bank.n_columns + column].tobytes() for scope in scopes]
             if alone == "AdwinBank":
                 return [bank.moments[scope * bank.n_columns + column].tobytes() for scope in scopes]
@@ -292,6 +292,10 @@ def memory(panel: Panel, series_name: str, detector: str) -> list[bytes]:
         ("page_hinkley", {"min_instances": 5}, True),
         ("page_hinkley", {"delta": 0.5}, False),
         ("page_hinkley", {"alpha": 0.99}, False),
+        ("cusum", {"threshold": 9.0}, True),
+        ("cusum", {"allowance": 0.5}, False),
+        ("ewma", {"threshold": 3.5, "mode": "up"}, True),
+        ("ewma", {"weight": 0.1}, False),
         ("adwin", {"delta": 0.01}, True),
         ("adwin", {"clock": 16}, False),
         ("river.ADWIN", {}, True),

@@ -110,6 +110,27 @@ ONE_PROBLEM = [
         "",
     ),
     (
+        with_model("monitors: [{id: a, series: score, detectors: [{ewma: {weight: 2}}]}]"),
+        4,
+        "models.fraud.monitors[0].detectors[0].ewma.weight",
+        "a number > 0 and <= 1",
+        "",
+    ),
+    (
+        with_model("monitors: [{id: a, series: score, detectors: [{cusum: {delta: 0.1}}]}]"),
+        4,
+        "models.fraud.monitors[0].detectors[0].cusum.delta",
+        "a parameter of cusum",
+        "parameters of cusum: allowance, threshold, mode",
+    ),
+    (
+        with_model("monitors: [{id: a, series: score, detectors: [{cusum: {input: raw}}]}]"),
+        4,
+        "models.fraud.monitors[0].detectors[0].cusum.input",
+        '"score" for cusum',
+        "page_hinkley learns its own",
+    ),
+    (
         with_model("monitors: [{id: a, series: score, detectors: [river.KSWINN]}]"),
         4,
         "models.fraud.monitors[0].detectors[0]",

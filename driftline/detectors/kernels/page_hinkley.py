@@ -181,6 +181,16 @@ class PageHinkleyBank:
         self.sums[series, LOWEST] = np.inf
         self.sums[series, HIGHEST] = -1.0
 
+    def running(self, scope: int) -> tuple[Float64Array, Float64Array]:
+        """Statistic and threshold of each series of a scope now; 0 before its first value."""
+        sums = self.sums[scope * self.n_columns : (scope + 1) * self.n_columns]
+        found = np.maximum(
+            np.where(self.mode[scope] >= 0, sums[:, RISING] - sums[:, LOWEST], 0.0),
+            np.where(self.mode[scope] <= 0, sums[:, HIGHEST] - sums[:, FALLING], 0.0),
+        )
+        found[(sums[:, COUNT] < 1) | (self.active[scope] == 0)] = 0.0
+        return found, self.threshold[scope]
+
     def take(self, scope: int, column: int, other: PageHinkleyBank, from_scope: int, from_column: int) -> None:
         """Go on with one series of another bank: its sums, under the thresholds of this one."""
         self.sums[scope * self.n_columns + column] = other.sums[from_scope * other.n_columns + from_column]
