@@ -73,6 +73,8 @@ class BaselineBuilder:
         self._sensitive = sensitive
         self._hash_key = hash_key
         self._exact_rows = exact_rows
+        # Of the rows that are still whole at the first thinning, only so many are there however the input is cut.
+        self._ordered_rows = min(ORDERED_ROWS, exact_rows)
         self._chunks: list[PanelRows] = []
         self._first: list[PanelRows] | None = None
         self._stride = 1
@@ -99,7 +101,7 @@ class BaselineBuilder:
     def _thin(self) -> None:
         """Drop every second kept row."""
         if self._first is None:
-            self._first = _head(self._chunks, ORDERED_ROWS)
+            self._first = _head(self._chunks, self._ordered_rows)
         self._stride *= 2
         before, thinned = 0, []
         for chunk in self._chunks:
@@ -129,7 +131,7 @@ class BaselineBuilder:
             # A binary column has no values, only flags.
             for s in np.flatnonzero(counts[:, c].sum(axis=1) >= VALUES_MIN) if reference.kind != "binary" else ():
                 score[s, c] = scores(counts[s, c], reference.n_bins, reference.kind)
-        ordered = _head(self._chunks if self._first is None else self._first, ORDERED_ROWS)
+        ordered = _head(self._chunks if self._first is None else self._first, self._ordered_rows)
         memory, left = fit([(coder.encode(chunk)[0], scopes.encode(chunk)) for chunk in ordered], score)
         return Baseline(tuple(references), segments, counts, rows=self._kept, thinning=self._stride, memory=memory, dependence=left)
 
