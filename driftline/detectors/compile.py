@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from driftline.detectors import null_laws as laws
+from driftline.detectors.autoregression_fit import VALUES_MIN
 from driftline.detectors.budget import AlarmBudget
 from driftline.detectors.focus import FOCuS
+from driftline.detectors.openers import E_DETECTOR
 from driftline.detectors.panel import Panel
-from driftline.detectors.spec import Column, ColumnDetector, PanelRows, PanelSpec, Series
+from driftline.detectors.spec import Column, ColumnDetector, PanelBudget, PanelRows, PanelSpec, Series
 
 _ROWS = 300
 _LEARN_ROWS = 100
@@ -61,6 +64,14 @@ def specs() -> Iterator[PanelSpec]:
     columns = _columns()
     yield PanelSpec(columns=columns, segments={}, window=_WINDOW, learn_rows=_LEARN_ROWS)
     yield PanelSpec(columns=columns, segments={"shop": 2}, window=_WINDOW, learn_rows=_LEARN_ROWS)
+    covered = tuple(replace(column, series=tuple(_covered(one) for one in column.series if one.flag != "constant")) for column in columns)
+    # Enough to learn from for a fit of the values' memory.
+    budget = PanelBudget(1.0 / _RUN_LENGTH, by_rows=True, cap=_RUN_LENGTH)
+    yield PanelSpec(columns=covered, segments={"shop": 2}, window=_WINDOW, learn_rows=VALUES_MIN + 50, budget=budget)
+
+
+def _covered(series: Series) -> Series:
+    return replace(series, detectors=(*series.detectors, ColumnDetector(E_DETECTOR)))
 
 
 def compile_budget() -> int:

@@ -105,6 +105,19 @@ def test_a_reference_that_was_thinned_has_the_memory_of_its_first_rows_in_order(
     assert whole.memory[0, 0].coefficients[0] == pytest.approx(0.6, abs=0.05)
 
 
+def test_the_memory_of_a_reference_that_is_thinned_is_that_of_the_same_rows_however_it_is_cut() -> None:
+    rows = plain_rows({"x": autoregressive(4, 3_000, 0.6)})
+    found = set()
+    for cuts in ([], [700], [599, 601, 1_350], list(range(100, 3_000, 100))):
+        builder = BaselineBuilder([Column("x", "numeric", (series("x", None, "e_detector"),))], {}, exact_rows=600)
+        for a, b in zip([0, *cuts], [*cuts, 3_000], strict=True):
+            builder.add(rows.slice(a, b))
+        baseline = builder.finish()
+        assert baseline.memory
+        found.add(baseline.id)
+    assert len(found) == 1
+
+
 def test_scores_are_ranks_of_residuals_by_a_plain_loop_and_rows_without_a_value_are_stepped_over() -> None:
     values = autoregressive(5, 3_000, 0.5, 0.2)
     values[np.random.default_rng(5).random(3_000) < 0.1] = np.nan
