@@ -187,11 +187,21 @@ def _group_name(reference: ColumnReference, codes: list[int]) -> str:
         return reference.bin_name(codes[0])
     if reference.kind == "categorical":
         return "rare values"
-    inner = [code for code in codes if code not in (BELOW, ABOVE)]
+    inner = [code for code in codes if code < reference.n_bins]
+    special = [reference.bin_name(code) for code in codes if code >= MISSING or not inner]
+    return " or ".join([*([_range_name(reference, inner, codes)] if inner else []), *special])
+
+
+def _range_name(reference: ColumnReference, inner: list[int], codes: list[int]) -> str:
+    """The values of neighbouring bins, which end where the reference did unless what lies beyond is among them."""
+    first, last = inner[0], inner[-1]
     if reference.kind == "binary":
-        return str(inner[0])
-    if BELOW in codes:
-        return f"<= {reference.edges[inner[-1]]:.6g}" if inner[-1] < len(reference.edges) else "any"
-    if ABOVE in codes:
-        return f"> {reference.edges[inner[0] - 1]:.6g}"
-    return f"({reference.edges[inner[0] - 1]:.6g}, {reference.edges[inner[-1]]:.6g}]"
+        return " or ".join(map(str, inner))
+    lower = None if BELOW in codes else reference.edges[first - 1] if first else reference.low
+    upper = None if ABOVE in codes else reference.edges[last] if last < len(reference.edges) else reference.high
+    if lower is None:
+        return "any" if upper is None else f"<= {upper:.6g}"
+    opens = "(" if first else "["
+    if upper is None:
+        return f"{'>' if first else '>='} {lower:.6g}"
+    return f"{opens}{lower:.6g}, {upper:.6g}]"
