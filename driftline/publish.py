@@ -53,7 +53,7 @@ class Publisher:
     ----------
     delivered : records Kafka has acknowledged.
     dropped : records not taken because the queue was full or the publisher closed.
-    failed : records that could not be encoded, or that Kafka refused or did not acknowledge in time.
+    failed : records that could not be encoded, or that Kafka refused or did not acknowledge in time, which ends with `close`.
 
     Raises
     ------
@@ -168,6 +168,9 @@ class Publisher:
             self._thread.join(10 * POLL_SECONDS)
         if pending:
             log.warning("publisher_closed pending=%d: not acknowledged within %g s", pending, timeout)
+            # Nobody waits for them any more: their reports come now, and are counted.
+            self._producer.purge()
+            self._producer.flush(10 * POLL_SECONDS)
         return pending
 
     def __enter__(self) -> Publisher:

@@ -139,7 +139,7 @@ def _processor(name: str, config: Config, cluster: Cluster, counts: Counts, age:
         # Now, not at the first rows: a first call compiles for longer than a transaction may stay open.
         from driftline.detectors.compile import compile_kernels
 
-        log.info("kernels_compiling first_start_takes=about_half_a_minute")
+        log.info("kernels_loading note=%r", "where none are cached, they are compiled: about a minute")
         compile_kernels()
         return make_detect(config, cluster, counts)
     group = f"{config.kafka.group_prefix}.{join_names(config)[age]}"

@@ -87,6 +87,11 @@ class PSI:
         return float(self._bank.values()[0, 0])
 
     @property
+    def estimation(self) -> float:
+        """The same, by the name that river's detectors have for what they estimate."""
+        return self.value
+
+    @property
     def width(self) -> int:
         """Values in the window."""
         return int(self._bank.arrays.grouped[0, 0])

@@ -164,7 +164,7 @@ class HttpServer:
         try:
             self._server = ThreadingHTTPServer((host, port), _handler(registry, health))
         except OSError as error:
-            raise OSError(error.errno, f"http: cannot listen on {host}:{port}: {error.strerror}") from error
+            raise OSError(error.errno, f"http: cannot listen on {host}:{port} (see http.port): {error.strerror}") from error
         # A scrape under way must not hold up the end of the process.
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True, kwargs={"poll_interval": 0.1})

@@ -62,6 +62,13 @@ def test_redis_comes_from_the_wheel_when_the_machine_has_none(monkeypatch: pytes
         assert redis_answers(server.url)
 
 
+def test_an_activated_environment_does_not_choose_another_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wheel's server stands in its `bin`, and is an older release than that of most systems."""
+    alone = find_redis_server()
+    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.prefix, "bin")), os.environ["PATH"]]))
+    assert find_redis_server() == alone
+
+
 def test_redis_on_a_taken_port_is_refused_by_name() -> None:
     with LocalRedis() as first, pytest.raises(LocalServiceError, match=f"port {first.port} is taken"), LocalRedis(port=first.port):
         pass

