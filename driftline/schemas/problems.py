@@ -276,6 +276,8 @@ def _hint(group: list[Mapping[str, Any]], value: Any) -> str | None:
             words = " ".join(str(error["ctx"]["expected"]) for error in group if error["type"] == "literal_error")
             return did_you_mean(value, re.findall(r"'([^']*)'", words))
     if isinstance(value, bool | int | float) and "string_type" in kinds and len(kinds) == 1:
+        if group[0]["loc"][-1:] == ("false_alarms",):
+            return "say in what time or over how many events: 1 per week, 1 per 100000 events"
         return f'quote it if it is text: "{describe(value)}"'
     if isinstance(value, int) and any("a duration" in str(e.get("ctx", {}).get("error", "")) for e in group):
         return "a bare number is milliseconds"

@@ -34,6 +34,7 @@ ONE_PROBLEM = [
     (with_model("window: 5_000"), 4, "models.fraud.window", "an integer", "write 5000"),
     (with_model("window: -5"), 4, "models.fraud.window", "an integer >= 30", ""),
     (with_model("freshness: -1"), 4, "models.fraud.freshness", "a duration such as", ""),
+    (with_model("false_alarms: 5"), 4, "models.fraud.false_alarms", "text", "1 per week"),
     (with_model("owner: 12"), 4, "models.fraud.owner", "text", "quote it"),
     (with_model("decision: .inf"), 4, "models.fraud.decision", "a finite number", ""),
     (with_model("monitors: [{id: a, series: score, enabled: yes}]"), 4, "models.fraud.monitors[0].enabled", "true or false", "write true"),
