@@ -225,7 +225,8 @@ def check_episode(
     elif severity > episode[E_SEVERITY]:
         episode[E_SEVERITY] = severity
         note["kind"] = EVIDENCE
-        note["direction"] = episode[E_DIRECTION]
+        # Of the level that is this severe: an episode may have opened on the other side.
+        note["direction"] = direction_of(t, q, m, kind)
         note["statistic"] = abs(m[kind, M_EFFECT])
         note["threshold"] = t.bounds[q, severity - 1]
     else:

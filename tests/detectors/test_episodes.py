@@ -52,6 +52,17 @@ def test_a_step_that_goes_back_is_one_episode_with_a_reason_for_its_end() -> Non
     assert ended[0][1].episode.offset == opened[0][0]
 
 
+def test_a_severity_that_rises_names_the_side_its_level_is_on() -> None:
+    """Page-Hinkley speaks once, while the level is up; the level then falls, and only the window says so."""
+    rng = np.random.default_rng(4)
+    values = np.concatenate([rng.normal(size=5_000), rng.normal(0.16, 1, 1_200), rng.normal(-1.0, 1, 1_000)])
+    opened, raised = (signal for _, signal in signals(values, spec("page_hinkley")))
+    assert (opened.kind, opened.direction, opened.severity) == ("open", "up", "warning")
+    assert (raised.detector, raised.direction, raised.severity) == ("severity", "down", "critical")
+    assert raised.effect_size is not None
+    assert raised.effect_size < 0
+
+
 def test_each_detector_adds_one_evidence_and_severity_only_rises() -> None:
     rng = np.random.default_rng(3)
     found = signals(np.concatenate([rng.normal(size=5_000), rng.normal(0.6, 1, 20_000)]))
