@@ -71,7 +71,8 @@ def test_the_tools_of_any_system_unpack_and_check_it(tmp_path: Path) -> None:
     (tmp_path / "s.tar").write_bytes(savepoint())
     with tarfile.open(tmp_path / "s.tar") as tar:
         # Debian's 3.11.2 is older than filters.
-        tar.extractall(tmp_path, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+        options: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+        tar.extractall(tmp_path, **options)
     for line in (tmp_path / SUMS).read_text().splitlines():
         digest, _, name = line.partition("  ")
         assert hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() == digest
