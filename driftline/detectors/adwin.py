@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Self
 
-import numpy as np
-from numpy.typing import ArrayLike
-
 from driftline.detectors import calibration
 from driftline.detectors.kernels.adwin import TOTAL, VARIANCE, WIDTH, AdwinBank
-from driftline.detectors.kernels.bank import Int64Array, series_rows
+from driftline.detectors.one_series import OneSeries
 
 
-class ADWIN:
+class ADWIN(OneSeries[AdwinBank]):
     """Adaptive windowing: a mean that changed, found by comparing all older with all newer parts of a window.
 
     Defaults and alarms are river 0.26's. On the value after an alarm everything is forgotten, as there;
@@ -39,31 +36,20 @@ class ADWIN:
         self, delta: float = 0.002, clock: int = 32, max_buckets: int = 5, min_window_length: int = 5, grace_period: int = 10
     ) -> None:
         self.delta = delta
-        self._bank = AdwinBank(
-            1, 1, delta=delta, clock=clock, max_buckets=max_buckets, min_window_length=min_window_length, grace_period=grace_period
+        super().__init__(
+            AdwinBank(
+                1, 1, delta=delta, clock=clock, max_buckets=max_buckets, min_window_length=min_window_length, grace_period=grace_period
+            )
         )
-        self._last_finite = False
 
     @classmethod
     def calibrated(cls, run_length: float = 1e6) -> Self:
         """Driftline's own settings: one false alarm in `run_length` standardised values on average."""
         return cls(delta=calibration.adwin_delta(run_length))
 
-    def update(self, x: float) -> None:
-        """Add one value; NaN and infinities change nothing but `drift_detected`, which they clear."""
-        self.update_many([x])
-
-    def update_many(self, values: ArrayLike) -> Int64Array:
-        """Add values in stream order; positions in `values` of those that raised an alarm."""
-        rows, scopes = series_rows(values)
-        alarms = self._bank.update(rows, scopes)
-        self._last_finite = bool(len(rows)) and bool(np.isfinite(rows[-1, 0]))
-        return alarms["row"].astype(np.int64)
-
     @property
-    def drift_detected(self) -> bool:
-        """Whether the last value raised an alarm."""
-        return self._last_finite and bool(self._bank.fired[0])
+    def _fired(self) -> bool:
+        return bool(self._bank.fired[0])
 
     @property
     def width(self) -> float:

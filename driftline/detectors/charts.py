@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from driftline.detectors import calibration
-from driftline.detectors.kernels.bank import Int64Array, series_rows
 from driftline.detectors.kernels.charts import ALLOWANCE, FIRED, MEAN, RISING, WEIGHT, CusumBank, EwmaBank
+from driftline.detectors.one_series import OneSeries
 
 
-class _Chart:
-    """What both charts share: a bank of one series."""
+class _Chart(OneSeries[CusumBank | EwmaBank]):
+    """What both charts share."""
 
     def __init__(self, bank: CusumBank | EwmaBank) -> None:
+        super().__init__(bank)
         self.threshold = float(bank.threshold[0, 0])
-        self._bank = bank
-        self._last_finite = False
 
-    def update(self, x: float) -> None:
-        """Add one value; NaN and infinities change nothing but `drift_detected`, which they clear."""
-        self.update_many([x])
+    @classmethod
+    def fitted(cls, reference: ArrayLike, **options: Any) -> Self:
+        """Around the mean and standard deviation of reference values, of which 1,000 are few.
 
-    def update_many(self, values: ArrayLike) -> Int64Array:
-        """Add values in stream order; positions in `values` of those that raised an alarm."""
-        rows, scopes = series_rows(values)
-        alarms = self._bank.update(rows, scopes)
-        self._last_finite = bool(len(rows)) and bool(np.isfinite(rows[-1, 0]))
-        return alarms["row"].astype(np.int64)
+        Raises
+        ------
+        ValueError : fewer than two values, or all of them equal
+        """
+        mean, sd, n = _moments(reference)
+        return cls(mean, sd, reference_n=n, **options)  # type: ignore[arg-type, call-arg]  # as both charts take it
 
     @property
-    def drift_detected(self) -> bool:
-        """Whether the last value raised an alarm."""
-        return self._last_finite and bool(self._bank.sums[0, FIRED])
+    def _fired(self) -> bool:
+        return bool(self._bank.sums[0, FIRED])
 
 
 class CUSUM(_Chart):
@@ -62,23 +61,8 @@ class CUSUM(_Chart):
         self, mean: float = 0.0, sd: float = 1.0, *, allowance: float = ALLOWANCE, threshold: float | None = None,
         run_length: float | None = None, mode: str = "both", reference_n: float = np.inf,
     ) -> None:  # fmt: skip
-        if threshold is not None and run_length is not None:
-            raise ValueError("expected a threshold or a run_length, got both")
-        if threshold is None:
-            sides = 2 if mode == "both" else 1
-            threshold = calibration.cusum_threshold(run_length or 1e6, allowance, sides=sides, reference_n=reference_n)
+        threshold = _threshold(calibration.cusum_threshold, allowance, threshold, run_length, mode, reference_n)
         super().__init__(CusumBank(1, 1, setting=allowance, threshold=threshold, target=mean, scale=sd, mode=mode))
-
-    @classmethod
-    def fitted(cls, reference: ArrayLike, **options: Any) -> Self:
-        """Around the mean and standard deviation of reference values, of which 1,000 are few.
-
-        Raises
-        ------
-        ValueError : fewer than two values, or all of them equal
-        """
-        mean, sd, n = _moments(reference)
-        return cls(mean, sd, reference_n=n, **options)
 
     @property
     def estimation(self) -> float:
@@ -111,29 +95,25 @@ class EWMA(_Chart):
         self, mean: float = 0.0, sd: float = 1.0, *, weight: float = WEIGHT, threshold: float | None = None,
         run_length: float | None = None, mode: str = "both", reference_n: float = np.inf,
     ) -> None:  # fmt: skip
-        if threshold is not None and run_length is not None:
-            raise ValueError("expected a threshold or a run_length, got both")
-        if threshold is None:
-            sides = 2 if mode == "both" else 1
-            threshold = calibration.ewma_threshold(run_length or 1e6, weight, sides=sides, reference_n=reference_n)
+        threshold = _threshold(calibration.ewma_threshold, weight, threshold, run_length, mode, reference_n)
         super().__init__(EwmaBank(1, 1, setting=weight, threshold=threshold, target=mean, scale=sd, mode=mode))
         self._mean, self._unit = mean, sd * float(np.sqrt(weight / (2.0 - weight)))
-
-    @classmethod
-    def fitted(cls, reference: ArrayLike, **options: Any) -> Self:
-        """Around the mean and standard deviation of reference values, of which 1,000 are few.
-
-        Raises
-        ------
-        ValueError : fewer than two values, or all of them equal
-        """
-        mean, sd, n = _moments(reference)
-        return cls(mean, sd, reference_n=n, **options)
 
     @property
     def estimation(self) -> float:
         """The weighted mean since the last reset."""
         return self._mean + self._unit * float(self._bank.sums[0, RISING])
+
+
+def _threshold(
+    calibrated: Callable[..., float], setting: float, given: float | None, run_length: float | None, mode: str, reference_n: float
+) -> float:
+    """The one that is given, or that of a run length."""
+    if given is None:
+        return calibrated(run_length or 1e6, setting, sides=2 if mode == "both" else 1, reference_n=reference_n)
+    if run_length is not None:
+        raise ValueError("expected a threshold or a run_length, got both")
+    return given
 
 
 def _moments(reference: ArrayLike) -> tuple[float, float, int]:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Self
 
-import numpy as np
-from numpy.typing import ArrayLike
-
 from driftline.detectors import calibration
-from driftline.detectors.kernels.bank import Int64Array, series_rows
 from driftline.detectors.kernels.page_hinkley import DRIFTLINE_DELTA, FIRED, MEAN, PageHinkleyBank
+from driftline.detectors.one_series import OneSeries
 
 
-class PageHinkley:
+class PageHinkley(OneSeries[PageHinkleyBank]):
     """Cumulated deviations from the running mean against their extreme so far.
 
     Defaults and alarms are river 0.26's. `threshold` and `delta` are in the unit of the values, and `alpha` < 1
@@ -39,8 +36,7 @@ class PageHinkley:
         self, min_instances: int = 30, delta: float = 0.005, threshold: float = 50.0, alpha: float = 1 - 0.0001, mode: str = "both"
     ) -> None:
         self.threshold = threshold
-        self._bank = PageHinkleyBank(1, 1, threshold=threshold, delta=delta, alpha=alpha, mode=mode, min_instances=min_instances)
-        self._last_finite = False
+        super().__init__(PageHinkleyBank(1, 1, threshold=threshold, delta=delta, alpha=alpha, mode=mode, min_instances=min_instances))
 
     @classmethod
     def calibrated(cls, run_length: float = 1e6, *, mode: str = "both") -> Self:
@@ -49,21 +45,9 @@ class PageHinkley:
         threshold = calibration.page_hinkley_threshold(run_length, DRIFTLINE_DELTA, sides=sides)
         return cls(delta=DRIFTLINE_DELTA, threshold=threshold, alpha=1.0, mode=mode)
 
-    def update(self, x: float) -> None:
-        """Add one value; NaN and infinities change nothing but `drift_detected`, which they clear."""
-        self.update_many([x])
-
-    def update_many(self, values: ArrayLike) -> Int64Array:
-        """Add values in stream order; positions in `values` of those that raised an alarm."""
-        rows, scopes = series_rows(values)
-        alarms = self._bank.update(rows, scopes)
-        self._last_finite = bool(len(rows)) and bool(np.isfinite(rows[-1, 0]))
-        return alarms["row"].astype(np.int64)
-
     @property
-    def drift_detected(self) -> bool:
-        """Whether the last value raised an alarm."""
-        return self._last_finite and bool(self._bank.sums[0, FIRED])
+    def _fired(self) -> bool:
+        return bool(self._bank.sums[0, FIRED])
 
     @property
     def estimation(self) -> float:
