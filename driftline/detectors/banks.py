@@ -125,7 +125,7 @@ class Banks:
                 size, sides = float(self.tables.size[scope, q]), 2 if mode[m] == 0 else 1
                 if name == "allowance":
                     # A small segment is known less well: it is watched for larger shifts.
-                    setting[scope, m] = max(wanted, 2.0 * calibration.REFERENCE_ERRORS / math.sqrt(size))
+                    setting[scope, m] = max(wanted, 2.0 * calibration.MEAN_ERRORS / math.sqrt(size))
                 limit[scope, m] = threshold(series.run_length, setting[scope, m], sides=sides, reference_n=size)
         return {"setting": setting, "threshold": limit, "target": target, "scale": scale, "mode": mode, "active": active}
 

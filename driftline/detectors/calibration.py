@@ -67,7 +67,7 @@ def page_hinkley_threshold(run_length: float, delta: float = 0.125, *, sides: in
     return _rounded(_solve(lambda h: page_hinkley_run_length(h, delta, sides=sides), wanted, 0.0, 10.0))
 
 
-REFERENCE_ERRORS = 2.0
+MEAN_ERRORS = 2.0
 """Standard errors that a reference's mean may be off: a chart around it keeps its run length then."""
 
 
@@ -76,15 +76,15 @@ def cusum_threshold(run_length: float, allowance: float, *, sides: int = 2, refe
 
     Parameters
     ----------
-    reference_n : values that the mean was estimated from; it may be `REFERENCE_ERRORS` off, and takes that from the allowance.
+    reference_n : values that the mean was estimated from; it may be `MEAN_ERRORS` off, and takes that from the allowance.
 
     Raises
     ------
     ValueError : an allowance that the error of the mean uses up
     """
-    left = allowance - REFERENCE_ERRORS / math.sqrt(reference_n)
+    left = allowance - MEAN_ERRORS / math.sqrt(reference_n)
     if not left > 0.0:
-        least = (REFERENCE_ERRORS / allowance) ** 2
+        least = (MEAN_ERRORS / allowance) ** 2
         raise ValueError(f"expected more than {least:.0f} reference values for an allowance of {allowance:g}, got {reference_n:g}")
     return page_hinkley_threshold(run_length, left, sides=sides)
 
@@ -107,13 +107,13 @@ def ewma_threshold(run_length: float, weight: float, *, sides: int = 2, referenc
     Parameters
     ----------
     weight : of the newest value, above 0 and at most 1
-    reference_n : values that the mean was estimated from; it may be `REFERENCE_ERRORS` off, which the limit is wider by.
+    reference_n : values that the mean was estimated from; it may be `MEAN_ERRORS` off, which the limit is wider by.
     """
     if not 0.0 < weight <= 1.0:
         raise ValueError(f"expected a weight above 0 and at most 1, got {weight}")
     # Below 1 the crossing rate falls with the level, a run length no longer rises.
     limit = _solve(lambda h: ewma_run_length(h, weight, sides=sides), _checked(run_length), 1.0, 10.0)
-    return _rounded(limit + REFERENCE_ERRORS / math.sqrt(reference_n) / math.sqrt(weight / (2.0 - weight)))
+    return _rounded(limit + MEAN_ERRORS / math.sqrt(reference_n) / math.sqrt(weight / (2.0 - weight)))
 
 
 def chi2_density(x: float, freedom: int) -> float:

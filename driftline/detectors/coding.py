@@ -25,6 +25,7 @@ from driftline.detectors.spec import (
     Int64,
     PanelRows,
     UInt8,
+    ordered_codes,
 )
 
 _PADDED_EDGES: Final = 64
@@ -148,7 +149,7 @@ def scores(counts: Int64, n_bins: int, kind: str) -> Float64:
     counts : shape (N_CODES,), one scope and column.
     """
     out: Float64 = np.full(N_CODES, np.nan)
-    order = [*range(n_bins), OTHER, UNSEEN] if kind == "categorical" else [BELOW, *range(n_bins), ABOVE]
+    order = ordered_codes(kind, n_bins)
     total = int(sum(int(counts[code]) for code in order))
     if not total:
         return out

@@ -25,7 +25,7 @@ from driftline.detectors.kernels.dependence import FAR, Checks, check_push, new_
 from driftline.detectors.kernels.jit import inlined, kernel
 from driftline.detectors.kernels.portable import normal_quantile, position_keys, uniform
 from driftline.detectors.layout import SKIP, Layout, left_out
-from driftline.detectors.spec import ABOVE, BELOW, N_CODES, OTHER, UNSEEN, Float64, Int32, Int64, PanelRows, Suspended, UInt8
+from driftline.detectors.spec import N_CODES, Float64, Int32, Int64, PanelRows, Suspended, UInt8, ordered_codes
 from driftline.detectors.tables import Tables
 
 _MAGIC: Final = b"DSCR"
@@ -79,11 +79,15 @@ class PanelScores:
         names = scope_names(layout.segments)
         own = [[series_key("=".join(name or ()) + "/" + layout.series[q].name) for q in members] for name in names]
         low, width = _ranks(layout)
+        valued: dict[int, list[int]] = {c: [] for c in range(len(layout.columns))}
+        for k, q in enumerate(members):
+            if layout.series[q].flag is None:
+                valued[layout.column_of[q]].append(k)
         self.gain: Float64 = np.ones((n_scopes, n))
         whitened: Int64 = np.full((n_scopes, n), -1, np.int64)
         memories: list[Autoregression] = []
         for (s, c), memory in sorted(layout.memory.items()):
-            for k in [k for k, q in enumerate(members) if layout.column_of[q] == c and layout.series[q].flag is None]:
+            for k in valued[c]:
                 if tables.watched[s, members[k]]:
                     whitened[s, k], self.gain[s, k] = len(memories), memory.gain
                     memories.append(memory)
@@ -111,13 +115,11 @@ class PanelScores:
             counts = np.array(memory.counts, np.float64)
             # As beyond the range of the values: had the reference not had it, its least residual would lie below all others.
             counts[[0, -1]] += 1.0
-            total = counts.sum() + 1.0
-            self.monitors.residual_low[w, : len(counts)] = (np.cumsum(counts) - counts) / total
-            self.monitors.residual_width[w, : len(counts)] = (counts + 1.0) / total
+            self.monitors.residual_low[w, : len(counts)], self.monitors.residual_width[w, : len(counts)] = _room(counts)
         self.memory = Memory(past=np.zeros((count, ORDER_MOST)), seen=np.zeros(count, np.int64))
         self.checks = new_checks(n_scopes * n)
         for (s, c), left in layout.dependence.items():
-            for k in [k for k, q in enumerate(members) if layout.column_of[q] == c and layout.series[q].flag is None]:
+            for k in valued[c]:
                 m = s * n + k
                 self.checks.refused[m, left.level - 1], self.checks.level[m], self.checks.found[m] = 1, left.level, left.correlation
         self._turns: Turns = np.zeros(0, TURN)
@@ -203,15 +205,17 @@ def _ranks(layout: Layout) -> tuple[Float64, Float64]:
     low: Float64 = np.full((len(layout.counts), len(layout.columns), N_CODES), np.nan)
     width = low.copy()
     for c, reference in enumerate(layout.references):
-        inner = range(reference.n_bins)
-        order = [*inner, OTHER, UNSEEN] if reference.kind == "categorical" else [BELOW, *inner, ABOVE]
+        order = ordered_codes(reference.kind, reference.n_bins)
         # A value that was never seen has room by what the reference would not have seen without itself.
         beyond = np.array([left_out(layout, scope, c)[order] for scope in range(len(layout.counts))])
-        counts = layout.counts[:, c, order] + beyond
-        total = counts.sum(axis=1, keepdims=True) + 1.0
-        low[:, c, order] = (np.cumsum(counts, axis=1) - counts) / total
-        width[:, c, order] = (counts + 1.0) / total
+        low[:, c, order], width[:, c, order] = _room(layout.counts[:, c, order] + beyond)
     return low, width
+
+
+def _room(counts: Float64) -> tuple[Float64, Float64]:
+    """Where the ranks of the values in each bin begin and how much room they have, the judged value beside them; (..., bins)."""
+    total = counts.sum(axis=-1, keepdims=True) + 1.0
+    return (np.cumsum(counts, axis=-1) - counts) / total, (counts + 1.0) / total
 
 
 @inlined

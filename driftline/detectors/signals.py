@@ -19,9 +19,7 @@ from driftline.detectors.spec import (
     INVALID,
     MISSING,
     NOT_APPLICABLE,
-    OTHER,
     SEVERITIES,
-    UNSEEN,
     Anchor,
     BinEvidence,
     EffectKind,
@@ -29,6 +27,7 @@ from driftline.detectors.spec import (
     Series,
     Signal,
     Suspended,
+    ordered_codes,
 )
 from driftline.detectors.tables import Tables
 
@@ -152,7 +151,7 @@ def _largest_groups(
     expected: Int64, observed: Int64, tables: Tables, reference: ColumnReference, scope: int, c: int
 ) -> tuple[BinEvidence, ...]:
     """The groups of bins that contribute most to PSI; only those are named."""
-    order = np.array(_order(reference))
+    order = np.array([*ordered_codes(reference.kind, reference.n_bins), MISSING, INVALID])
     group = tables.group[scope, c, order].astype(np.int64)
     used = int(tables.groups[scope, c])
     counted = group < used
@@ -174,12 +173,6 @@ def _largest_groups(
         )
         for g in found[:BINS_SHOWN]
     )
-
-
-def _order(reference: ColumnReference) -> list[int]:
-    inner = range(reference.n_bins)
-    values = [*inner, OTHER, UNSEEN] if reference.kind == "categorical" else [BELOW, *inner, ABOVE]
-    return [*values, MISSING, INVALID]
 
 
 def _group_name(reference: ColumnReference, codes: list[int]) -> str:

@@ -40,6 +40,12 @@ OTHER_SEGMENT: Final = "other"
 SEVERITIES: Final[tuple[Severity, ...]] = ("info", "warning", "critical")
 
 
+def ordered_codes(kind: str, n_bins: int) -> list[int]:
+    """The codes of values in the order of their ranks, those beyond the reference's range included."""
+    inner = range(n_bins)
+    return [*inner, OTHER, UNSEEN] if kind == "categorical" else [BELOW, *inner, ABOVE]
+
+
 class DetectorsError(ValueError):
     """Root of this package's errors."""
 
