@@ -23,6 +23,7 @@ class Draft:
     fields, label_fields : only what differs from the defaults.
     root : path under which an event keeps its features; "" = the top level.
     models : name to share of the sample.
+    prefix : of our topics, groups and keys; another one in every file.
     age_ms : the labels' age; None = auto.
     """
 
@@ -32,6 +33,7 @@ class Draft:
     topic: str
     labels_topic: str | None
     models: list[str]
+    prefix: str
     verdicts: Sequence[Verdict]
     task: str = "binary"
     fields: dict[str, Any] = field(default_factory=dict)
@@ -54,6 +56,12 @@ def write_draft(draft: Draft) -> str:
         "",
         "kafka:",
         f"  bootstrap: {quoted(draft.bootstrap)}",
+        "",
+        "# Topics, consumer groups and keys of this file alone: of two files that share them each would skip the other's rows.",
+        "topics:",
+        f"  prefix: {quoted(draft.prefix)}",
+        "redis:",
+        f"  key_prefix: {quoted(draft.prefix)}",
         "",
         "predictions:",
         f"  - topic: {quoted(draft.topic)}",

@@ -24,6 +24,7 @@ _FIELDS = {name: name for name in ("id", "time", "model", "version", "score", "c
 _FIELDS |= {"latency": "latency_ms", "weight": "sample_weight"}
 """Role to the default path of its field."""
 _MODELS_MAX = 5
+_PREFIX_NAME_MAX = 100  # Kafka's names have at most 249 characters
 _AGE_MAX_MS = 45 * 86_400_000  # within the 60 days that waiting rows are kept, with room for a stop of the join
 
 
@@ -61,7 +62,7 @@ def command(
     if from_file is not None:
         draft = _from_file(from_file, labels_topic, bootstrap, model, rows, target)
     else:
-        draft = _from_topic(str(from_topic), labels_topic, bootstrap, model, rows)
+        draft = _from_topic(str(from_topic), labels_topic, bootstrap, model, rows, target)
     text = _checked(draft)
     if target == "-":
         click.echo(text, nl=False)
@@ -101,6 +102,7 @@ def _from_file(path: str, labels_topic: str | None, bootstrap: str, model: str |
         topic=f"{name}.predictions",
         labels_topic=(labels_topic or f"{name}.labels") if label is not None or labels_topic else None,
         models=[name],
+        prefix=_prefix(target, name),
         verdicts=verdicts,
         root="",
         task=_task(label),
@@ -157,7 +159,20 @@ def _name_of(path: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_") or "model"
 
 
-def _from_topic(topic: str, labels_topic: str | None, bootstrap: str, model: str | None, rows: int) -> Draft:
+def _prefix(target: str, otherwise: str) -> str:
+    """What starts the names of our topics, groups and keys: no other file's, or two installations would share them.
+
+    Parameters
+    ----------
+    otherwise : what tells the file apart where its own name is the default, which many files have.
+    """
+    stem = re.sub(r"\.ya?ml$", "", os.path.basename(target), flags=re.IGNORECASE)
+    name = otherwise.removesuffix(".predictions") if stem in ("-", "driftline") else stem
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:_PREFIX_NAME_MAX]
+    return f"driftline.{safe}" if safe else "driftline"
+
+
+def _from_topic(topic: str, labels_topic: str | None, bootstrap: str, model: str | None, rows: int, target: str) -> Draft:
     from driftline.cli.draft import Draft
     from driftline.cli.sample import sample_topic
     from driftline.schemas.config import Kafka
@@ -167,7 +182,7 @@ def _from_topic(topic: str, labels_topic: str | None, bootstrap: str, model: str
     events = {name: values for name, values in sample.columns.items() if name != "key" and not name.startswith("header:")}
     verdicts = infer(events)
     roles = {v.role: v for v in verdicts}
-    draft = Draft(topic, sample.rows, bootstrap, topic, labels_topic, ["model"], verdicts)
+    draft = Draft(topic, sample.rows, bootstrap, topic, labels_topic, ["model"], _prefix(target, topic), verdicts)
     draft.root = _feature_root(verdicts)
     draft.fields = _mapping(roles, sample)
     if draft.root != "features":

@@ -5,6 +5,7 @@ StreamError
     SetupError          a topic, right or setting is missing; a person acts, exit code 2
     StateError          state is missing, damaged or another's; going on would be silently wrong
       NewerStateError   a newer release made it: this worker has to be upgraded, and must not give it up for a rebuild
+      ForeignStateError another installation's, under the same names: neither may give it up for a rebuild
     OffsetError         records that were promised are gone (retention, truncation)
     SequenceError       observation batches of a task are missing, repeated or torn between two workers
     OutputError         a record of ours that Kafka will never take
@@ -56,6 +57,10 @@ class LostStateError(StateError):
 
 class NewerStateError(StateError):
     """A newer release made it (PROTOCOL 21)."""
+
+
+class ForeignStateError(StateError):
+    """Another installation made it, over other topics and models, under the same prefix."""
 
 
 class OffsetError(FatalError):

@@ -57,6 +57,16 @@ def test_the_age_of_labels_is_measured_where_the_file_has_both_times(transaction
     assert age == pytest.approx(30 * 60_000, rel=0.1)
 
 
+@pytest.mark.parametrize(
+    ("name", "prefix"),
+    [("hotels.yml", "driftline.hotels"), ("Größe & co.yaml", "driftline.Gr-e-co"), ("driftline.yml", "driftline.transactions")],
+)
+def test_each_file_has_topics_groups_and_keys_of_its_own(transactions: Path, tmp_path: Path, name: str, prefix: str) -> None:
+    assert init(transactions, tmp_path / name).exit_code == 0
+    config = load_config(tmp_path / name)
+    assert (config.topics.prefix, config.kafka.group_prefix, config.redis.key_prefix) == (prefix, prefix, prefix)
+
+
 def test_the_suggested_publish_command_works_as_it_is(transactions: Path, tmp_path: Path) -> None:
     import shlex
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace as replace_struct
 
 from driftline.schemas.loading import parse_config
 from driftline.streams.cluster import Cluster
-from driftline.streams.errors import NewerStateError, StateError
+from driftline.streams.errors import ForeignStateError, NewerStateError, StateError
 from driftline.streams.runner.restore import OnLostState, Restorer, RunningTask
 from driftline.streams.state.base import FoundBase
 from driftline.streams.state.checkpoints import Checkpoints, Scope
@@ -162,6 +162,32 @@ def test_an_older_worker_leaves_a_newer_checkpoint_alone_whatever_it_was_told(ch
     with pytest.raises(NewerStateError, match="names a checkpoint of version 3: this worker reads versions 1 to 2"):
         restorer.restore("toy/0", INPUTS, newer.committed)
     assert {key: value for key, value in life.store.data.items() if ":owner" not in key} == before
+
+
+def decisive(topic: str, model: str) -> bytes:
+    return parse_config(f"predictions: {topic}\nmodels: {{{model}: {{}}}}\n", name="m.yml").decisive
+
+
+@pytest.mark.parametrize("choice", ["fail", "rebuild-from-earliest"])
+def test_state_of_another_installation_is_refused_whatever_the_worker_was_told(choice: OnLostState) -> None:
+    life = Life.of(replace(BEFORE, config_text=decisive("hotels.predictions", "hotels")))
+    before = {key: value for key, value in life.store.data.items() if ":owner" not in key}
+    log: Any = Log(0, 100)
+    restorer = Restorer(
+        ToyProcessor("source", "out"), lambda: log, life.store, replace(AFTER, config_text=decisive("ads.clicks", "ctr")), None,
+        start="now", by_time=True, on_lost_state=choice, now_ms=lambda: NOW_MS,
+    )  # fmt: skip
+    with pytest.raises(ForeignStateError, match=r'(?s)"hotels\.predictions".*"ads\.clicks".*topics\.prefix of its own'):
+        restorer.restore("toy/0", INPUTS, life.committed)
+    assert {key: value for key, value in life.store.data.items() if ":owner" not in key} == before
+
+
+@pytest.mark.parametrize(
+    ("topic", "model"), [("hotels.predictions", "renamed"), ("moved.predictions", "hotels"), ("hotels.predictions", "hotels")]
+)
+def test_a_topic_that_moves_and_a_model_that_is_renamed_are_edits(topic: str, model: str) -> None:
+    life = Life.of(replace(BEFORE, config_text=decisive("hotels.predictions", "hotels")))
+    assert restored(life, replace(AFTER, config_text=decisive(topic, model)), Bases()).source == "redis"
 
 
 def texts(store: MemoryStore) -> list[bytes]:

@@ -13,13 +13,13 @@ from typing import Final, Literal
 import msgspec
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from driftline.streams.errors import LostStateError, NewerStateError, OffsetError, StateError, StreamError
+from driftline.streams.errors import ForeignStateError, LostStateError, NewerStateError, OffsetError, StateError, StreamError
 from driftline.streams.runner.start import start_offsets
 from driftline.streams.state.base import BaseLog
 from driftline.streams.state.blob import WIDENED
 from driftline.streams.state.checkpoints import Checkpoints, Scope
 from driftline.streams.state.manifest import CommitReference, Manifest, decode_reference
-from driftline.streams.state.origin import Loaded
+from driftline.streams.state.origin import Loaded, check_installation
 from driftline.streams.state.store import Store
 from driftline.streams.task import PartitionId, Processor, Record, RestoredState, Task
 
@@ -148,8 +148,9 @@ class Restorer:
         try:
             return self._continued(name, inputs, checkpoints, committed)
         except (StateError, OffsetError) as error:
-            # The flag may stand in a unit file for years: it is about state that is lost, not about a worker that is too old.
-            if self._on_lost_state != "rebuild-from-earliest" or isinstance(error, NewerStateError):
+            # The flag may stand in a unit file for years: it is about state that is lost, not about a worker that is too old,
+            # and never about what is another installation's.
+            if self._on_lost_state != "rebuild-from-earliest" or isinstance(error, (NewerStateError, ForeignStateError)):
                 raise
             _log.error("state_rebuilt task=%s reason=%r note=%r", name, error.message, "windows and baselines start anew")
             # The time of the operator's choice: the lost state may have taken every counter with it.
@@ -178,6 +179,7 @@ class Restorer:
         if checkpoints.epoch <= reference.epoch:
             checkpoints.claim(reference.epoch)
         loaded, source, rows = self._load(name, checkpoints, reference, offsets)
+        check_installation(name, loaded.config_text, self._scope.config_text)
         former = None if loaded.offsets == offsets else self._former_processor(name, loaded)
         task = self._open(name, inputs, checkpoints, loaded, offsets, former)
         if former is not None:
