@@ -25,6 +25,7 @@ class Draft:
     models : name to share of the sample.
     prefix : of our topics, groups and keys; another one in every file.
     age_ms : the labels' age; None = auto.
+    decision : score from which the answer is yes; None = the default.
     """
 
     source: str
@@ -39,6 +40,7 @@ class Draft:
     fields: dict[str, Any] = field(default_factory=dict)
     label_fields: dict[str, Any] = field(default_factory=dict)
     root: str = "features"
+    decision: float | None = None
     age_ms: int | None = None
     age_note: str = ""
     notes: list[str] = field(default_factory=list)
@@ -96,6 +98,8 @@ def _fields(fields: dict[str, Any]) -> list[str]:
 
 def _model(draft: Draft) -> list[str]:
     lines = [f"    task: {draft.task}"]
+    if draft.decision is not None:
+        lines.append(f"    decision: {draft.decision!r}     # score from which the answer is yes")
     features = [v for v in draft.verdicts if v.role == "feature"]
     if features:
         lines.append(f"    features:            # {len(features)} of {len(draft.verdicts)} fields")

@@ -34,13 +34,22 @@ _NAMES: Final[dict[str, tuple[str, ...]]] = {
 _ID_WORDS: Final = frozenset({"id", "uuid", "guid", "key", "hash", "token", "number", "no", "txn", "transaction"})
 _CODE_WORDS: Final = frozenset({"code", "type", "category", "zip", "postcode", "month", "weekday", "group", "position", "class", "id"})
 _LABEL_WORDS: Final = frozenset({"label", "outcome", "truth", "target"})
+_EVENT_WORDS: Final = frozenset((
+    "fraud", "chargeback", "clicked", "converted", "churn", "churned", "default", "defaulted", "cancelled", "canceled", "survived",
+    "purchased", "subscribed", "responded", "returned", "delinquent", "bad",
+))  # fmt: skip
+_SCORE_WORDS: Final = frozenset({"score", "prob", "proba", "probability", "propensity", "likelihood"})
 _SEGMENT_WORDS: Final = frozenset((
     "segment", "country", "region", "market", "hotel", "tenant", "store", "shop", "brand", "campaign", "policy", "channel",
     "platform", "device", "product", "plan", "tier", "merchant", "currency", "site", "city",
 ))  # fmt: skip
+_YES_OR_NO: Final = ({"0", "1"}, {"0.0", "1.0"}, {"no", "yes"}, {"n", "y"}, {"false", "true"}, {"f", "t"})
 _TEXT_LENGTH: Final = 40  # characters: longer on average is prose, not a category
 _CATEGORIES_MAX: Final = 2_000
 _UNIQUE_SHARE: Final = 0.5
+_ID_ROWS_MIN: Final = 10
+_ID_SHARE: Final = 0.95
+"""An id may come again: producers repeat what was not acknowledged, and a call is retried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +84,22 @@ class Verdict:
     kind: Kind = "numeric"
 
 
-def infer(sample: Mapping[str, Sequence[Any]]) -> list[Verdict]:
-    """A verdict on every column, in the sample's order."""
+def infer(
+    sample: Mapping[str, Sequence[Any]], given: Mapping[str, str] | None = None, drop: Sequence[str] = (), *, labelled: bool = False
+) -> list[Verdict]:
+    """A verdict on every column, in the sample's order.
+
+    Parameters
+    ----------
+    given : role to the column that a person named for it; only the other roles are guessed.
+    drop : columns that a person wants left out.
+    labelled : rows of the past, which may hold the truth; the events of a model hold its answer.
+    """
     profiles = {name: _profile(name, values) for name, values in sample.items()}
-    roles: dict[str, tuple[Role, str]] = {}
+    roles: dict[str, tuple[Role, str]] = dict.fromkeys(drop, ("left_out", "by --drop"))
+    roles |= {name: (role, "as given") for role, name in (given or {}).items()}  # type: ignore[misc]
     _choose_times(profiles, roles)
-    _choose_named(profiles, roles)
+    _choose_named(profiles, roles, labelled=labelled)
     _choose_id(profiles, roles)
     out: list[Verdict] = []
     for name, profile in profiles.items():
@@ -90,6 +109,11 @@ def infer(sample: Mapping[str, Sequence[Any]]) -> list[Verdict]:
         else:
             out.append(_feature(name, profile))
     return out
+
+
+def label_candidates(verdicts: Sequence[Verdict]) -> list[str]:
+    """Features that could be the truth: two values, and one of them yes."""
+    return [v.name for v in verdicts if v.role == "feature" and _yes_or_no(v.profile)]
 
 
 def segment_candidates(verdicts: Sequence[Verdict]) -> list[Verdict]:
@@ -114,17 +138,18 @@ def _segment_rank(verdict: Verdict) -> tuple[bool, int]:
 
 def _choose_times(profiles: Mapping[str, Profile], roles: dict[str, tuple[Role, str]]) -> None:
     """The event time is the time column whose name says so or that ascends; a label's time has the label in its name."""
-    times = [name for name, profile in profiles.items() if profile.time_like]
+    taken = {role for role, _ in roles.values()}
+    times = [name for name, profile in profiles.items() if profile.time_like and name not in roles]
     of_label = [name for name in times if _words(name) & _LABEL_WORDS]
-    if of_label:
+    if of_label and "label_time" not in taken:
         roles[of_label[0]] = ("label_time", "a time, and its name speaks of the label")
     rest = [name for name in times if name not in roles]
     for name, profile in profiles.items():
-        if profile.month_like:
+        if profile.month_like and name not in roles:
             roles[name] = ("left_out", "a date; it drifts by nature")
     named = ("time", "ts", "timestamp", "event_time", "event_ts", "datetime", "created_at")
     best = sorted(rest, key=lambda name: (leaf(name) not in named, not profiles[name].ascending))
-    if best:
+    if best and "time" not in taken:
         why = "the time column that ascends" if profiles[best[0]].ascending else "the first time column"
         roles[best[0]] = ("time", why)
     for name in rest:
@@ -132,18 +157,59 @@ def _choose_times(profiles: Mapping[str, Profile], roles: dict[str, tuple[Role, 
             roles[name] = ("left_out", "a timestamp; only the event time is used, and a clock drifts by nature")
 
 
-def _choose_named(profiles: Mapping[str, Profile], roles: dict[str, tuple[Role, str]]) -> None:
-    for role, names in _NAMES.items():
-        for wanted in names:
-            found = [name for name in profiles if leaf(name).lower() == wanted and name not in roles and _fits(role, profiles[name])]
-            if found:
-                roles[found[0]] = (role, "by its name")  # type: ignore[assignment]
-                break
+def _choose_named(profiles: Mapping[str, Profile], roles: dict[str, tuple[Role, str]], *, labelled: bool) -> None:
     taken = {role for role, _ in roles.values()}
-    if "label" in taken:
+    for role, names in _NAMES.items():
+        if role not in taken and (found := _named(role, names, profiles, roles)) is not None:
+            roles[found] = (role, "by its name")  # type: ignore[assignment]
+    _choose_score(profiles, roles)
+    if labelled:
+        _choose_label(profiles, roles)
+    if "label" in {role for role, _ in roles.values()}:
         for name, profile in profiles.items():
-            if name not in roles and _words(name) & _LABEL_WORDS and not profile.time_like:
+            speaks = _words(name) & _LABEL_WORDS or leaf(name).lower() in _NAMES["label"]
+            if name not in roles and speaks and not profile.time_like:
                 roles[name] = ("left_out", "its name speaks of the label: it is not known when the prediction is made")
+
+
+def _named(role: str, names: Sequence[str], profiles: Mapping[str, Profile], roles: Mapping[str, tuple[Role, str]]) -> str | None:
+    """The column with the likeliest of these names."""
+    for wanted in names:
+        for name, profile in profiles.items():
+            if leaf(name).lower() == wanted and name not in roles and _fits(role, profile):
+                return name
+    return None
+
+
+def _choose_score(profiles: Mapping[str, Profile], roles: dict[str, tuple[Role, str]]) -> None:
+    """Where no name says it alone, the one column of probabilities whose name speaks of one."""
+    if "score" in {role for role, _ in roles.values()}:
+        return
+    found = [
+        name
+        for name, p in profiles.items()
+        if name not in roles and _words(name) & _SCORE_WORDS and p.numeric and not p.integer and p.low >= 0 and p.high <= 1
+    ]
+    if len(found) == 1:
+        roles[found[0]] = ("score", "probabilities, and its name speaks of one")
+
+
+def _choose_label(profiles: Mapping[str, Profile], roles: dict[str, tuple[Role, str]]) -> None:
+    """Where no name says it alone: the one column of yes and no that is named for an outcome, else a class without a score."""
+    by_role = {role: name for name, (role, _) in roles.items()}
+    if "label" in by_role:
+        return
+    found = [name for name, p in profiles.items() if name not in roles and _yes_or_no(p) and _words(name) & (_EVENT_WORDS | _LABEL_WORDS)]
+    if len(found) == 1:
+        roles[found[0]] = ("label", "yes or no, and its name speaks of an outcome")
+    elif "class" in by_role and "score" not in by_role and roles[by_role["class"]][1] != "as given":
+        roles[by_role["class"]] = ("label", "a class in rows without a score: the truth, not an answer")
+
+
+def _yes_or_no(p: Profile) -> bool:
+    """Two values, 0 and 1 or the words for them."""
+    values = {value.lower() for value, _ in p.top}
+    return p.distinct == 2 and (p.boolean or any(values == pair for pair in _YES_OR_NO))
 
 
 def _fits(role: str, profile: Profile) -> bool:
@@ -161,16 +227,23 @@ def _fits(role: str, profile: Profile) -> bool:
 
 
 def _choose_id(profiles: Mapping[str, Profile], roles: dict[str, tuple[Role, str]]) -> None:
-    unique = [
-        name
-        for name, p in profiles.items()
-        if name not in roles and p.n >= 10 and p.distinct == p.n and not p.missing and not p.nested and (p.integer or not p.numeric)
-    ]
-    hinted = [name for name in unique if _words(name) & _ID_WORDS]
+    """The column that tells rows apart; one that is named for it may have a few repeats and holes."""
+    if "id" in {role for role, _ in roles.values()}:
+        return
+    fit = {name: p for name, p in profiles.items() if name not in roles and p.n >= _ID_ROWS_MIN and not p.nested}
+    fit = {name: p for name, p in fit.items() if p.integer or not p.numeric}
+    unique = [name for name, p in fit.items() if p.distinct == p.n and not p.missing]
+    hinted = [name for name, p in fit.items() if _words(name) & _ID_WORDS and p.distinct >= _ID_SHARE * (p.n + p.missing)]
+    hinted.sort(key=lambda name: name not in unique)
     exact = [name for name in hinted if leaf(name).lower() in ("id", "event_id", "prediction_id", "transaction_id", "txn_id", "request_id")]
-    best = (exact or hinted or [name for name in unique if not profiles[name].numeric])[:1]
-    for name in best:
-        roles[name] = ("id", "unique in the sample")
+    best = exact or hinted or [name for name in unique if not profiles[name].numeric]
+    if best:
+        roles[best[0]] = ("id", _uniqueness(profiles[best[0]]))
+
+
+def _uniqueness(p: Profile) -> str:
+    flaws = [f"{n:,} {what}" for n, what in ((p.n - p.distinct, "repeated"), (p.missing, "missing")) if n]
+    return "unique in the sample" + (f" but for {' and '.join(flaws)} of {p.n + p.missing:,} rows" if flaws else "")
 
 
 def _feature(name: str, p: Profile) -> Verdict:

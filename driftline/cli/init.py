@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from driftline.cli.errors import Failure, Refusal
-from driftline.cli.inference import Verdict, infer, leaf
+from driftline.cli.inference import Verdict, infer, label_candidates, leaf
 from driftline.cli.output import note
+from driftline.cli.roles import OF_LABELS, Given, resolve, role_options
 
 if TYPE_CHECKING:
     from driftline.cli.draft import Draft
@@ -34,6 +35,7 @@ _AGE_MAX_MS = 45 * 86_400_000  # within the 60 days that waiting rows are kept, 
 @click.option("--labels-topic", metavar="TOPIC", help="The topic of labels, with --from-topic; its name to be, with --from-file.")
 @click.option("-b", "--bootstrap", default="localhost:9092", show_default=True, help="Broker address.")
 @click.option("--model", help="Name of the model.  [default: from the sample, else the file's name]")
+@role_options
 @click.option("--sample", "rows", type=click.IntRange(min=10), default=20_000, show_default=True, metavar="N", help="Rows to look at.")
 @click.option("-o", "--output", "target", type=click.Path(dir_okay=False), default="driftline.yml", show_default=True, help="- is stdout.")
 @click.option("--force", is_flag=True, help="Overwrite the file.")
@@ -46,13 +48,15 @@ def command(
     rows: int,
     target: str,
     force: bool,
+    given: Given,
 ) -> None:
     """Look at a sample and write a configuration: features and their kinds, score, label, segments.
 
-    Ids, timestamps and free text are left out, and the file says why. Nothing is ever overwritten without --force.
+    Ids, timestamps and free text are left out, and the file says why; --id, --time, --label, --score and the like name what is
+    guessed wrong. Nothing is ever overwritten without --force.
 
     \b
-    driftline init --from-file bookings.csv.gz -o hotels.yml
+    driftline init --from-file bookings.csv.gz --label y -o hotels.yml
     driftline init --from-topic fraud.predictions --labels-topic fraud.labels -b broker:9092
     """  # noqa: D301
     if (from_file is None) == (from_topic is None):
@@ -60,9 +64,10 @@ def command(
     if target != "-" and os.path.exists(target) and not force:
         raise Refusal(f'"{target}" exists', hint="--force overwrites it; -o names another")
     if from_file is not None:
-        draft = _from_file(from_file, labels_topic, bootstrap, model, rows, target)
+        draft = _from_file(from_file, labels_topic, bootstrap, model, rows, target, given)
     else:
-        draft = _from_topic(str(from_topic), labels_topic, bootstrap, model, rows, target)
+        draft = _from_topic(str(from_topic), labels_topic, bootstrap, model, rows, target, given)
+    _decide(draft, given)
     text = _checked(draft)
     if target == "-":
         click.echo(text, nl=False)
@@ -71,6 +76,15 @@ def command(
     kept = sum(v.role == "feature" for v in draft.verdicts)
     dropped = sum(v.role == "left_out" for v in draft.verdicts)
     note(f"{target}: {kept} features, {dropped} columns left out; next: driftline validate {shlex.quote(target)}")
+
+
+def _decide(draft: Draft, given: Given) -> None:
+    """The threshold of the answer, where there is one to choose."""
+    if given.decision is None:
+        return
+    if draft.task != "binary":
+        raise Refusal(f"--decision {given.decision:g}: the label makes this a {draft.task} model, and a threshold is for yes and no")
+    draft.decision = given.decision
 
 
 def _checked(draft: Draft) -> str:
@@ -86,12 +100,15 @@ def _checked(draft: Draft) -> str:
     return text
 
 
-def _from_file(path: str, labels_topic: str | None, bootstrap: str, model: str | None, rows: int, target: str) -> Draft:
+def _from_file(
+    path: str, labels_topic: str | None, bootstrap: str, model: str | None, rows: int, target: str, given: Given
+) -> Draft:
     from driftline.cli.draft import Draft
     from driftline.cli.sample import sample_file
 
     sample = sample_file(path, rows)
-    verdicts = infer(sample.columns)
+    given = resolve(given, sample.columns, source=f'"{path}"')
+    verdicts = infer(sample.columns, given.roles, given.drop, labelled=True)
     roles = {v.role: v for v in verdicts}
     name = model or _name_of(path)
     label = roles.get("label")
@@ -109,7 +126,9 @@ def _from_file(path: str, labels_topic: str | None, bootstrap: str, model: str |
     )
     if "time" in roles and "label_time" in roles:
         _measure_age(draft, sample, roles["time"].name, roles["label_time"].name)
-    draft.notes = ["Send the file with:", f"  {_publish_command(path, target, roles)}"]
+    if label is None and (candidates := label_candidates(verdicts)):
+        draft.notes.append(f"No column was taken for the label. If one of {', '.join(candidates[:5])} is it, name it with --label.")
+    draft.notes += ["Send the file with:", f"  {_publish_command(path, target, roles)}"]
     return draft
 
 
@@ -172,28 +191,29 @@ def _prefix(target: str, otherwise: str) -> str:
     return f"driftline.{safe}" if safe else "driftline"
 
 
-def _from_topic(topic: str, labels_topic: str | None, bootstrap: str, model: str | None, rows: int, target: str) -> Draft:
+def _from_topic(topic: str, labels_topic: str | None, bootstrap: str, model: str | None, rows: int, target: str, given: Given) -> Draft:
     from driftline.cli.draft import Draft
     from driftline.cli.sample import sample_topic
     from driftline.schemas.config import Kafka
 
     kafka = Kafka(bootstrap=bootstrap)
     sample = sample_topic(kafka, topic, rows)
-    events = {name: values for name, values in sample.columns.items() if name != "key" and not name.startswith("header:")}
-    verdicts = infer(events)
+    # With a topic of labels the truth is a field of its events; without one it can only stand here, and must be no feature.
+    here = resolve(given, sample.columns, source=f'topic "{topic}"', without=OF_LABELS if labels_topic is not None else ())
+    verdicts = infer(*_within(sample, here))
     roles = {v.role: v for v in verdicts}
     draft = Draft(topic, sample.rows, bootstrap, topic, labels_topic, ["model"], _prefix(target, topic), verdicts)
     draft.root = _feature_root(verdicts)
-    draft.fields = _mapping(roles, sample)
+    draft.fields = _mapping(roles, sample, here)
     if draft.root != "features":
         draft.fields["features"] = draft.root
     draft.models = _models(roles, sample, model, topic, draft)
     if sample.unreadable:
         draft.notes.append(f"{sample.unreadable:,} records were not JSON objects; they would go to the dead-letter topic.")
-    if "id" not in roles:
+    if "id" not in roles and "id" not in here.roles:
         draft.notes.append("No field was unique in the sample: check `id`, labels join by it.")
     if labels_topic is not None:
-        draft.label_fields, draft.task = _label_mapping(sample_topic(kafka, labels_topic, rows), draft)
+        draft.label_fields, draft.task = _label_mapping(sample_topic(kafka, labels_topic, rows), draft, given, labels_topic)
     return draft
 
 
@@ -203,10 +223,16 @@ def _feature_root(verdicts: Sequence[Verdict]) -> str:
     return parents.most_common(1)[0][0] if parents else "features"
 
 
-def _mapping(roles: dict[Any, Verdict], sample: Sample) -> dict[str, Any]:
+def _within(sample: Sample, given: Given) -> tuple[dict[str, list[Any]], dict[str, str], tuple[str, ...]]:
+    """The fields inside the events, with what is said of them: key and headers are no features, and are taken only where named."""
+    events = {name: values for name, values in sample.columns.items() if name != "key" and not name.startswith("header:")}
+    return events, {role: name for role, name in given.roles.items() if name in events}, tuple(n for n in given.drop if n in events)
+
+
+def _mapping(roles: dict[Any, Verdict], sample: Sample, given: Given) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for role, default in _FIELDS.items():
-        found = roles[role].name if role in roles else None
+        found = given.roles.get(role) or (roles[role].name if role in roles else None)
         if role == "id" and found is None and "key" in sample.columns:
             found = "key"
         name = default if role == "latency" else role
@@ -232,22 +258,26 @@ def _models(roles: dict[Any, Verdict], sample: Sample, model: str | None, topic:
     return names[:_MODELS_MAX]
 
 
-def _label_mapping(sample: Sample, draft: Draft) -> tuple[dict[str, Any], str]:
+def _label_mapping(sample: Sample, draft: Draft, given: Given, topic: str) -> tuple[dict[str, Any], str]:
     """Where labels keep their id, time and value; the id is the field that shares values with the predictions' id."""
-    events = {name: values for name, values in sample.columns.items() if name != "key" and not name.startswith("header:")}
-    verdicts = infer(events)
+    named = {role: name for role, name in given.roles.items() if role in OF_LABELS}
+    here = resolve(Given(named, (), None), sample.columns, source=f'topic "{topic}"').roles
+    verdicts = infer(_within(sample, Given({}, (), None))[0])
     fields: dict[str, Any] = {}
-    times = [v.name for v in verdicts if v.role in ("time", "label_time")]
+    times = [here["label_time"]] if "label_time" in here else [v.name for v in verdicts if v.role in ("time", "label_time")]
     if times and times[0] != "time":
         fields["time"] = times[0]
     elif not times:
         fields["time"] = None
     prediction_id = draft.fields.get("id", "id")
-    named = [v.name for v in verdicts if leaf(v.name) == leaf(prediction_id)] or [v.name for v in verdicts if v.role == "id"]
-    if named and named[0] != "id":
-        fields["id"] = named[0]
+    ids = [v.name for v in verdicts if leaf(v.name) == leaf(prediction_id)] or [v.name for v in verdicts if v.role == "id"]
+    if ids and ids[0] != "id":
+        fields["id"] = ids[0]
     values = [v for v in verdicts if v.role == "label"]
-    values += [v for v in verdicts if v.role in ("feature", "score", "class") and v.name not in named]
-    if values and values[0].name != "label":
-        fields["value"] = values[0].name
+    values += [v for v in verdicts if v.role in ("feature", "score", "class") and v.name not in ids]
+    if "label" in here:
+        values = [v for v in verdicts if v.name == here["label"]]
+    value = here.get("label") or (values[0].name if values else "label")
+    if value != "label":
+        fields["value"] = value
     return fields, _task(values[0] if values else None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -65,6 +67,85 @@ def test_each_file_has_topics_groups_and_keys_of_its_own(transactions: Path, tmp
     assert init(transactions, tmp_path / name).exit_code == 0
     config = load_config(tmp_path / name)
     assert (config.topics.prefix, config.kafka.group_prefix, config.redis.key_prefix) == (prefix, prefix, prefix)
+
+
+def write_table(path: Path, **columns: Sequence[object]) -> Path:
+    made: dict[str, Sequence[object]] = {"amount": [float(i % 37) for i in range(400)], "limit": [100.0 * (i % 11) for i in range(400)]}
+    pyarrow.csv.write_csv(pa.table(made | columns), path)
+    return path
+
+
+def roles_of(target: Path) -> dict[str, str]:
+    """Column to what the file says it is used for."""
+    lines = [line.strip().removeprefix("#   ") for line in target.read_text().splitlines() if line.startswith("    #   ")]
+    return dict(line.split(" (")[0].split(": ", 1) for line in lines if " (" in line)
+
+
+def test_what_a_person_names_is_used_as_named_and_is_no_feature(tmp_path: Path) -> None:
+    n = 400
+    columns: dict[str, Sequence[object]] = {
+        "ref": [f"r{i // 2}" for i in range(n)],
+        "z": [i % 2 for i in range(n)],
+        "p": [i / n for i in range(n)],
+        "booked": [1_700_000_000 + i for i in range(n)],
+        "y": [i % 3 % 2 for i in range(n)],
+        "noise": [float(i % 5) for i in range(n)],
+    }
+    source, target = write_table(tmp_path / "loans.csv", **columns), tmp_path / "loans.yml"
+    options = ["--id", "ref", "--label", "z", "--score", "p", "--time", "booked", "--drop", "noise", "--decision", "0.3"]
+    done = init(source, target, *options)
+    assert done.exit_code == 0, done.stderr
+    model = load_config(target).models["loans"]
+    # `y` is left out as well: a second column with a label's name is no input of the model.
+    assert set(model.features or {}) == {"amount", "limit"}
+    assert model.decision == 0.3
+    assert roles_of(target).items() >= {"ref": "id", "z": "label", "p": "score", "booked": "time"}.items()
+    (line,) = [line for line in target.read_text().splitlines() if "driftline publish" in line]
+    assert all(f"--{role} {name}" in line for role, name in (("id", "ref"), ("label", "z"), ("score", "p"), ("time", "booked")))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--label", "amuont"], 'no such column in .*the nearest: "amount"'),
+        (["--score", "qqqq"], 'which has "amount", "limit"'),
+        (["--id", "limit", "--label", "limit"], 'both are "limit"'),
+        (["--drop", "limits"], 'the nearest: "limit"'),
+        (["--label", "amount", "--decision", "0.4"], "threshold is for yes and no"),
+    ],
+)
+def test_names_that_do_not_fit_are_refused_with_near_ones(tmp_path: Path, options: list[str], said: str) -> None:
+    done = init(write_table(tmp_path / "t.csv"), tmp_path / "t.yml", *options)
+    assert done.exit_code == 2
+    assert re.search(said, done.stderr)
+    assert not (tmp_path / "t.yml").exists()
+
+
+@pytest.mark.parametrize(
+    ("columns", "label"),
+    [
+        ({"defaulted": [i % 2 for i in range(400)]}, "defaulted"),
+        ({"has_churned": ["yes" if i % 5 else "no" for i in range(400)]}, "has_churned"),
+        ({"class": ["UP" if i % 2 else "DOWN" for i in range(400)]}, "class"),
+        ({"class": [i % 2 for i in range(400)], "score": [i / 400 for i in range(400)]}, None),
+        ({"express": [i % 2 for i in range(400)]}, None),
+    ],
+)
+def test_the_truth_is_told_from_inputs_and_answers(tmp_path: Path, columns: dict[str, Sequence[object]], label: str | None) -> None:
+    target = tmp_path / "t.yml"
+    assert init(write_table(tmp_path / "t.csv", **columns), target).exit_code == 0
+    assert {name for name, role in roles_of(target).items() if role == "label"} == ({label} if label else set())
+    # Where none was found and a column could be it, the file asks.
+    assert ("name it with --label" in target.read_text()) == ("express" in columns)
+
+
+@pytest.mark.parametrize(("repeats", "taken"), [(0, True), (8, True), (40, False)])
+def test_an_id_may_come_again_now_and_then(tmp_path: Path, repeats: int, *, taken: bool) -> None:
+    ids = [f"tx-{i if i >= repeats else 399 - i}" for i in range(400)]
+    target = tmp_path / "t.yml"
+    assert init(write_table(tmp_path / "t.csv", id=ids), target).exit_code == 0
+    assert (roles_of(target).get("id") == "id") == taken
+    assert (f"but for {repeats} repeated of 400 rows" in target.read_text()) == (taken and repeats > 0)
 
 
 def test_the_suggested_publish_command_works_as_it_is(transactions: Path, tmp_path: Path) -> None:

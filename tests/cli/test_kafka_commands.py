@@ -12,11 +12,14 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from driftline.cli.kafka import no_topic
 from driftline.cli.main import cli
+from driftline.schemas.config import Fields, LabelFields
 from driftline.schemas.config import Kafka as KafkaSettings
+from driftline.schemas.loading import load_config
 from tests.cli.streams_for_tests import COLUMN_OPTIONS, config_text, write_transactions
 from tests.conftest import CreateTopics, Kafka
 
@@ -130,6 +133,38 @@ def test_init_reads_a_topic_and_its_labels(config: Path, kafka: Kafka, topic_pre
     assert invoke("validate", str(target)).exit_code == 0
     text = target.read_text()
     assert [word for word in ("fraud:", "amount: numeric", "country: categorical") if word not in text] == []
+
+
+def test_init_of_a_topic_takes_a_person_s_word_for_its_fields_and_ids_that_come_again(
+    create_topics: CreateTopics, kafka: Kafka, topic_prefix: str, tmp_path: Path
+) -> None:
+    create_topics("p", "l")
+    client = Producer({"bootstrap.servers": kafka.bootstrap})
+    for i in range(200):
+        event = {"id": f"i{max(i, 3)}", "in": {"x": i / 7, "k": i % 2}, "out": {"p": i / 200, "ok": i % 2}, "alt": f"a{i}"}
+        client.produce(f"{topic_prefix}.p", json.dumps(event).encode())
+        client.produce(f"{topic_prefix}.l", json.dumps({"id": f"i{i}", "seen": i % 2, "paid": i % 3, "at": "2026-01-01T00:00Z"}).encode())
+    assert client.flush(30) == 0
+    target = tmp_path / "t.yml"
+    source = ["--from-topic", f"{topic_prefix}.p", "-b", kafka.bootstrap, "-o", str(target), "--force"]
+
+    def fields() -> tuple[Fields, LabelFields | None]:
+        config = load_config(target)
+        return config.predictions[0].fields, config.labels[0].fields if config.labels else None
+
+    assert invoke("init", *source).exit_code == 0
+    assert fields()[0].id == "id"
+    assert "3 repeated of 200 rows" in target.read_text()
+    labels = ["--labels-topic", f"{topic_prefix}.l", "--label", "paid", "--label-time", "at"]
+    done = invoke("init", *source, *labels, "--id", "alt", "--score", "p", "--drop", "out.ok")
+    assert done.exit_code == 0, done.stderr
+    prediction, label = fields()
+    assert label is not None
+    assert (prediction.id, prediction.score, prediction.features, label.value, label.time) == ("alt", "out.p", "in", "paid", "at")
+    assert set(next(iter(load_config(target).models.values())).features or {}) == {"x", "k"}
+    refused = invoke("init", *source, *labels[:2], "--label", "pay")
+    assert refused.exit_code == 2
+    assert re.search(r'no such column in topic ".*\.l".*"paid"', refused.stderr)
 
 
 def test_run_equals_replay_and_status_and_tail_tell_of_it(config: Path, kafka: Kafka, tmp_path: Path) -> None:
