@@ -32,6 +32,9 @@ CALL_SECONDS: Final = 10.0
 START_SECONDS: Final = 60.0
 _FIRST_CALL_SECONDS: Final = 3.0
 _START_PAUSE_SECONDS: Final = 2.0
+# Of a topic that was created a moment ago the broker that was asked may not have heard yet.
+_NEW_TOPIC_SECONDS: Final = 2.0
+_NEW_TOPIC_PAUSE_SECONDS: Final = 0.2
 
 # Our binary topics are columns already; lz4 costs least of what still halves them.
 COMPRESSION: Final = "lz4"
@@ -280,13 +283,28 @@ def read_cluster(admin: AdminClient, topics: Sequence[str], *, live_since_ms: in
     SetupError : topics are missing; names them all and the command that creates them.
     """
     wait_for_broker(admin, seconds=seconds)
-    metadata = admin.list_topics(timeout=CALL_SECONDS)
-    missing = sorted(name for name in topics if name not in metadata.topics or metadata.topics[name].error is not None)
-    if missing:
-        raise no_such_topic(missing)
+    deadline = time.monotonic() + _NEW_TOPIC_SECONDS
+    while True:
+        metadata = admin.list_topics(timeout=CALL_SECONDS)
+        missing = sorted(name for name in topics if name not in metadata.topics or metadata.topics[name].error is not None)
+        if not missing:
+            break
+        if time.monotonic() >= deadline:
+            raise no_such_topic(missing)
+        time.sleep(_NEW_TOPIC_PAUSE_SECONDS)
     cluster_id = metadata.cluster_id or "unknown"
     ids = dict.fromkeys(topics, "") if cluster_id.startswith(MOCK_CLUSTER_PREFIX) else _topic_ids(admin, topics)
     return Cluster(cluster_id, ids, {name: len(metadata.topics[name].partitions) for name in topics}, live_since_ms)
+
+
+def member_named(admin: AdminClient, group: str, instance: str) -> str | None:
+    """Who a group has under an instance name, in words; None where it has nobody, or does not say."""
+    try:
+        described = admin.describe_consumer_groups([group], request_timeout=CALL_SECONDS)[group].result(CALL_SECONDS)
+    except (KafkaException, TimeoutError):
+        return None
+    named = [member for member in described.members if member.group_instance_id == instance]
+    return f"client {named[0].client_id} on {named[0].host.lstrip('/')}, member {named[0].member_id}" if named else None
 
 
 def no_such_topic(missing: Sequence[str]) -> SetupError:

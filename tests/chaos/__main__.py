@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import platform
 import sys
@@ -10,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -19,10 +21,10 @@ from confluent_kafka import libversion
 from rich.console import Console
 
 from driftline.streams.local.jars import kafka_version
-from driftline.streams.local.kafka import LocalKafka
 from driftline.streams.local.redis import LocalRedis
+from tests.chaos.brokers import started
 from tests.chaos.campaign import perform_together
-from tests.chaos.command import Options, parse, show_job
+from tests.chaos.command import Options, directory_name, parse, show_job, tried
 from tests.chaos.controls import CONTROLS
 from tests.chaos.fault import Fault
 from tests.chaos.faults import FAULTS
@@ -46,20 +48,28 @@ def main() -> int:
         return 0
     began = time.time()
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory(prefix="chaos-") as scratch, _services() as services:
+    with tempfile.TemporaryDirectory(prefix="chaos-") as scratch:
         logs = options.logs or Path(scratch)
-        for number, (faults, without, rule) in enumerate(jobs):
-            name = f"{number:02}-{faults[0].name}" + (f"-without-{without}" if without else "")
-            circumstances: dict[str, Any] = {"seed": options.seed + number, "short": options.short, "without": without, "rule": rule}
-            done = perform_together(faults, services, logs / name, **circumstances)
-            rows += done
-            said = ", ".join(f"{row.name} {row.result}" for row in done)
-            print(f"{said} in {done[0].seconds:.0f} s", file=sys.stderr, flush=True)
-            if options.json:
-                # After every run: the long form takes hours, and whoever stops it keeps what it has found.
-                write(options.json, rows, _about(options, services, began))
+        for brokers, numbered in itertools.groupby(sorted(enumerate(jobs), key=_brokers), _brokers):
+            with _services(brokers) as services:
+                for number, job in numbered:
+                    rows += tried(partial(_perform, job, number, services, logs, options), again=options.again)
+                    if options.json:
+                        # After every run: the long form takes hours, and whoever stops it keeps what it has found.
+                        write(options.json, rows, _about(options, services, began))
     show(rows, console)
     return 0 if all(row.passed for row in rows) else 1
+
+
+def _perform(job: Job, number: int, services: Services, logs: Path, options: Options, attempt: int) -> list[Row]:
+    faults, without, rule = job
+    directory = logs / directory_name(number, faults[0].name, without, attempt)
+    circumstances: dict[str, Any] = {"seed": options.seed + number, "short": options.short, "without": without, "rule": rule}
+    return perform_together(faults, services, directory, **circumstances)
+
+
+def _brokers(numbered: tuple[int, Job]) -> int:
+    return numbered[1][0][0].options.brokers
 
 
 def _about(options: Options, services: Services, began: float) -> dict[str, Any]:
@@ -86,9 +96,9 @@ def _jobs(options: Options) -> list[Job]:
 
 
 @contextmanager
-def _services() -> Iterator[Services]:
-    """One Kafka and one Redis for the whole campaign; data outlive a restart of either."""
-    with LocalKafka(properties=BROKER_PROPERTIES) as kafka, LocalRedis(append_only=True, properties=_REDIS_PROPERTIES) as redis:
+def _services(brokers: int) -> Iterator[Services]:
+    """One Kafka and one Redis for all runs that need as many brokers; data outlive a restart of either."""
+    with started(brokers, BROKER_PROPERTIES) as kafka, LocalRedis(append_only=True, properties=_REDIS_PROPERTIES) as redis:
         yield Services(kafka, redis)
 
 

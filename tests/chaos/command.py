@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -11,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 from rich.console import Console
 
 from tests.chaos.controls import Control
+from tests.chaos.report import Row
 
 
 class Named(Protocol):
@@ -38,6 +40,7 @@ class Options:
     only: Sequence[str]
     no_controls: bool
     no_faults: bool
+    again: bool
     listed: bool
     json: Path | None
     logs: Path | None
@@ -68,6 +71,7 @@ def parse(program: str, about: str, faults: Sequence[Named], arguments: Sequence
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--no-controls", action="store_true", help="the faults alone")
     which.add_argument("--no-faults", action="store_true", help="the controls alone")
+    parser.add_argument("--again", action="store_true", help="what only lacked time or a witness is tried once more")
     parser.add_argument("--list", dest="listed", action="store_true", help="print what would run")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there, after each run anew")
     parser.add_argument("--logs", type=Path, metavar="DIRECTORY", help="keep configurations and logs of workers there")
@@ -75,6 +79,35 @@ def parse(program: str, about: str, faults: Sequence[Named], arguments: Sequence
     if unknown := sorted(set(given["only"]) - {fault.name for fault in faults}):
         parser.error(f"no such fault: {', '.join(unknown)}; --list names them")
     return Options(**given)
+
+
+def tried(run: Callable[[int], list[Row]], *, again: bool) -> list[Row]:
+    """The rows of a run, told as they come; with `again`, of a second one where the first was inconclusive.
+
+    Parameters
+    ----------
+    run : takes the number of the attempt, 1 or 2.
+    """
+    rows = _told(run(1))
+    failed = [row for row in rows if not row.passed]
+    if again and failed and all(row.inconclusive for row in failed):
+        for row in failed:
+            print(f"{row.label} is tried once more: {'; '.join(row.reasons)}", file=sys.stderr, flush=True)
+        rows = _told(run(2))
+        for row in rows:
+            row.attempt = 2
+    return rows
+
+
+def directory_name(number: int, fault: str, without: str, attempt: int) -> str:
+    """Where a run keeps its configuration and logs."""
+    return "-".join([f"{number:02}", fault, *(["without", without] if without else []), *(["again"] if attempt > 1 else [])])
+
+
+def _told(rows: list[Row]) -> list[Row]:
+    said = ", ".join(f"{row.label}: {row.result}" for row in rows)
+    print(f"{said} in {rows[0].seconds:.0f} s", file=sys.stderr, flush=True)
+    return rows
 
 
 def show_job(console: Console, number: int, faults: Sequence[Named], without: str, rule: int | None) -> None:

@@ -55,6 +55,7 @@ class Options:
     rate : predictions a second.
     poison : share of predictions that come with a bad record.
     steady : the input never becomes a trickle.
+    brokers : 1, or as many as production has.
     """
 
     protocol: Protocol = "classic"
@@ -64,6 +65,7 @@ class Options:
     rate: float = 220.0
     poison: float = POISON
     steady: bool = False
+    brokers: int = 1
     kafka: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -108,7 +110,7 @@ class Installation:
         settings = {"cleanup.policy": "delete", "retention.ms": "-1", "message.timestamp.type": "CreateTime"}
         # Brokers before 4.0 take any time; a producer's clock that is hours ahead is one of the faults.
         settings["message.timestamp.after.max.ms"] = str((1 << 63) - 1)
-        sources = [WantedTopic(name, PARTITIONS, 1, settings) for name in self.sources.values()]
+        sources = [WantedTopic(name, PARTITIONS, self.options.brokers, settings) for name in self.sources.values()]
         create_topics(self.admin, [*wanted_topics(self.config.topics, greatest_age_ms=self.config.greatest_age_ms), *sources])
 
     def cluster(self) -> Cluster:
@@ -157,7 +159,7 @@ class Installation:
             "environment": self.prefix,
             "kafka": kafka | dict(options.kafka),
             "redis": {"url": self.redis_url, "key_prefix": self.prefix},
-            "topics": {"prefix": self.prefix, "partitions": PARTITIONS},
+            "topics": {"prefix": self.prefix, "partitions": PARTITIONS, "replication": options.brokers},
             "http": {"port": 0},
             "start": "earliest",
             "predictions": self.sources["predictions"],

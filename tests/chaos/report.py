@@ -37,6 +37,7 @@ class Row:
     drained : whether every stage read everything and ended in order, so that what is missing is lost.
     surprises : workers that ended by themselves.
     failures : what else went wrong, in words.
+    attempt : the first, or the one after it was inconclusive.
     together : faults of the same run, to which what was lost may be due as well.
     of_scene, needs : this fault's own hits, and how many of a kind must be witnessed.
     """
@@ -67,9 +68,20 @@ class Row:
     notes: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     hits: list[dict[str, Any]] = field(default_factory=list)
+    attempt: int = 1
     together: list[str] = field(default_factory=list)
     of_scene: list[Hit] = field(default_factory=list)
     needs: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """What the row is of, in words."""
+        return self.name if not self.without else f"{self.name} without {self.without} (rule {self.rule})"
+
+    @property
+    def reasons(self) -> list[str]:
+        """What is wrong with a row that did not pass."""
+        return [*self.failures, *(f"{what}: {said}" for what, said in self.unwitnessed.items()), *self.notes] or ["nothing differs"]
 
     @property
     def lossy(self) -> bool:
@@ -82,6 +94,16 @@ class Row:
         if self.without:
             return self.lossy and (self.drained or bool(self.surprises))
         return not (self.lossy or self.unwitnessed or self.failures)
+
+    @property
+    def inconclusive(self) -> bool:
+        """Whether it failed for want of time or of a witness, and nothing shows that a promise was broken.
+
+        What is missing of a run that did not drain may be late; a control that stays green may have been missed by its fault.
+        """
+        if self.passed or self.without:
+            return not self.passed
+        return not (self.doubled or self.changed or self.surprises or (self.lost and self.drained))
 
     @property
     def result(self) -> str:
@@ -123,14 +145,12 @@ def show(rows: Sequence[Row], console: Console) -> None:
     for column in _COLUMNS:
         table.add_column(column, justify="left" if column in ("name", "result") else "right", overflow="fold")
     for row in rows:
-        label = row.name if not row.without else f"{row.name} without {row.without} (rule {row.rule})"
         style = None if row.passed else "bold red"
-        table.add_row(label, *(_cell(getattr(row, column)) for column in _COLUMNS[1:]), style=style)
+        table.add_row(row.label, *(_cell(getattr(row, column)) for column in _COLUMNS[1:]), style=style)
     console.print(table)
     for row in rows:
         if not row.passed:
-            reasons = [*row.failures, *(f"{what}: {said}" for what, said in row.unwitnessed.items()), *row.notes]
-            console.print(f"{row.name}: " + "\n    ".join(reasons or ["nothing differs"]), markup=False, highlight=False)
+            console.print(f"{row.name}: " + "\n    ".join(row.reasons), markup=False, highlight=False)
 
 
 def _cell(value: Any) -> str:

@@ -38,10 +38,19 @@ _FORGOTTEN_SECONDS: Final = 3.0
 
 @dataclass(slots=True)
 class Services:
-    """A real Kafka and a real Redis, for faults that happen to them."""
+    """A real Kafka, of one broker or of three, and a real Redis, for faults that happen to them."""
 
-    kafka: LocalKafka
+    brokers: Sequence[LocalKafka]
     redis: LocalRedis
+
+    @property
+    def kafka(self) -> LocalKafka:
+        """The lone broker, or the first."""
+        return self.brokers[0]
+
+    @property
+    def bootstrap(self) -> str:
+        return ",".join(broker.bootstrap for broker in self.brokers)
 
 
 @dataclass(slots=True)
@@ -95,10 +104,10 @@ class Scene:
     ) -> None:
         self.services, self.short, self.directory = services, short, directory
         self.draw = {stage: random.Random(f"{seed} {stage}") for stage in STAGES}
-        self.installation = Installation(services.kafka.bootstrap, services.redis.url, directory, options, seed)
+        self.installation = Installation(services.bootstrap, services.redis.url, directory, options, seed)
         self.stream = InputStream(seed, options.rate, options.poison)
-        self.feeder = Feeder(services.kafka.bootstrap, self.installation.sources, self.stream)
-        self.watch = Watch(services.kafka.bootstrap)
+        self.feeder = Feeder(services.bootstrap, self.installation.sources, self.stream)
+        self.watch = Watch(services.bootstrap)
         self._done = threading.Event()
         self._clock = threading.Thread(target=self._time_recoveries, name="recoveries", daemon=True)
         defaults = Launch(without=without)

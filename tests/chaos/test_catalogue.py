@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.command import parse
+from tests.chaos.command import parse, tried
 from tests.chaos.controls import CONTROLS
 from tests.chaos.fault import Fault
 from tests.chaos.faults import FAULTS
@@ -76,6 +76,47 @@ def test_a_control_is_red_only_for_a_difference_that_no_delay_explains() -> None
     assert not Row("nothing", "classic", 1, without="rule", rule=9, lost=5).passed
     assert Row("nothing", "classic", 1, without="rule", rule=9, lost=5, drained=True).passed
     assert Row("nothing", "classic", 1, without="rule", rule=9, lost=5, surprises=["ended"]).passed
+
+
+@pytest.mark.parametrize(
+    ("trouble", "inconclusive"),
+    [
+        ({}, False),
+        ({"failures": ["not so: ingest recovers"]}, True),
+        ({"unwitnessed": {"kill": "0 of 1"}, "drained": True}, True),
+        ({"lost": 3, "failures": ["not so: ingest recovers"]}, True),
+        ({"lost": 3, "drained": True}, False),
+        ({"doubled": 1, "failures": ["not so: ingest recovers"]}, False),
+        ({"changed": 1, "failures": ["not so: ingest recovers"]}, False),
+        ({"lost": 3, "surprises": ["ended"], "failures": ["ended"]}, False),
+        ({"without": "rule"}, True),
+        ({"without": "rule", "lost": 3, "drained": True}, False),
+    ],
+)
+def test_only_what_lacked_time_or_a_witness_is_inconclusive(trouble: dict[str, Any], inconclusive: bool) -> None:
+    assert Row("nothing", "classic", 1, **trouble).inconclusive is inconclusive
+
+
+LATE: dict[str, Any] = {"failures": ["not so: ingest recovers"]}
+LOST: dict[str, Any] = {"lost": 1, "drained": True}
+
+
+@pytest.mark.parametrize(
+    ("again", "first", "attempts"),
+    [(False, [LATE], 1), (True, [LATE], 2), (True, [{}], 1), (True, [LOST], 1), (True, [LATE, {}], 2), (True, [LATE, LOST], 1)],
+)
+def test_a_run_is_tried_once_more_when_asked_for_and_when_nothing_shows_a_broken_promise(
+    again: bool, first: list[dict[str, Any]], attempts: int
+) -> None:
+    made: list[int] = []
+
+    def run(attempt: int) -> list[Row]:
+        made.append(attempt)
+        return [Row("nothing", "classic", 1, **(trouble if attempt == 1 else LATE)) for trouble in first]
+
+    rows = tried(run, again=again)
+    assert made == list(range(1, attempts + 1))
+    assert {row.attempt for row in rows} == {attempts}
 
 
 def test_a_table_has_the_last_run_of_each_fault_also_where_it_failed() -> None:

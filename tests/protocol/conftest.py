@@ -10,6 +10,7 @@ import pytest
 
 _PORTS = [
     ("runner.runner", "make_consumer"), ("runner.runner", "clocks"), ("runner.publisher", "make_producer"),
+    ("runner.runner", "make_admin"), ("runner.runner", "member_named"),
     ("runner.publisher", "threading"), ("runner.publisher", "time"), ("runner.commit", "Failpoints"), ("runner.commit", "time"),
     ("runner.waiting", "time"), ("state.base", "Consumer"), ("state.base", "BASE_SECONDS"), ("state.base", "time"),
 ]  # fmt: skip

@@ -336,6 +336,8 @@ class World:
         failpoints = mock.Mock(side_effect=lambda: mock.Mock(reach=self.step))
         new: dict[str, Any] = {
             f"{streams}.runner.runner.make_consumer": self._consumer,
+            f"{streams}.runner.runner.make_admin": lambda _: None,
+            f"{streams}.runner.runner.member_named": lambda *_: None,
             f"{streams}.runner.publisher.make_producer": self._producer,
             f"{streams}.state.base.Consumer": lambda _: FakeReader(self),
             f"{streams}.state.base.BASE_SECONDS": base_seconds,

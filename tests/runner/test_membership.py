@@ -26,7 +26,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
 def test_a_consumer_that_is_dead_for_another_reason_than_its_name_ends_the_worker(flagged: bool) -> None:
     """By KIP-848 a worker whose group has refused it for good gets the code without the flag, and never a record again."""
     consumer = Consumer({"group.id": "g", "bootstrap.servers": "localhost:1", "log_level": 0})
-    membership = Membership(lambda: consumer, ["t"], incremental=True, revoked=lambda _: None, lost=lambda _: None)
+    membership = Membership(lambda: consumer, ["t"], incremental=True, revoked=lambda _: None, lost=lambda _: None, holder=lambda: None)
     error = KafkaError(KafkaError._FATAL, "Broker: The consumer group has reached its max size", flagged)
     try:
         with pytest.raises(FatalError, match="reached its max size"):
@@ -43,7 +43,7 @@ def test_a_worker_that_is_thrown_out_gives_up_everything_and_asks_with_another_c
         made.append(Consumer({"group.id": "g", "bootstrap.servers": "localhost:1", "log_level": 0}))
         return made[-1]
 
-    membership = Membership(make, ["t"], incremental=False, revoked=lambda _: None, lost=lost.append)
+    membership = Membership(make, ["t"], incremental=False, revoked=lambda _: None, lost=lost.append, holder=lambda: None)
     membership.owned, membership.next, membership.joined = {("t", 0), ("t", 1)}, {("t", 0): 7}, True
     before = membership.changes
     record = Message(topic="t", partition=0, offset=7, value=b"of a member that is gone")

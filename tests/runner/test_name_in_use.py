@@ -112,6 +112,8 @@ def test_two_living_workers_of_one_name_are_told_apart_from_a_restart(consumer: 
     second.join()
     assert isinstance(second.error, OwnershipError)
     assert "same instance name" in (second.error.hint or "")
+    # Where to look for the other one.
+    assert "the group has it as client driftline on 127.0.0.1" in str(second.error)
     flow.more()
     flow.all_came(first)
     first.stop()

@@ -51,6 +51,7 @@ class LocalKafka(LocalService):
     directory : data, configuration and log; kept when given, a temporary one (removed on exit) otherwise.
     port, controller_port : loopback ports; 0 takes free ones, which stay the same over restarts.
     properties : more or other broker properties.
+    cluster_id : of a cluster that has other nodes; a new one by default.
     heap : of the JVM, as in ``-Xmx``.
     detached : lives on when this process ends.
     timeout_seconds : how long a start may take.
@@ -66,6 +67,7 @@ class LocalKafka(LocalService):
         port: int = 0,
         controller_port: int = 0,
         properties: Mapping[str, str] | None = None,
+        cluster_id: str = "",
         heap: str = "512m",
         detached: bool = False,
         timeout_seconds: float = 180,   # 5 s on an idle machine; 40 s were seen with eight busy processes on two cores
@@ -73,6 +75,7 @@ class LocalKafka(LocalService):
         super().__init__(directory, port=port, detached=detached, timeout_seconds=timeout_seconds)
         self._controller_port = controller_port or free_port()
         self._properties = dict(properties or {})
+        self._cluster_id = cluster_id or new_cluster_id()
         self._heap = heap
 
     @property
@@ -105,14 +108,17 @@ class LocalKafka(LocalService):
         return "".join(f"{key}={value}\n" for key, value in values.items())
 
     def _format(self, java: str, classpath: str, configuration: Path) -> None:
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
-        if cluster_id.startswith("-"):
-            cluster_id = "A" + cluster_id[1:]   # the tool would read it as an option
         tool = [java, "-Xmx128m", f"-Dlog4j2.configurationFile={LOGGING}", "-cp", classpath, "kafka.tools.StorageTool"]
-        command = [*tool, "format", "-t", cluster_id, "-c", str(configuration)]
+        command = [*tool, "format", "-t", self._cluster_id, "-c", str(configuration)]
         done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ), check=False)
         if done.returncode != 0:
             raise LocalServiceError(f"Kafka's data directory could not be formatted:\n{(done.stdout + done.stderr)[-1500:]}")
+
+
+def new_cluster_id() -> str:
+    """A random id in the form that Kafka gives clusters."""
+    cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+    return "A" + cluster_id[1:] if cluster_id.startswith("-") else cluster_id  # the storage tool would read it as an option
 
 
 def kafka_answers(bootstrap: str, *, timeout_seconds: float = 5) -> bool:

@@ -53,8 +53,9 @@ class Membership:
         incremental: bool,
         revoked: Callable[[frozenset[PartitionId]], None],
         lost: Callable[[frozenset[PartitionId]], None],
+        holder: Callable[[], str | None],
     ) -> None:
-        self._make = make
+        self._make, self._holder = make, holder
         self._topics = tuple(topics)
         self._topic = topics[0] if len(topics) == 1 else None
         self._incremental = incremental
@@ -188,8 +189,10 @@ class Membership:
         ------
         OwnershipError : the name is another living worker's.
         """
-        self.refused = self._name.denied(error)
-        _log.warning("name_in_use note=%r error=%r retry_in_seconds=%.0f", self.refused, error.str(), _AGAIN_SECONDS)
+        holder = self._holder()
+        self.refused = self._name.denied(error, holder)
+        note = "name_in_use note=%r error=%r holder=%r retry_in_seconds=%.0f"
+        _log.warning(note, self.refused, error.str(), holder, _AGAIN_SECONDS)
         if self.owned:
             self._lost(frozenset(self.owned))
         self._disown(frozenset(self.owned))

@@ -44,8 +44,12 @@ class InstanceName:
         """The group let the worker in."""
         self._denied_since = None
 
-    def denied(self, error: KafkaError) -> str:
+    def denied(self, error: KafkaError, holder: str | None = None) -> str:
         """Why to ask again, in words.
+
+        Parameters
+        ----------
+        holder : who the group has under this name, as far as it says.
 
         Raises
         ------
@@ -53,16 +57,17 @@ class InstanceName:
         FatalError : the group has another reason, which asking again does not change.
         """
         now = time.monotonic()
+        said = error.str() if holder is None else f"{error.str()}; the group has it as {holder}"
         if _IN_USE_TEXT in error.str():
             if self._denied_since is None:
                 self._denied_since = now
             if now - self._denied_since > NAME_SECONDS:
-                raise OwnershipError(f"kafka: {error.str()}", hint=_RIVAL)
+                raise OwnershipError(f"kafka: {said}", hint=_RIVAL)
             return "the worker that had this instance name before is a member of the group until its session ends"
         if _TAKEN_TEXT in error.str():
             # What counts is how it follows on the last time, not how many there were in an hour: a slow pair is no pair of ghosts.
             self._taken = [*self._taken, now] if self._taken and now - self._taken[-1] <= NAME_SECONDS else [now]
             if len(self._taken) > _TAKEN_MAX:
-                raise OwnershipError(f"kafka: taken {len(self._taken)} times in a row: {error.str()}", hint=_RIVAL)
+                raise OwnershipError(f"kafka: taken {len(self._taken)} times in a row: {said}", hint=_RIVAL)
             return "the group gave this instance name to another member, which is a former self of this worker or a rival"
         raise FatalError(f"kafka: the group refuses this worker for good: {error.str()}")

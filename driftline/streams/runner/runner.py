@@ -18,7 +18,7 @@ from driftline.schemas.config import Config
 from driftline.streams.cluster import Cluster
 from driftline.streams.errors import AwayError, FatalError, KafkaAwayError, RecoverableError, WriteRefused
 from driftline.streams.http import Health
-from driftline.streams.kafka import MOCK_CLUSTER_PREFIX, START_SECONDS, from_kafka, make_consumer
+from driftline.streams.kafka import MOCK_CLUSTER_PREFIX, START_SECONDS, from_kafka, make_admin, make_consumer, member_named
 from driftline.streams.metrics import ABORTS, BATCH_RECORDS, PROCESS_SECONDS, REBALANCES, RECOVERIES, Metrics
 from driftline.streams.runner.batches import Batches
 from driftline.streams.runner.commit import Committer
@@ -103,6 +103,7 @@ class Runner:
         self._membership = Membership(
             lambda: make_consumer(config.kafka, group, instance=name, error_cb=error_cb), processor.input_topics(),
             incremental=config.kafka.group_protocol == "consumer", revoked=self._revoked, lost=self._lost,
+            holder=lambda: member_named(make_admin(config.kafka), group, member),
         )  # fmt: skip
         client: Callable[[], Consumer] = lambda: self._membership.consumer  # noqa: E731
         self._publisher = make_publisher(config.kafka, client, exactly_once=exactly_once, transactional_id=member)

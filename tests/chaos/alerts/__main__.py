@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -13,7 +14,8 @@ from tests.chaos.alerts.campaign import perform, services
 from tests.chaos.alerts.controls import ALERT_RULE, CONTROLS
 from tests.chaos.alerts.fault import AlertFault
 from tests.chaos.alerts.faults import FAULTS
-from tests.chaos.command import parse, show_job
+from tests.chaos.alerts.scene import Services
+from tests.chaos.command import Options, directory_name, parse, show_job, tried
 from tests.chaos.report import Row, show, write
 
 Job = tuple[AlertFault, str]
@@ -36,17 +38,20 @@ def main() -> int:
     running = services()
     with tempfile.TemporaryDirectory(prefix="chaos-alerts-") as scratch, running.kafka, running.redis:
         logs = options.logs or Path(scratch)
-        for number, (fault, without) in enumerate(jobs):
-            name = f"{number:02}-{fault.name}" + (f"-without-{without}" if without else "")
-            short, rule = options.short or bool(without), ALERT_RULE if without else None
-            row = perform(fault, running, logs / name, seed=options.seed + number, short=short, without=without, rule=rule)
-            rows.append(row)
-            print(f"{name}: {row.result} in {row.seconds:.0f} s", file=sys.stderr, flush=True)
+        for number, job in enumerate(jobs):
+            rows += tried(partial(_perform, job, number, running, logs, options), again=options.again)
             if options.json:
                 # After every run: whoever stops it keeps what it has found.
                 write(options.json, rows, {"form": "short" if options.short else "long", "seed": options.seed})
     show(rows, console)
     return 0 if all(row.passed for row in rows) else 1
+
+
+def _perform(job: Job, number: int, running: Services, logs: Path, options: Options, attempt: int) -> list[Row]:
+    fault, without = job
+    short, rule = options.short or bool(without), ALERT_RULE if without else None
+    directory = logs / directory_name(number, fault.name, without, attempt)
+    return [perform(fault, running, directory, seed=options.seed + number, short=short, without=without, rule=rule)]
 
 
 if __name__ == "__main__":

@@ -236,7 +236,7 @@ def _ends(scene: Scene) -> dict[PartitionId, int]:
     """How far every output topic has been written."""
     names = ("observations", "waiting", "labels", "drift", "snapshots", "dlq", "checkpoints")
     # A client of its own: one that has asked before knows nothing of a partition that is new.
-    watch = Watch(scene.services.kafka.bootstrap)
+    watch = Watch(scene.services.bootstrap)
     try:
         found = {key: end.high for name in names for key, end in watch.ends(scene.installation.topic(name)).items()}
     finally:
