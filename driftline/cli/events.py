@@ -31,6 +31,7 @@ TABLES = {
             ("segment", 18),
             ("detector", 12),
             ("effect", 12),
+            ("level", 22),
             ("position", 12),
             ("since", 19),
         ),
@@ -92,6 +93,7 @@ class EventPrinter:
         row["time"] = iso(event.get("time_ms") or event.get("observed_at_ms")) or "-"
         if self._what == "drift":
             row["effect"] = _effect(event.get("effect"))
+            row["level"] = _level(event)
             row["position"] = _position(event.get("position"))
             row["since"] = iso((event.get("since") or {}).get("time_ms")) or "-"
             if event.get("kind") in ("version_seen", "baseline", "recovery") and event.get("reason"):
@@ -104,6 +106,14 @@ class EventPrinter:
 
 def _effect(effect: dict[str, Any] | None) -> str:
     return f"{effect['kind']} {effect['size']:.3g}" if effect else "-"
+
+
+def _level(event: dict[str, Any]) -> str:
+    """Now and in the baseline, in the unit of the series; `-` where what was judged has none."""
+    now, base = event.get("median"), event.get("baseline_median")
+    if (event.get("effect") or {}).get("kind") == "rate":
+        now, base = event.get("value"), event.get("baseline_value")
+    return "-" if now is None else cell(now) if base is None else f"{cell(now)} ({cell(base)})"
 
 
 def _position(position: dict[str, Any] | None) -> str:

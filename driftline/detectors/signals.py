@@ -12,6 +12,7 @@ from driftline.detectors.episodes import EVIDENCE, NO_DETECTOR, OPENED, RECOVERE
 from driftline.detectors.evidence import statistics_of
 from driftline.detectors.layout import SKIP, Layout
 from driftline.detectors.levels import MEAN_EFFECT, PSI_EFFECT
+from driftline.detectors.medians import median_of
 from driftline.detectors.openers import RUN_DETECTOR
 from driftline.detectors.spec import (
     ABOVE,
@@ -50,13 +51,15 @@ def signals_of(notes: Notes, layout: Layout, tables: Tables, suspended: Suspensi
 def _signal(note: Any, layout: Layout, tables: Tables, suspended: Suspensions) -> Signal:
     q, scope = int(note["series"]), int(note["scope"])
     held = suspended(scope, q, int(note["row"]))
-    series, effect = layout.series[q], int(note["effect_kind"])
+    series, effect, c = layout.series[q], int(note["effect_kind"]), layout.column_of[q]
+    medians = (median_of(note["counts"], layout.references[c]), median_of(layout.counts[scope, c], layout.references[c]))
+    now, base = medians if tables.is_value[q] else (None, None)
     recovered = int(note["kind"]) == RECOVERED
     return Signal(
         kind=_KINDS[int(note["kind"])],
         row=int(note["row"]),
         scope=scope,
-        column=layout.column_of[q],
+        column=c,
         series=series.name,
         detector="level" if recovered or _resumed(note) else _detector_name(series, int(note["detector"])),
         statistic=float(note["statistic"]),
@@ -73,8 +76,10 @@ def _signal(note: Any, layout: Layout, tables: Tables, suspended: Suspensions) -
         episode=_anchor(note["episode_at"], exact=True),
         bins=_bins(note["counts"], layout, tables, scope, q),
         statistics=statistics_of(note["counts"], note["dependence"], layout, tables, scope, q),
-        reason=_reason(note, series, effect) + _uncovered(note, tables, q, held),
+        reason=_reason(note, series, effect) + _unit_words(now, base) + _uncovered(note, tables, q, held),
         suspended=held,
+        median=now,
+        baseline_median=base,
     )
 
 
@@ -108,6 +113,11 @@ def _reason(note: Any, series: Series, effect: int) -> str:
     if place == NO_DETECTOR:
         return f"{level}: effect {statistic:.4g} has passed {threshold:.4g}"
     return f"{series.detectors[place].name} {statistic:.4g} passed {threshold:.4g}; {level}"
+
+
+def _unit_words(median: float | None, base: float | None) -> str:
+    """What was judged has no unit; these have the series' own."""
+    return "" if median is None or base is None else f"; median {median:.6g} against {base:.6g}"
 
 
 def _uncovered(note: Any, tables: Tables, q: int, suspended: Suspended | None) -> str:

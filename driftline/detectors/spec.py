@@ -284,6 +284,7 @@ class Signal:
     effect_size : PSI, mean in baseline standard deviations, or change of a rate relative to the baseline's (at least `rate_floor`).
     since : where the change began, when the detector can tell.
     episode : the row that opened the episode, exactly.
+    median, baseline_median : of a numeric series in its own unit, over the same rows; see `medians.py`.
     suspended : at this row, of a series that a budget covers otherwise.
     """
 
@@ -309,6 +310,8 @@ class Signal:
     statistics: tuple[WindowStatistic, ...] = ()
     reason: str | None = None
     suspended: Suspended | None = None
+    median: float | None = None
+    baseline_median: float | None = None
 
 
 class Level(NamedTuple):

@@ -79,6 +79,9 @@ FIELDS: Final[Mapping[str, str]] = {
     "statistic": "the detector's own figure",
     "statistics": "the same rows under other statistics, to explain the change, not to decide on it",
     "summary": "one sentence for a person",
+    "median": "of a numeric series in its own unit, over the `n` rows: interpolated within the baseline's bins; null where there is none, "
+    "and where it lies beyond all that the baseline has seen",
+    "baseline_median": "the same of the baseline",
     "suspended": "why the budget of false alarms does not cover the series at this row, as its values depend on each other; null = it "
     "does, or the series is not under a budget",
     "lag": "values so many apart depend on each other",
@@ -88,7 +91,8 @@ FIELDS: Final[Mapping[str, str]] = {
     "time": "event time: ISO 8601, or Unix seconds, milliseconds or microseconds; absent = the record's time",
     "time_ms": "event time, Unix milliseconds",
     "topic": "the record's topic",
-    "value": "level of the series in the window; of a statistic, its value",
+    "value": "level of the series in the window as it is judged: PSI, mean of the standardised score, rate, seconds; of a statistic, its "
+    "value",
     "version": "version of the model; null where versions are not told apart",
     "window": "rows in the window; 0 where there is none",
 }

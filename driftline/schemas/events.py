@@ -135,6 +135,8 @@ class DriftEvent(msgspec.Struct, frozen=True, kw_only=True):
     age_ms: Count | None = None
     state: Literal["rebuilt"] | None = None
     suspended: Suspended | None = None
+    median: float | None = None
+    baseline_median: float | None = None
 
 
 class SeriesLevel(msgspec.Struct, frozen=True, kw_only=True):

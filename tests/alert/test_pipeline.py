@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from driftline.schemas.events import Alert, DriftEvent, Effect, Position, Since, Transition
+from driftline.schemas.events import Alert, BinShare, DriftEvent, Effect, Position, Since, Transition
 from driftline.streams.alert.pipeline import AlertPipeline, Decision, PoisonEventError, decode, fingerprint_of
 from driftline.streams.alert.recovery import state_of
 from driftline.streams.alert.state import AlertState, Source, decode_state, encode_state
@@ -247,6 +247,23 @@ def test_notes_are_transitions_without_an_alert(life: Life, drift_event: MakeEve
 def test_summary_says_what_where_and_how_much(life: Life, drift_event: MakeEvent) -> None:
     alert = life.change(drift_event(1, segment={"country": "BR"}))[0]
     assert alert.summary == "fraud: feature:amount in country=BR moved up (PSI 0.3; value 12.5, baseline 10, n 500)"
+
+
+@pytest.mark.parametrize(("fields", "words"), [
+    ({"effect": Effect("mean", 0.93), "value": 0.93, "baseline_value": 0.0, "median": 83.25, "baseline_median": 41.0},
+     "moved up (0.93 baseline standard deviations; median 83.25, baseline 41, n 500)"),
+    ({"median": 83.25, "baseline_median": 41.0}, "moved up (PSI 0.3; median 83.25, baseline 41, n 500)"),
+    # A category, or values beyond all that the baseline has seen.
+    ({"direction": None, "bins": [BinShare("BR", 0.101, 0.3456, 0.3)]}, "changed (PSI 0.3; BR in 34.6 % of rows, baseline 10.1 %, n 500)"),
+    ({"baseline_median": 41.0, "bins": [BinShare("> 412", 0.0, 0.9, 2.0)]},
+     "moved up (PSI 0.3; > 412 in 90 % of rows, baseline 0 %, n 500)"),
+    ({"effect": Effect("rate", 1.0), "value": 0.04, "baseline_value": 0.02, "bins": [BinShare("missing", 0.02, 0.04, 0.02)]},
+     "moved up (+100% against the baseline; value 0.04, baseline 0.02, n 500)"),
+])  # fmt: skip
+def test_levels_are_told_in_the_unit_of_the_series(life: Life, drift_event: MakeEvent, fields: dict[str, Any], words: str) -> None:
+    alert = life.change(drift_event(1, **fields))[0]
+    assert alert.summary == f"fraud: feature:amount {words}"
+    assert (alert.evidence["median"], alert.evidence["baseline_median"]) == (fields.get("median"), fields.get("baseline_median"))
 
 
 def test_ids_are_the_same_on_every_replay(drift_event: MakeEvent) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,27 @@ def test_a_shift_opens_an_episode_that_names_the_first_changed_record() -> None:
     assert 1_300 <= first["since"]["position"]["offset"] <= 1_520
     assert first["severity"] == "critical"
     assert first["bins"]
+
+
+def test_levels_come_in_the_unit_of_the_series_beside_what_is_judged() -> None:
+    records, values = [], []
+    for record in stream([3_000]):
+        batch = decode(record.value() or b"")
+        numeric = batch.numeric.copy()
+        numeric[:, 0] = 1_000.0 + 250.0 * numeric[:, 0]
+        values += numeric[:, 0].tolist()
+        records.append(MemoryRecord(TOPIC, 0, record.offset(), b"m", encode(replace(batch, numeric=numeric)), 0))
+    found = [e for e in events(run(open_task(), records)) if e["series"] == "feature:a" and e["segment"] is None]
+    assert {e["detector"] for e in found} >= {"psi", "adwin", "page_hinkley"}
+    for event in found:
+        last = event["position"]["offset"] + 1
+        assert event["baseline_median"] == pytest.approx(np.median(values[:600]), abs=25.0)
+        # Where few rows lie, as between the two levels, a bin is wide.
+        assert event["median"] == pytest.approx(np.median(values[last - event["n"] : last]), abs=75.0)
+        assert f"; median {event['median']:.6g} against {event['baseline_median']:.6g}" in event["reason"]
+    other = [e for e in events(run(open_task(), stream([3_000]))) if e["series"].startswith("quality:")]
+    assert other
+    assert {(e["median"], e["baseline_median"]) for e in other} == {(None, None)}
 
 
 def test_a_field_that_changes_its_type_is_named_and_leaves_the_others_alone() -> None:

@@ -17,7 +17,7 @@ _VERBS = {"up": "moved up", "down": "moved down", None: "changed"}
 
 
 def summary_of(event: DriftEvent, shown: Mapping[str, Any], *, resolved: bool) -> str:
-    """One line, for example ``fraud: feature:amount in country=BR moved up (PSI 0.31; value 12.3, baseline 10.1, n 5,000)``.
+    """One line, for example ``fraud: feature:amount in country=BR moved up (PSI 0.31; median 12.3, baseline 10.1, n 5,000)``.
 
     Parameters
     ----------
@@ -56,13 +56,27 @@ def _effect_words(shown: Mapping[str, Any]) -> str:
 
 
 def _levels(shown: Mapping[str, Any]) -> str:
-    parts = []
-    if shown["value"] is not None:
-        parts.append(f"value {shown['value']:.6g}")
-    if shown["baseline_value"] is not None:
-        parts.append(f"baseline {shown['baseline_value']:.6g}")
-    parts.append(f"n {shown['n']:,}")
-    return ", ".join(parts)
+    return ", ".join(part for part in (_in_own_unit(shown) or _as_judged(shown), f"n {shown['n']:,}") if part)
+
+
+def _in_own_unit(shown: Mapping[str, Any]) -> str:
+    """The median of what the series holds; else the share of the bin that moved most: a category, or what lies beyond the baseline.
+
+    Empty for rates and times, whose value is in their own unit, and for events that say neither.
+    """
+    if shown["effect"] is None or shown["effect"]["kind"] not in ("psi", "mean"):
+        return ""
+    now, base = shown.get("median"), shown.get("baseline_median")
+    if now is not None and base is not None:
+        return f"median {now:.6g}, baseline {base:.6g}"
+    for found in shown["bins"][:1]:
+        return f"{found['bin']} in {100 * found['observed']:.3g} % of rows, baseline {100 * found['expected']:.3g} %"
+    return ""
+
+
+def _as_judged(shown: Mapping[str, Any]) -> str:
+    named = (("value", shown["value"]), ("baseline", shown["baseline_value"]))
+    return ", ".join(f"{name} {level:.6g}" for name, level in named if level is not None)
 
 
 def figures_of(event: DriftEvent) -> dict[str, Any]:
@@ -75,6 +89,8 @@ def figures_of(event: DriftEvent) -> dict[str, Any]:
         "threshold": event.threshold,
         "value": event.value,
         "baseline_value": event.baseline_value,
+        "median": event.median,
+        "baseline_median": event.baseline_median,
         "effect": msgspec.to_builtins(event.effect),
         "direction": event.direction,
         "severity": event.severity,

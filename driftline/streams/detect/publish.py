@@ -132,6 +132,8 @@ class EventWriter:
             historical=row.record_ms < self._cluster.live_since_ms,
             provisional=provisional,
             suspended=_suspended(signal.suspended),
+            median=_finite(signal.median),
+            baseline_median=_finite(signal.baseline_median),
         )
         return self._drift_output(event)
 

@@ -1,0 +1,44 @@
+"""The level of a numeric column in its own unit, for people: the median, interpolated within the baseline's bins.
+
+Detectors judge standardised scores and shares of bins, since a window keeps codes and no values. What they say of a change has no
+unit; a median of the same rows, read off the same bins, has.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from driftline.detectors.baseline import ColumnReference
+from driftline.detectors.spec import ABOVE, BELOW, ordered_codes
+
+DIGITS: Final = 6
+"""Significant digits that leave: a bin is wider than the rest."""
+
+
+def median_of(counts: Any, column: ColumnReference) -> float | None:
+    """The median of the values behind `counts`, in the column's unit.
+
+    Parameters
+    ----------
+    counts : rows by code, shape (N_CODES,).
+
+    Returns
+    -------
+    None for categories, without a value, and where the median lies beyond all that the baseline has seen, which no bin can place.
+    """
+    if column.kind != "numeric" or column.low is None or column.high is None:
+        return None
+    codes = ordered_codes(column.kind, column.n_bins)
+    half = 0.5 * sum(int(counts[code]) for code in codes)
+    ends = (column.low, *column.edges, column.high)
+    before = 0
+    for code in codes:
+        count = int(counts[code])
+        if count and before + count >= half:
+            if code in (BELOW, ABOVE):
+                return None
+            # Weights, not a difference: two ends may be further apart than a number can say.
+            share = (half - before) / count
+            return float(f"{ends[code] * (1.0 - share) + ends[code + 1] * share:.{DIGITS}g}")
+        before += count
+    return None
