@@ -1,14 +1,17 @@
-"""Drift events, alerts and snapshots on stdout: a line each as they come, or the bytes of the topic."""
+"""Drift events, alerts, snapshots and dead letters on stdout: a line each as they come, or the bytes of the topic."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from driftline.cli.output import cell, write_line
 from driftline.cli.times import iso
+
+if TYPE_CHECKING:
+    from confluent_kafka import Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,10 @@ TABLES = {
         "snapshots",
         (("time", 19), ("model", 14), ("panel", 9), ("segment", 18), ("state", 8), ("rows", 12), ("open", 0)),
     ),
+    "dlq": Table("dlq", (("time", 19), ("stage", 8), ("reason", 16), ("record", 40), ("error", 0))),
 }
+EVENTS: tuple[str, ...] = ("drift", "alerts", "snapshots")
+"""What the processors publish about models; the rest is about records."""
 
 
 class EventPrinter:
@@ -91,7 +97,9 @@ class EventPrinter:
         event = orjson.loads(value)
         row = {name: cell(event.get(name)) for name, _ in self._table.columns}
         row["time"] = iso(event.get("time_ms") or event.get("observed_at_ms")) or "-"
-        if self._what == "drift":
+        if self._what == "dlq":
+            row["record"] = f"{event['topic']}/{event['partition']}:{event['offset']}"
+        elif self._what == "drift":
             row["effect"] = _effect(event.get("effect"))
             row["level"] = _level(event)
             row["position"] = _position(event.get("position"))
@@ -118,3 +126,28 @@ def _level(event: dict[str, Any]) -> str:
 
 def _position(position: dict[str, Any] | None) -> str:
     return f"{position['partition']}:{position['offset']}" if position else "-"
+
+
+def dead_letter_line(message: Message) -> bytes:
+    """A dead letter as one JSON object: what its headers say, and the source record's key and value as text, or in base64."""
+    import base64
+
+    import msgspec
+    import orjson
+
+    from driftline.schemas.dead_letter import DeadLetter, DeadLetterError
+
+    headers = [(str(name), content if isinstance(content, bytes) else None) for name, content in list(message.headers() or [])]
+    try:
+        letter = msgspec.to_builtins(DeadLetter.from_headers(headers))
+        letter["time_ms"] = letter.pop("timestamp_ms")
+    except DeadLetterError as error:
+        place = {"topic": message.topic(), "partition": message.partition(), "offset": message.offset()}
+        letter = {**place, "stage": "-", "reason": "not_ours", "error": str(error), "time_ms": message.timestamp()[1]}
+    for name, content in (("key", message.key()), ("value", message.value())):
+        raw = content.encode() if isinstance(content, str) else content
+        try:
+            letter[name] = None if raw is None else raw.decode()
+        except UnicodeDecodeError:
+            letter[f"{name}_base64"] = base64.b64encode(raw or b"").decode()
+    return orjson.dumps(letter)

@@ -8,7 +8,8 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Final, Literal
 
@@ -57,7 +58,7 @@ class RepeatLimit(logging.Filter):
     """Lets the same warning or error through a few times in half a minute; the next one after that says how many were not shown.
 
     An outage of hours is told in a few lines a minute, however often each client of a worker tries. The same is what is
-    written by one line of code, whatever its fields say.
+    written by one line of code, whatever its fields say; a line may tell its kinds apart by an extra, `repeats`.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -73,7 +74,7 @@ class RepeatLimit(logging.Filter):
         if template.startswith("%") and isinstance(record.args, tuple) and record.args:
             # librdkafka writes all its lines with one template: facility, client, text.
             template = str(record.args[0])
-        key, now = (record.name, template), self._clock()
+        key, now = (record.name, template + getattr(record, "repeats", "")), self._clock()
         with self._lock:
             began, count = self._seen.get(key, (now, 0))
             hidden = 0
@@ -94,6 +95,21 @@ def configure_logs(processor: str, *, style: Literal["text", "json"], level: str
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("driftline").setLevel(level)
+
+
+@contextmanager
+def warnings_on_stderr() -> Iterator[None]:
+    """Our warnings, as a short command shows them: a line each, repeats left out."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("warning: %(message)s"))
+    handler.setLevel(logging.WARNING)
+    handler.addFilter(RepeatLimit())
+    logger = logging.getLogger("driftline")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _time(record: logging.LogRecord) -> str:

@@ -10,7 +10,7 @@ import click
 
 from driftline.cli.columns import ColumnOptions, column_options
 from driftline.cli.errors import Refusal
-from driftline.cli.events import TABLES, EventPrinter
+from driftline.cli.events import EVENTS, TABLES, EventPrinter
 from driftline.cli.output import config_option, note, output_option
 from driftline.cli.records import feed_file
 from driftline.cli.times import parse_time_ms
@@ -27,7 +27,7 @@ _JSONL_BATCH = 10_000
 @config_option
 @click.option("--topic", "from_topic", is_flag=True, help="Read the observations topic instead of a file, and run detect alone.")
 @click.option("--from", "begin", default="earliest", show_default=True, metavar="TIME", help="Where to begin, with --topic.")
-@click.option("--what", type=click.Choice(list(TABLES)), default="drift", show_default=True, help="What to print.")
+@click.option("--what", type=click.Choice(EVENTS), default="drift", show_default=True, help="What to print.")
 @click.option("--at-end", type=click.Choice(["mature", "wait"]), default="mature", show_default=True, help="Predictions not yet of age.")
 @column_options
 @output_option
@@ -44,16 +44,18 @@ def command(
         --score-from logistic:y:20000
     driftline replay --topic -c hotels.yml -o json
     """  # noqa: D301
+    from driftline.cli.logs import warnings_on_stderr
     from driftline.schemas.loading import load_config
 
     config = load_config(config_path)
     if (file is not None) == from_topic:
         raise Refusal("expected a FILE or --topic, not both" if from_topic else "expected a FILE, or --topic")
     printer = EventPrinter(what, output)
-    if file is None:
-        _replay_topic(config, begin, what, printer)
-    else:
-        _replay_file(config, file, columns, what, printer, mature=at_end == "mature")
+    with warnings_on_stderr():
+        if file is None:
+            _replay_topic(config, begin, what, printer)
+        else:
+            _replay_file(config, file, columns, what, printer, mature=at_end == "mature")
     printer.finish()
     if printer.count == 0:
         note(f"no {what if what != 'drift' else 'drift events'}")

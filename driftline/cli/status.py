@@ -1,9 +1,10 @@
-"""`driftline status CONFIG`: how far behind, how far with learning, what fires."""
+"""`driftline status CONFIG`: how far behind, how far with learning, what was refused, what fires."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 _CALL_SECONDS = 10.0
 _MARKERS_MAX = 16
 """A lag up to this may be markers of transactions alone: it is counted by reading."""
+_DEAD_LETTERS_READ = 2_000
+"""Newest dead letters whose reasons are counted."""
 _RANK = {"info": 0, "warning": 1, "critical": 2}
 
 
@@ -29,7 +32,7 @@ _RANK = {"info": 0, "warning": 1, "critical": 2}
 @click.option("--severity", type=click.Choice(list(_RANK)), default="warning", show_default=True, help="For --exit-code.")
 @output_option
 def command(config_path: str, exit_code: bool, severity: str, output: str) -> None:
-    """Lag of every consumer group, what each model has learned, suspended guarantees, open alerts, time of the last output."""
+    """Lag of every consumer group, what each model has learned, suspended guarantees, dead letters, open alerts."""
     from driftline.cli.kafka import admin
     from driftline.schemas.loading import load_config
 
@@ -37,11 +40,13 @@ def command(config_path: str, exit_code: bool, severity: str, output: str) -> No
     client = admin(config.kafka)
     groups = group_lags(client, config)
     models = _models(config)
+    refused = _dead_letters(config)
     alerts = _open_alerts(config)
     if output == "json":
-        write_json({"groups": groups, "models": models, "alerts": alerts})
+        write_json({"groups": groups, "models": models, "dead_letters": refused, "alerts": alerts})
     else:
         _show(groups, models, alerts)
+        _show_refused(refused, config_path)
     loud = [alert for alert in alerts if _RANK[alert["severity"]] >= _RANK[severity] and not alert.get("historical")]
     if exit_code and loud:
         sys.exit(EXIT_FIRING)
@@ -65,6 +70,13 @@ def _show(groups: list[dict[str, Any]], models: list[dict[str, Any]], alerts: li
         return
     shown = [{**alert, "since": iso(alert["starts_at_ms"])} for alert in alerts]
     write_rows(shown, ["severity", "model", "series", "segment", "since", "summary"], "table")
+
+
+def _show_refused(refused: dict[str, Any], config_path: str) -> None:
+    if refused["newest"]:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in refused["reasons"].items())
+        click.echo(f"dead letters: {refused['newest']:,} among the newest of their topic ({reasons}), the last {refused['written']}")
+        click.echo(f"  driftline tail dlq {config_path} --from -24h --until-idle 0")
 
 
 def _progress(model: dict[str, Any]) -> str:
@@ -179,6 +191,24 @@ def _about(seconds: float) -> str:
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{round(seconds / 60)} min" if seconds < 5_400 else f"{seconds / 3_600:.1f} h"
+
+
+def _dead_letters(config: Config) -> dict[str, Any]:
+    """How many the newest part of the dead-letter topic holds, by reason, and when the last one was written."""
+    import orjson
+
+    from driftline.cli.events import dead_letter_line
+    from driftline.cli.kafka import read_topic
+    from driftline.schemas.topics import DEAD_LETTERS
+
+    reasons: Counter[str] = Counter()
+    written_ms = 0
+    # Markers of transactions stand between them, so that fewer may come than were asked for.
+    for message in read_topic(config.kafka, DEAD_LETTERS.full_name(config.topics.prefix), tail=_DEAD_LETTERS_READ):
+        reasons[orjson.loads(dead_letter_line(message))["reason"]] += 1
+        written_ms = max(written_ms, message.timestamp()[1])
+    written = f"{_about(max(0.0, time.time() - written_ms / 1_000))} ago" if written_ms else None
+    return {"newest": reasons.total(), "reasons": dict(reasons.most_common()), "written": written, "written_ms": written_ms or None}
 
 
 def _open_alerts(config: Config) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""`driftline tail drift|alerts CONFIG`: the events of a topic as they come."""
+"""`driftline tail drift|alerts|snapshots|dlq CONFIG`: the events of a topic as they come."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from driftline.cli.events import TABLES, EventPrinter
+from driftline.cli.events import TABLES, EventPrinter, dead_letter_line
 from driftline.cli.output import output_option
 from driftline.cli.times import parse_time_ms
 
@@ -20,9 +20,9 @@ from driftline.cli.times import parse_time_ms
 @click.option("-n", "count", type=click.IntRange(min=1), metavar="N", help="Stop after N events.")
 @output_option
 def command(what: str, config_path: str, begin: str, until_idle: float | None, count: int | None, output: str) -> None:
-    """Print drift events, alerts or snapshots; json is the very bytes of the topic.
+    """Print drift events, alerts, snapshots or dead letters; json is the very bytes of the topic.
 
-    Only committed events are shown.
+    Only committed events are shown. Of a dead letter (dlq) json is an object: where its record stood, why it was refused, and the record.
     """
     from driftline.cli.kafka import read_topic
     from driftline.schemas.loading import load_config
@@ -34,7 +34,7 @@ def command(what: str, config_path: str, begin: str, until_idle: float | None, c
     printer = EventPrinter(what, output, live=True)
     topic = f"{config.topics.prefix}.{TABLES[what].topic}"
     for message in read_topic(config.kafka, topic, from_ms=from_ms, until_idle=until_idle):
-        value: Any = message.value()
+        value: Any = dead_letter_line(message) if what == "dlq" else message.value()
         if value is None:
             continue
         printer.add(value)

@@ -108,6 +108,35 @@ def test_tail_follows_what_is_committed_and_ends_after_the_events_asked_for(conf
     assert [orjson.loads(line) for line in out.splitlines()] == [{**event, "id": name} for name in shown]
 
 
+def test_dead_letters_are_told_in_the_log_in_status_and_by_tail(config: Path, kafka: Kafka, topic_prefix: str) -> None:
+    invoke("topics", "create", config, "--sources")
+    assert json.loads(invoke("status", config, "-o", "json").stdout)["dead_letters"]["newest"] == 0
+    producer = Producer({"bootstrap.servers": kafka.bootstrap})
+    for value in (b"{oops", b'{"model":"fraud","features":{}}', b'{"model":"fraud","id":[1]}', b"\xff\xfe"):
+        producer.produce(f"{topic_prefix}-in.predictions", value, key=b"k")
+    assert producer.flush(30) == 0
+    command = [sys.executable, "-m", "driftline", "run", str(config), "--processors", "ingest", "--until-idle", "1"]
+    ran = subprocess.run(command, capture_output=True, cwd=ROOT, check=False, timeout=300)
+    log = ran.stderr.decode()
+    assert ran.returncode == 0, log
+    assert "dead_lettered reason=decode records=" in log
+    assert '"id": expected a text or a number' in log.replace("\\", "")
+    told = json.loads(invoke("status", config, "-o", "json").stdout)["dead_letters"]
+    assert (told["newest"], told["reasons"]) == (4, {"decode": 2, "id": 2})
+    shown = invoke("status", config).stdout
+    assert "dead letters: 4 among the newest of their topic (decode 2, id 2)" in shown
+    assert f"driftline tail dlq {config}" in shown
+    tail = ["tail", "dlq", config, "--from", "earliest", "--until-idle", "0"]
+    letters = [json.loads(line) for line in invoke(*tail, "-o", "json").stdout.splitlines()]
+    assert [(letter["offset"], letter["reason"], letter["stage"], letter["key"]) for letter in letters] == [
+        (0, "decode", "ingest", "k"), (1, "id", "ingest", "k"), (2, "id", "ingest", "k"), (3, "decode", "ingest", "k"),
+    ]  # fmt: skip
+    assert (letters[0]["value"], letters[3]["value_base64"]) == ("{oops", "//4=")
+    header, *lines = invoke(*tail).stdout.splitlines()
+    assert header.split() == ["time", "stage", "reason", "record", "error"]
+    assert f"{topic_prefix}-in.predictions/0:0" in lines[0]
+
+
 def test_a_baseline_from_topics_is_the_one_from_the_file_that_was_sent(config: Path, tmp_path: Path) -> None:
     rows = write_transactions(tmp_path / "past.csv", 3_000)
     invoke("topics", "create", config, "--sources")

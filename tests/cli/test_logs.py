@@ -57,3 +57,15 @@ def test_other_lines_pass_whatever_is_held_back() -> None:
     assert sum(line.startswith("FAIL") for line in lines.lines) == REPEATS_MAX
     assert sum(line.startswith("task_started") for line in lines.lines) == 20
     assert lines.lines[-2:] == ["CONFWARN [driftline]: a property", "processor_stopped error=StateError"]
+
+
+def test_kinds_of_one_line_are_counted_apart_where_it_says_so() -> None:
+    limit = RepeatLimit(clock=lambda: 0.0)
+
+    def passes(reason: str) -> bool:
+        said = {"msg": "dead_lettered reason=%s", "args": (reason,), "repeats": reason}
+        made = logging.makeLogRecord({"name": "n", "levelno": logging.WARNING, **said})
+        return bool(limit.filter(made))
+
+    assert [passes("decode") for _ in range(REPEATS_MAX + 1)] == [True] * REPEATS_MAX + [False]
+    assert passes("id")

@@ -10,6 +10,7 @@ import numpy as np
 import orjson
 import pytest
 
+from driftline.schemas.config import LabelSource
 from driftline.schemas.dead_letter import DeadLetter
 from driftline.schemas.topics import DEAD_LETTERS
 from tests.ingest.streams import T0, Ingest, config, event, record
@@ -56,6 +57,37 @@ def test_a_dead_letter_keeps_bytes_key_headers_and_position() -> None:
     assert (output.key, output.value, dict(output.headers)["trace"]) == (b"k", b"{oops", b"t")
     assert (letter.topic, letter.partition, letter.offset, letter.timestamp_ms) == ("predictions", 0, 41, T0)
     assert (letter.stage, letter.reason, letter.truncated) == ("ingest", "decode", False)
+
+
+NESTED = {"id": "payload.txn.id", "model": "head.model", "time": "payload.at"}
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({"head": {"model": "fraud"}, "payload": {"txn": {"id": ["x"]}}}, '"payload.txn.id": expected a text or a number, got'),
+        ({"head": {"model": "fraud"}, "payload": {}}, '"payload.txn.id": expected a text or a number, got nothing'),
+        ({"head": {}, "payload": {"txn": {"id": "a"}}}, 'no model: expected a name at "head.model"'),
+    ],
+)
+def test_the_error_of_a_dead_letter_names_the_path_and_the_log_says_it_once_a_batch(
+    value: dict[str, object], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    conf = config(fields=NESTED)
+    ingest = Ingest(conf).take(*(record(orjson.dumps(value), i) for i in range(3)))
+    letters = [DeadLetter.from_headers(o.headers) for o in ingest.outputs if o.topic == "driftline.dlq"]
+    assert [letter.error.startswith(said) for letter in letters] == [True] * 3
+    (line,) = [r.getMessage() for r in caplog.records if r.getMessage().startswith("dead_lettered")]
+    assert f"reason={letters[0].reason} records=3 first=predictions/0:0 error=" in line
+    assert said in line
+
+
+def test_a_label_s_dead_letter_names_its_path() -> None:
+    source = LabelSource.model_validate({"topic": "labels", "fields": {"id": "of", "value": "truth.y"}})
+    conf = config().model_copy(update={"labels": [source]})
+    ingest = Ingest(conf, topic="labels").take(record(b'{"of":"a","truth":{"y":[1]}}', topic="labels"))
+    (letter,) = [DeadLetter.from_headers(o.headers) for o in ingest.outputs if o.topic == "driftline.dlq"]
+    assert letter.error.startswith('"truth.y": expected a number, boolean or text, got')
 
 
 def test_a_dead_letter_above_the_topics_limit_is_cut_and_carries_the_hash_of_the_whole() -> None:
@@ -108,11 +140,15 @@ def test_without_a_key_nothing_sensitive_is_read() -> None:
 
 
 @pytest.mark.parametrize("spec", _SENSITIVE[:2])
-def test_a_dead_letter_of_sensitive_fields_has_no_payload(spec: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_letter_of_sensitive_fields_has_no_payload(
+    spec: dict[str, object], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv("DRIFTLINE_TEST_KEY", "k")
     conf = config(models={"fraud": spec}, hash_key={"env": "DRIFTLINE_TEST_KEY"})
     ingest = Ingest(conf).take(record(b'{"iban": "DE00', headers=(("who", b"Ann"),), key=b"Ann"))
     (output,) = [o for o in ingest.outputs if o.topic == "driftline.dlq"]
     assert output.value is None
     assert b"Ann" not in b"".join(value for _, value in output.headers)
+    assert "dead_lettered reason=decode" in caplog.text
+    assert "DE00" not in caplog.text
     assert "driftline.sha256" in dict(output.headers)

@@ -97,6 +97,7 @@ class PredictionDecoder:
     """Decodes one prediction topic; compiled once."""
 
     def __init__(self, source: PredictionSource, config: Config) -> None:
+        self._place = source.fields.model
         self._path = parse_path(source.fields.model)
         self._tag_field = self._path.parts[0] if self._path.origin == "json" and len(self._path.parts) == 1 else None
         key = hash_key(config)
@@ -222,7 +223,7 @@ class PredictionDecoder:
             return None
         name = _at(found, self._path.parts) if self._path.origin == "json" else from_record(self._path, record)
         if not name:
-            out.refused.append(Refused(record, "model", "no model: expected a name where the mapping says"))
+            out.refused.append(Refused(record, "model", f'no model: expected a name at "{self._place}"'))
             return None
         plan = self.plans.get(name)
         if plan is None:

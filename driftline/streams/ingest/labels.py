@@ -18,7 +18,7 @@ from driftline.streams.ingest.mapping import Kind, Mapped, parse_path, repair
 from driftline.streams.ingest.plan import Slot
 from driftline.streams.ingest.predictions import digests
 from driftline.streams.ingest.times import RecordTimes
-from driftline.streams.ingest.values import NO_TIME, canonical_id, number, numbers, texts, times_ms
+from driftline.streams.ingest.values import NO_TIME, canonical_id, number, numbers, texts, times_ms, wrong_value
 from driftline.streams.observation import Coded
 from driftline.streams.task import Record
 
@@ -62,6 +62,7 @@ class LabelDecoder:
     """Decodes one label topic; compiled once."""
 
     def __init__(self, source: LabelSource) -> None:
+        self._fields = source.fields
         self._unit = source.fields.time_unit
         self._mapped = Mapped()
         self._slots: dict[str, Slot] = {}
@@ -145,11 +146,11 @@ class LabelDecoder:
         for i, record in enumerate(found.records):
             text = canonical_id(columns["id"][i])
             if text is None:
-                refused.append(Refused(record, "id", f"expected a text or a number as id, got {str(columns['id'][i])[:80]!r}"))
+                refused.append(Refused(record, "id", wrong_value(self._fields.id, "a text or a number", columns["id"][i])))
             elif not _usable(values[i]):
-                refused.append(Refused(record, "label", f"expected a number, boolean or text as label, got {str(values[i])[:80]!r}"))
+                refused.append(Refused(record, "label", wrong_value(self._fields.value, "a number, boolean or text", values[i])))
             elif record_ms[i] < 0 and stated[i] == NO_TIME:
-                refused.append(Refused(record, "time", "neither a record time nor a time in the event"))
+                refused.append(Refused(record, "time", f'neither a record time nor a time at "{self._fields.time}"'))
             else:
                 continue
             bad.add(i)

@@ -16,7 +16,7 @@ from driftline.streams.ingest.features import FeatureColumns, read_features
 from driftline.streams.ingest.plan import RowPlan, Slot
 from driftline.streams.ingest.scores import read_scores
 from driftline.streams.ingest.times import RecordTimes
-from driftline.streams.ingest.values import NO_TIME, canonical_id, numbers, scalar_text, texts, times_ms
+from driftline.streams.ingest.values import NO_TIME, canonical_id, numbers, scalar_text, texts, times_ms, wrong_value
 from driftline.streams.observation import Coded
 
 Float64 = npt.NDArray[np.float64]
@@ -74,7 +74,8 @@ def read_predictions(group: ModelRows, refused: list[Refused], times: RecordTime
     stated = record_ms if time_slot is None else times_ms(time_slot.column(rows, records), plan.fields.time_unit)
     timeless = (record_ms < 0) & (stated == NO_TIME)
     if timeless.any():
-        refused += [Refused(records[i], "time", "neither a record time nor an event time") for i in np.flatnonzero(timeless)]
+        why = f'neither a record time nor an event time at "{plan.fields.time}"'
+        refused += [Refused(records[i], "time", why) for i in np.flatnonzero(timeless)]
         kept = group.keep((~timeless).tolist())
         return read_predictions(kept, refused, times, max_age=max_age, max_skew=max_skew)
     record_ms = np.where(record_ms < 0, stated, record_ms)
@@ -116,7 +117,7 @@ def _with_ids(group: ModelRows, refused: list[Refused]) -> tuple[ModelRows, Ids]
     ids = [canonical_id(value) for value in found]
     bad = [i for i, text in enumerate(ids) if text is None]
     if bad:
-        refused += [Refused(group.records[i], "id", f"expected a text or a number as id, got {str(found[i])[:80]!r}") for i in bad]
+        refused += [Refused(group.records[i], "id", wrong_value(group.plan.fields.id, "a text or a number", found[i])) for i in bad]
         group = group.keep([text is not None for text in ids])
     return group, digests([text for text in ids if text is not None])
 

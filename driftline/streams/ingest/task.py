@@ -26,7 +26,7 @@ from driftline.streams.cluster import Cluster
 from driftline.streams.columns import LabelBlock, WaitingBlock, encode_labels, encode_waiting
 from driftline.streams.counters import Counters
 from driftline.streams.ingest.blocks import MESSAGE_BYTES_MAX, label_blocks, label_messages, waiting_blocks, waiting_messages
-from driftline.streams.ingest.dead_letters import dead_letter
+from driftline.streams.ingest.dead_letters import dead_letter, report
 from driftline.streams.ingest.decoder import DecodedBatch, PredictionDecoder, Refused
 from driftline.streams.ingest.labels import LabelDecoder
 from driftline.streams.ingest.names import CLASSES_MAX, LearnedNames
@@ -207,6 +207,7 @@ class IngestTask:
         for item in refused:
             self._counters.increment("dead_letters", {"stage": "ingest", "reason": item.reason})
         self._count("invalid", len(refused))
+        report(refused, payload=not self._withhold)
         return [dead_letter(item, topic=self._targets.dead_letters, stage="ingest", payload=not self._withhold) for item in refused]
 
     def _blocks(self, topic: str, rows: Mapping[int, list[bytes]], empty: bytes) -> list[Output]:

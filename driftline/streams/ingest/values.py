@@ -45,6 +45,12 @@ def canonical_id(value: object) -> str | None:
     return text
 
 
+def wrong_value(path: str, expected: str, found: object) -> str:
+    """Why a record is refused: which field, what should stand there, what does; a value of another kind is read as none."""
+    got = "nothing that could be one" if found is None else repr(str(found)[:80])
+    return f'"{path}": expected {expected}, got {got}'
+
+
 def scalar_text(value: object) -> str | None:
     """The text of a scalar; None for null, NaN, infinities, objects and arrays."""
     if isinstance(value, str):
