@@ -37,7 +37,8 @@ def command(
     """Run the processors over a file and print what they would publish. No Kafka, no Redis.
 
     FILE is CSV, .csv.gz or Parquet with the column options of `publish`, or .jsonl(.gz) of raw messages as
-    `publish --print` writes them. With one partition a topic, `run --until-idle` publishes the same events.
+    `publish --print` writes them. With one partition a topic, `run --until-idle` publishes the same events; those about predictions
+    and those about outcomes each in the same order, among each other in any.
 
     \b
     driftline replay bookings.csv.gz -c hotels.yml --time booked_at --label y --label-time label_at \

@@ -126,7 +126,7 @@ def test_dead_letters_are_told_in_the_log_in_status_and_by_tail(config: Path, ka
     shown = invoke("status", config).stdout
     assert "dead letters: 4 among the newest of their topic (decode 2, id 2)" in shown
     assert f"driftline tail dlq {config}" in shown
-    tail = ["tail", "dlq", config, "--from", "earliest", "--until-idle", "0"]
+    tail = ["tail", "dlq", str(config), "--from", "earliest", "--until-idle", "0"]
     letters = [json.loads(line) for line in invoke(*tail, "-o", "json").stdout.splitlines()]
     assert [(letter["offset"], letter["reason"], letter["stage"], letter["key"]) for letter in letters] == [
         (0, "decode", "ingest", "k"), (1, "id", "ingest", "k"), (2, "id", "ingest", "k"), (3, "decode", "ingest", "k"),

@@ -95,6 +95,7 @@ def test_levels_come_in_the_unit_of_the_series_beside_what_is_judged() -> None:
     records, values = [], []
     for record in stream([3_000]):
         batch = decode(record.value() or b"")
+        assert batch.numeric is not None
         numeric = batch.numeric.copy()
         numeric[:, 0] = 1_000.0 + 250.0 * numeric[:, 0]
         values += numeric[:, 0].tolist()
