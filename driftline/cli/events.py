@@ -41,7 +41,17 @@ TABLES = {
     ),
     "alerts": Table(
         "alerts",
-        (("time", 19), ("condition", 9), ("severity", 8), ("model", 14), ("series", 30), ("segment", 18), ("seq", 4), ("summary", 0)),
+        (
+            ("time", 19),
+            ("condition", 9),
+            ("severity", 8),
+            ("model", 14),
+            ("series", 30),
+            ("segment", 18),
+            ("seq", 4),
+            ("step", 22),
+            ("summary", 0),
+        ),
     ),
     "snapshots": Table(
         "snapshots",
@@ -99,6 +109,8 @@ class EventPrinter:
         row["time"] = iso(event.get("time_ms") or event.get("observed_at_ms")) or "-"
         if self._what == "dlq":
             row["record"] = f"{event['topic']}/{event['partition']}:{event['offset']}"
+        elif self._what == "alerts":
+            row["step"] = _step(event)
         elif self._what == "drift":
             row["effect"] = _effect(event.get("effect"))
             row["level"] = _level(event)
@@ -114,6 +126,20 @@ class EventPrinter:
 
 def _effect(effect: dict[str, Any] | None) -> str:
     return f"{effect['kind']} {effect['size']:.3g}" if effect else "-"
+
+
+def _step(alert: dict[str, Any]) -> str:
+    """What this state of an alert adds to the one before."""
+    evidence = alert.get("evidence") or {}
+    last, ended = evidence.get("last") or {}, evidence.get("recovery") or {}
+    if alert["condition"] == "resolved":
+        return f"resolved: {ended['detector']}" if ended.get("detector") else "resolved"
+    if ended.get("time_ms", -1) > last.get("time_ms", 0):
+        return f"one of {len(evidence.get('open_episodes', ())) + 1} ended"
+    detector = last.get("detector") or "-"
+    if alert["seq"] == 1:
+        return f"opened: {detector}"
+    return f"severity: {last['severity']}" if detector == "severity" else f"evidence: {detector}"
 
 
 def _level(event: dict[str, Any]) -> str:

@@ -69,7 +69,8 @@ FIELDS: Final[Mapping[str, str]] = {
     "segments": "segment key to value, where it is no feature",
     "seq": "counts the alert's states; a reader ignores one not above the last it saw",
     "series": "what is watched, for example feature:amount or outcome:log_loss",
-    "severity": "from the effect's size",
+    "severity": "from the effect's size; evidence has that of its episode, which only rises, and not of its own effect, which may be "
+    "smaller",
     "since": "where the change began, as far as the detector knows",
     "size": "PSI; standard deviations of the reference; or change of a rate, relative to the baseline's or to `rate_floor` if that is "
     "more; of a statistic, its own size with what chance alone adds taken off",

@@ -1,0 +1,56 @@
+"""What a line of `tail` says of an event."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import orjson
+import pytest
+
+from driftline.cli.events import EventPrinter
+from driftline.schemas.events import DriftEvent, Effect, Position
+from driftline.streams.alert.pipeline import AlertPipeline
+from driftline.streams.alert.state import Source
+from tests.alert.conftest import DEFAULTS
+
+
+def lines(what: str, events: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> list[str]:
+    printer = EventPrinter(what, "table")
+    for event in events:
+        printer.add(orjson.dumps(event))
+    header, *rows = capsys.readouterr().out.splitlines()
+    return [row[header.index("step" if what == "alerts" else "level") :] for row in rows]
+
+
+def drift(number: int, **fields: Any) -> DriftEvent:
+    times = {"time_ms": 1_000 * number, "record_time_ms": 1_000 * number}
+    return DriftEvent(**{"id": f"e{number}", "position": Position("p", 0, number), **DEFAULTS, **times, **fields})
+
+
+def test_a_line_of_an_alert_says_what_this_step_added(capsys: pytest.CaptureFixture[str]) -> None:
+    life = [
+        drift(1),
+        drift(2, kind="evidence", detector="adwin"),
+        drift(3, kind="evidence", detector="severity", severity="critical"),
+        drift(4, episode="ep2", version="2", detector="page_hinkley"),
+        drift(5, kind="recovery", detector="level", reason="back"),
+        drift(6, episode="ep2", version="2", kind="recovery", detector="stale", reason="gone"),
+    ]
+    pipeline, state, alerts = AlertPipeline(), None, []
+    for number, event in enumerate(life):
+        decision = pipeline.process(event, Source("t", 0, number), state)
+        state = decision.state
+        alerts.append(msgspec.to_builtins(decision.alert))
+    steps = [line[:22].strip() for line in lines("alerts", alerts, capsys)]
+    assert steps == ["opened: psi", "evidence: adwin", "severity: critical", "evidence: page_hinkley", "one of 2 ended", "resolved: stale"]
+
+
+def test_a_line_of_a_drift_event_has_levels_in_the_unit_of_the_series(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = [
+        drift(1, effect=Effect("mean", 0.93), value=0.93, baseline_value=0.0, median=83.25, baseline_median=41.0),
+        drift(2, effect=Effect("rate", 1.0), value=0.04, baseline_value=0.02),
+        drift(3),
+    ]
+    events = [msgspec.to_builtins(event) for event in shown]
+    assert [line[:22].strip() for line in lines("drift", events, capsys)] == ["83.25 (41)", "0.04 (0.02)", "-"]
