@@ -54,7 +54,7 @@ def translate(error: Exception) -> Failure | None:
     config_module = sys.modules.get("driftline.schemas.problems")
     if config_module is not None and isinstance(error, config_module.ConfigError):
         # each mistake a line of its own that says what it is: editors and CI look for it
-        return Refusal("\nerror: ".join(map(str, error.problems)))
+        return Refusal("\nerror: ".join(config_module.told(error.problems)))
     streams = sys.modules.get("driftline.streams.errors")
     if streams is not None and isinstance(error, streams.StreamError):
         failure = Failure(error.message, hint=error.hint)

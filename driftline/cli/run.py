@@ -14,7 +14,6 @@ from driftline.cli.errors import Refusal
 if TYPE_CHECKING:
     from driftline.schemas.config import Config
 
-
 @click.command()
 @click.argument("config_path", metavar="CONFIG", type=click.Path(dir_okay=False))
 @click.option("--processors", metavar="A,B", help="Of ingest, join, detect, alert; one alone runs in this process.  [default: all needed]")
@@ -59,6 +58,7 @@ def command(
     joins = join_names(config)
     if len(names) > 1 or (names == ["join"] and len(joins) > 1 and age is None):
         configure_logs("run", style=log_format, level=log_level)
+        _check_topics(config, names)
         sys.exit(_supervise(config_path, names, joins, until_idle))
     from driftline.cli.worker import WorkerOptions, run_worker
     from driftline.streams.supervisor import relay_drain, watch_parent
@@ -95,6 +95,28 @@ def _names(config: Config, given: str | None, *, no_alert: bool) -> list[str]:
     if no_alert and "alert" in wanted:
         raise Refusal("--no-alert and --processors alert: expected one of them")
     return [name for name in PROCESSORS if name in wanted]
+
+
+def _check_topics(config: Config, names: list[str]) -> None:
+    """Say once which topics are missing, not once a processor; a broker that does not answer yet is theirs to wait for.
+
+    Raises
+    ------
+    SetupError : some are missing.
+    """
+    from confluent_kafka import KafkaException
+
+    from driftline.cli.kafka import partition_counts
+    from driftline.streams.kafka import make_admin, no_such_topic
+    from driftline.streams.wiring import sources_of, topics_of
+
+    wanted = {topic for name in names for topic in topics_of(name, config)}
+    try:
+        known = partition_counts(make_admin(config.kafka), wanted)
+    except KafkaException:
+        return
+    if missing := sorted(wanted - known.keys()):
+        raise no_such_topic(missing, sources_of(config))
 
 
 def _supervise(config_path: str, names: list[str], joins: list[str], until_idle: float | None) -> int:

@@ -43,13 +43,15 @@ def command(files: tuple[str, ...], rate: float, output: str) -> None:
 
 
 def _show_problems(error: Any, path: str, output: str) -> None:
+    from driftline.schemas.problems import told
+
     if output == "json":
         for problem in error.problems:
             fields = ("line", "path", "expected", "got", "hint")
             write_json({"file": path, "valid": False, **{name: getattr(problem, name) for name in fields}})
         return
-    for problem in error.problems:
-        note(f"error: {problem}")
+    for line in told(error.problems):
+        note(f"error: {line}")
     count = len(error.problems)
     note(f"{path}: {count} mistake{'s' if count > 1 else ''}")
 

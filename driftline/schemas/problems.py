@@ -39,6 +39,7 @@ _TYPES: Final = {
 }
 
 
+_ALIKE_SHOWN: Final = 3
 _NO_SECTION: Final = frozenset({"model_type", "model_attributes_type"})
 
 
@@ -73,6 +74,22 @@ class ConfigError(ValueError):
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(sorted(set(problems), key=lambda p: (p.line, p.path, p.expected)))
         super().__init__("\n".join(map(str, self.problems)))
+
+
+def told(problems: Iterable[Problem]) -> list[str]:
+    """Each problem for a person; of many that are alike, as the same mistake in fifty models, the first and how many more there are."""
+    alike: dict[tuple[str, str, str | None, str], list[Problem]] = {}
+    for problem in problems:
+        alike.setdefault((problem.expected, problem.got, problem.hint, problem.path.rpartition(".")[2]), []).append(problem)
+    out: list[str] = []
+    for group in alike.values():
+        shown = group if len(group) <= _ALIKE_SHOWN + 1 else group[:_ALIKE_SHOWN]
+        out += map(str, shown)
+        if rest := group[len(shown) :]:
+            lines = sorted({problem.line for problem in rest})
+            where = f"{rest[0].file}:{lines[0]}" + (f" to {lines[-1]}" if len(lines) > 1 else "")
+            out.append(f"and {len(rest)} more like the last: expected {rest[0].expected}, got {rest[0].got} ({where})")
+    return out
 
 
 @dataclass(frozen=True, slots=True)

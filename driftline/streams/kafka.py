@@ -307,13 +307,22 @@ def member_named(admin: AdminClient, group: str, instance: str) -> str | None:
     return f"client {named[0].client_id} on {named[0].host.lstrip('/')}, member {named[0].member_id}" if named else None
 
 
-def no_such_topic(missing: Sequence[str]) -> SetupError:
-    """The error that names topics, and the command that creates them."""
+def no_such_topic(missing: Sequence[str], sources: Sequence[str] = ()) -> SetupError:
+    """The error that names topics, and the command that creates them.
+
+    Parameters
+    ----------
+    sources : the users' topics, where they are known; they may end as ours do.
+    """
     names = ", ".join(f'"{name}"' for name in missing)
-    ours = any(name.endswith(tuple(f".{topic.name}" for topic in TOPICS)) for name in missing)
-    create = "`driftline topics create CONFIG` creates Driftline's own topics; a user without the right to see one finds none"
-    yours = "is the name right? publish to it first; for a trial `driftline topics create CONFIG --sources` creates it too"
-    return SetupError(f"kafka: no such topic: {names}", hint=create if ours else yours)
+    ours = [name for name in missing if name not in sources and name.endswith(tuple(f".{topic.name}" for topic in TOPICS))]
+    hints = []
+    if ours:
+        hints.append("`driftline topics create CONFIG` creates Driftline's own topics; a user without the right to see one finds none")
+    if yours := [name for name in missing if name not in ours]:
+        also = f"of your own, {', '.join(yours)}: " if ours else ""
+        hints.append(f"{also}is the name right? publish to it first; for a trial `driftline topics create CONFIG --sources` creates it too")
+    return SetupError(f"kafka: no such topic: {names}", hint="; ".join(hints))
 
 
 def _topic_ids(admin: AdminClient, topics: Sequence[str]) -> dict[str, str]:

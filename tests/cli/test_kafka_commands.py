@@ -117,6 +117,19 @@ def test_a_missing_topic_is_told_with_the_nearest_names_and_not_with_all(
     assert f"{topic_prefix}.alerts6" in done[1].stderr
 
 
+def test_run_tells_of_missing_topics_once_with_what_creates_all_of_them(config: Path, topic_prefix: str) -> None:
+    ran = driftline("run", str(config))
+    told = ran.stderr.decode()
+    assert ran.returncode == 2
+    assert told.count("no such topic") == 1
+    assert f'"{topic_prefix}-in.predictions"' in told
+    assert f'"{topic_prefix}.drift"' in told
+    hint = told.partition("hint: ")[2]
+    assert "`driftline topics create CONFIG` creates Driftline's own topics" in hint
+    assert f"of your own, {topic_prefix}-in.labels, {topic_prefix}-in.predictions: " in hint
+    assert "--sources" in hint
+
+
 def test_a_cluster_without_topics_is_said_to_have_none() -> None:
     assert "it has no topics" in no_topic("p", ["__consumer_offsets"], KafkaSettings()).message
     assert "none of its 1 topics has a similar name" in no_topic("p", ["fraud.predictions"], KafkaSettings()).message

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from driftline.schemas.loading import parse_config
+from driftline.schemas.problems import ConfigError, told
 from tests.schemas.configs import SHORTEST, only_problem, with_model
 
 ONE_PROBLEM = [
@@ -161,3 +163,23 @@ def test_one_mistake_gives_one_problem(text: str, line: int, path: str, expected
     assert (problem.line, problem.path) == (line, path), str(problem)
     assert problem.expected.startswith(expected), str(problem)
     assert hint in (problem.hint or ""), str(problem)
+
+
+def test_the_same_mistake_in_many_models_is_told_three_times_and_counted() -> None:
+    models = "".join(f"  m{i}: {{windov: 500}}\n" for i in range(50))
+    with pytest.raises(ConfigError) as refused:
+        parse_config(f"predictions: a\nmodels:\n{models}  other: {{window: x}}\n", name="c.yml")
+    lines = told(refused.value.problems)
+    assert len(refused.value.problems) == 51
+    assert len(lines) == 5
+    assert [f"(c.yml:{number})" in line for number, line in zip((3, 4, 5), lines, strict=False)] == [True] * 3
+    assert lines[3].startswith("and 47 more like the last: expected ")
+    assert lines[3].endswith("(c.yml:6 to 52)")
+    assert "c.yml:53" in lines[4]
+
+
+def test_four_of_a_kind_are_all_told() -> None:
+    models = "".join(f"  m{i}: {{windov: 500}}\n" for i in range(4))
+    with pytest.raises(ConfigError) as refused:
+        parse_config(f"predictions: a\nmodels:\n{models}", name="c.yml")
+    assert told(refused.value.problems) == [str(problem) for problem in refused.value.problems]
