@@ -23,6 +23,8 @@ _MARKERS_MAX = 16
 """A lag up to this may be markers of transactions alone: it is counted by reading."""
 _DEAD_LETTERS_READ = 2_000
 """Newest dead letters whose reasons are counted."""
+_IDLE_SECONDS = 30
+"""Without a record for so long a topic is idle."""
 _RANK = {"info": 0, "warning": 1, "critical": 2}
 
 
@@ -38,22 +40,27 @@ def command(config_path: str, exit_code: bool, severity: str, output: str) -> No
 
     config = load_config(config_path)
     client = admin(config.kafka)
+    sources = _sources(client, config)
     groups = group_lags(client, config)
+    _explain(groups, sources, config)
     models = _models(config)
     refused = _dead_letters(config)
     alerts = _open_alerts(config)
     if output == "json":
-        write_json({"groups": groups, "models": models, "dead_letters": refused, "alerts": alerts})
+        write_json({"sources": sources, "groups": groups, "models": models, "dead_letters": refused, "alerts": alerts})
     else:
-        _show(groups, models, alerts)
+        _show(sources, groups, models, alerts)
         _show_refused(refused, config_path)
     loud = [alert for alert in alerts if _RANK[alert["severity"]] >= _RANK[severity] and not alert.get("historical")]
     if exit_code and loud:
         sys.exit(EXIT_FIRING)
 
 
-def _show(groups: list[dict[str, Any]], models: list[dict[str, Any]], alerts: list[dict[str, Any]]) -> None:
-    write_rows(groups, ["processor", "group", "state", "members", "lag"], "table")
+def _show(sources: list[dict[str, Any]], groups: list[dict[str, Any]], models: list[dict[str, Any]], alerts: list[dict[str, Any]]) -> None:
+    rows = [{**source, "last record": iso(source["last_ms"]), "idle": _idle_words(source)} for source in sources]
+    write_rows(rows, ["topic", "last record", "idle"], "table")
+    click.echo()
+    write_rows(groups, ["processor", "group", "state", "members", "lag", "note"], "table")
     click.echo()
     rows = [
         {**model, "progress": _progress(model), "event time": iso(model["time_ms"]), "suspended": len(model.get("suspended", ()))}
@@ -85,6 +92,55 @@ def _progress(model: dict[str, Any]) -> str:
     if model["state"] == "watching":
         return f"watching, {model['rows']:,} rows"
     return f"learning {model['rows']:,} of {model['learn_rows']:,}" + (f", ready in about {model['ready_in']}" if model["ready_in"] else "")
+
+
+def _sources(client: AdminClient, config: Config) -> list[dict[str, Any]]:
+    """When the users' topics had their last record, by its time; a topic that has none, or a broker that cannot say, gives None."""
+    from confluent_kafka import KafkaException, TopicPartition
+    from confluent_kafka.admin import OffsetSpec
+
+    from driftline.cli.kafka import partition_counts
+    from driftline.streams.kafka import needs_a_person
+    from driftline.streams.wiring import sources_of
+
+    names = sources_of(config)
+    counts = partition_counts(client, names)
+    wanted = {TopicPartition(name, p): OffsetSpec.max_timestamp() for name in names for p in range(counts.get(name, 0))}  # type: ignore[no-untyped-call]
+    last: dict[str, int] = {}
+    try:
+        for place, future in client.list_offsets(wanted, request_timeout=_CALL_SECONDS).items() if wanted else ():
+            last[place.topic] = max(last.get(place.topic, -1), future.result(_CALL_SECONDS).timestamp)
+    except KafkaException as error:
+        # Brokers before 3.0 and the embedded one do not know the question.
+        if needs_a_person(error.args[0]):
+            raise
+    now_ms = time.time() * 1_000
+    rows = []
+    for name in names:
+        last_ms = last[name] if last.get(name, -1) >= 0 else None
+        idle = None if last_ms is None else max(0, round((now_ms - last_ms) / 1_000))
+        rows.append({"topic": name, "last_ms": last_ms, "idle_seconds": idle})
+    return rows
+
+
+def _idle_words(source: dict[str, Any]) -> str:
+    seconds = source["idle_seconds"]
+    return "no record" if seconds is None else "-" if seconds < _IDLE_SECONDS else f"for {_about(seconds)}"
+
+
+def _explain(groups: list[dict[str, Any]], sources: list[dict[str, Any]], config: Config) -> None:
+    """What a lag that is no backlog is: a join trails by its age, behind it stand rows that wait, and ticks where nothing comes."""
+    from driftline.streams.join.age import join_ages, join_name
+
+    ages = {join_name(age): age for age in join_ages(config)} if config.labels else {}
+    idle = min((source["idle_seconds"] for source in sources if source["idle_seconds"] is not None), default=0)
+    for row in groups:
+        age = ages.get(row["processor"])
+        row["note"] = None
+        if row["lag"] and age is not None:
+            row["note"] = "trails by its label age, " + ("as measured" if age == "auto" else _about(age / 1_000))
+            if idle >= _IDLE_SECONDS:
+                row["note"] += f"; topics idle for {_about(idle)}: only ticks are added"
 
 
 def group_lags(client: AdminClient, config: Config) -> list[dict[str, Any]]:
@@ -190,7 +246,9 @@ def _model_row(snapshot: dict[str, Any], before: dict[str, Any] | None) -> dict[
 def _about(seconds: float) -> str:
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
-    return f"{round(seconds / 60)} min" if seconds < 5_400 else f"{seconds / 3_600:.1f} h"
+    if seconds < 5_400:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3_600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:,.0f} d"
 
 
 def _dead_letters(config: Config) -> dict[str, Any]:

@@ -83,5 +83,5 @@ def test_what_the_reference_did_not_show_is_suspended_and_snapshots_events_and_s
     held = {level["series"]: level["suspended"] for level in last["series"]}
     assert held["feature:x"]["one_in"] >= 4
     assert held["feature:y"] is None
-    _show([], [_model_row({**last, "written_ms": 0}, None)], [])
+    _show([], [], [_model_row({**last, "written_ms": 0}, None)], [])
     assert "guarantee suspended: m feature:x: values" in capsys.readouterr().out

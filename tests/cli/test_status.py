@@ -1,0 +1,53 @@
+"""What `status` says of a lag, beside its number."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from click.testing import CliRunner
+from confluent_kafka import Producer
+
+from driftline.cli.main import cli
+from driftline.cli.status import _explain
+from driftline.schemas.loading import parse_config
+from tests.cli.streams_for_tests import config_text
+from tests.conftest import Kafka
+
+CONFIG = "predictions: p\nlabels: l\nmodels: {m: {labels: {ages: [1h, auto]}}}\n"
+
+
+@pytest.mark.parametrize(
+    ("processor", "lag", "idle", "note"),
+    [
+        ("join-3600000ms", 40, [5, 900], "trails by its label age, 60 min"),
+        ("join-3600000ms", 40, [600, 900], "trails by its label age, 60 min; topics idle for 10 min: only ticks are added"),
+        ("join-auto", 40, [None, 259_200], "trails by its label age, as measured; topics idle for 3 d: only ticks are added"),
+        ("join-auto", 0, [600, 600], None),
+        ("detect", 40, [600, 600], None),
+    ],
+)
+def test_a_lag_that_is_no_backlog_is_explained(processor: str, lag: int, idle: list[int | None], note: str | None) -> None:
+    row: dict[str, Any] = {"processor": processor, "lag": lag}
+    _explain([row], [{"idle_seconds": seconds} for seconds in idle], parse_config(CONFIG, name="c.yml"))
+    assert row["note"] == note
+
+
+def test_a_topic_says_when_it_had_its_last_record(kafka: Kafka, redis_url: str, topic_prefix: str, tmp_path: Path) -> None:
+    config = tmp_path / "c.yml"
+    config.write_text(config_text(labels=True, bootstrap=kafka.bootstrap, redis=redis_url, prefix=topic_prefix))
+    assert CliRunner().invoke(cli, ["topics", "create", str(config), "--sources"]).exit_code == 0
+    producer = Producer({"bootstrap.servers": kafka.bootstrap})
+    for time_ms in (1_700_000_060_000, 1_700_000_000_000):
+        producer.produce(f"{topic_prefix}-in.predictions", b"{}", timestamp=time_ms)
+    assert producer.flush(30) == 0
+    told = orjson.loads(CliRunner().invoke(cli, ["status", str(config), "-o", "json"]).stdout)["sources"]
+    assert [(row["topic"], row["last_ms"]) for row in told] == [
+        (f"{topic_prefix}-in.predictions", 1_700_000_060_000), (f"{topic_prefix}-in.labels", None),
+    ]  # fmt: skip
+    table = CliRunner().invoke(cli, ["status", str(config)]).stdout.splitlines()
+    assert table[0].split() == ["topic", "last", "record", "idle"]
+    assert "2023-11-14 22:14:20  for " in table[1]
+    assert table[2].endswith("no record")
