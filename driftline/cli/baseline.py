@@ -35,9 +35,22 @@ def command() -> None:
 @click.option("--from-topic", is_flag=True, help="The topics of the configuration, a range of them.")
 @click.option("--from", "begin", default="earliest", show_default=True, metavar="TIME|OFFSET", help="With --from-topic.")
 @click.option("--to", "end", metavar="TIME", help="With --from-topic; labels are read to the end.  [default: the end]")
-@click.option("--target", "-o", "target", type=click.Path(dir_okay=False), help="The file to write.  [default: MODEL.baseline.json]")
+@click.option(
+    "--target",
+    "-o",
+    "target",
+    type=click.Path(dir_okay=False),
+    help="The file to write; how the result is shown is --format.  [default: MODEL.baseline.json]",
+)
 @click.option("--force", is_flag=True, help="Overwrite the file.")
-@click.option("--format", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option(
+    "--format",
+    "output",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="How to show what was built; other commands call it -o, which is the file here.",
+)
 @column_options
 def build(
     config_path: str,

@@ -15,8 +15,16 @@ from typing import Final, Literal
 
 REPEATS_MAX: Final = 5
 REPEAT_SECONDS: Final = 30.0
+CONNECTION_LINES_MAX: Final = 2
+"""Of a broker that went away each client tells in words of its own, a dozen lines within a second; what a worker does about it
+stands in our lines."""
 
 _PAIR = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|\S+)')
+_CLIENTS = frozenset({"FAIL", "kafka_client_error", "aiokafka"})
+_CONNECTION = re.compile(
+    r"connect|NodeNotReady|brokers are down|coordinator dead|update metadata|Coordinator Request failed|Heartbeat|Failed fetch",
+    re.IGNORECASE,
+)
 _NUMBER = re.compile(r"^-?\d+(\.\d+)?$")
 
 
@@ -68,22 +76,34 @@ class RepeatLimit(logging.Filter):
         self._seen: dict[tuple[str, str], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.levelno < logging.WARNING:
+        kind, most = _kind(record)
+        if most == CONNECTION_LINES_MAX:
+            # An error is what somebody must act on now; clients connect again by themselves.
+            record.levelno, record.levelname = min((record.levelno, record.levelname), (logging.WARNING, "WARNING"))
+        elif record.levelno < logging.WARNING:
             return True
-        template = str(record.msg)
-        if template.startswith("%") and isinstance(record.args, tuple) and record.args:
-            # librdkafka writes all its lines with one template: facility, client, text.
-            template = str(record.args[0])
-        key, now = (record.name, template + getattr(record, "repeats", "")), self._clock()
+        now = self._clock()
         with self._lock:
-            began, count = self._seen.get(key, (now, 0))
+            began, count = self._seen.get(kind, (now, 0))
             hidden = 0
             if now - began >= REPEAT_SECONDS:
-                began, count, hidden = now, 0, max(0, count - REPEATS_MAX)
-            self._seen[key] = (began, count + 1)
+                began, count, hidden = now, 0, max(0, count - most)
+            self._seen[kind] = (began, count + 1)
         if hidden:
             record.msg, record.args = f"{record.getMessage()} not_shown={hidden}", ()
-        return count < REPEATS_MAX
+        return count < most
+
+
+def _kind(record: logging.LogRecord) -> tuple[tuple[str, str], int]:
+    """What a line is the same as, and how many of those are shown."""
+    template = str(record.msg)
+    if template.startswith("%") and isinstance(record.args, tuple) and record.args:
+        # librdkafka writes all its lines with one template: facility, client, text.
+        template = str(record.args[0])
+    client = "aiokafka" if record.name.startswith("aiokafka") else template.split(" ", 1)[0]
+    if client in _CLIENTS and _CONNECTION.search(record.getMessage()):
+        return ("connection", client), CONNECTION_LINES_MAX
+    return (record.name, template + getattr(record, "repeats", "")), REPEATS_MAX
 
 
 def configure_logs(processor: str, *, style: Literal["text", "json"], level: str = "INFO") -> None:

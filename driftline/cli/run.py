@@ -22,7 +22,13 @@ if TYPE_CHECKING:
 @click.option("--time", "time_mode", type=click.Choice(["wall", "data"]), help="What moves time.  [default: wall; data with --until-idle]")
 @click.option("--at-end", type=click.Choice(["mature", "wait"]), help="Predictions not yet of age at the end.  [default: mature]")
 @click.option("--start", metavar="TIME", help="now, earliest, -24h or a time.  [default: earliest with --until-idle, else as configured]")
-@click.option("--on-lost-state", type=click.Choice(["fail", "rebuild-from-earliest"]), default="fail", show_default=True)
+@click.option(
+    "--on-lost-state",
+    type=click.Choice(["fail", "rebuild-from-earliest"]),
+    default="fail",
+    show_default=True,
+    help="When neither Redis nor Kafka holds a task's state: end with the reason, or learn again from what the topics still hold.",
+)
 @click.option("--instance", metavar="NAME", help="Stable name of this worker.  [default: host and slot]")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]), default="INFO", show_default=True)

@@ -152,10 +152,10 @@ class _Witness:
                 self.line(record["reason"])
         else:
             found = verdict.transition(record)
-            if found is not None and record["change"] in ("opened", "resolved"):
+            words = alert_words(record)
+            if found is not None and words:
                 reason = f": {record['reason']}" if record["reason"] else ""
-                alarms = f"false alarms so far: {len(verdict.accused)}"
-                self.line(f"alert {record['change']} ({record['severity']}) for {found.change.name}{reason}; {alarms}")
+                self.line(f"{words}, {found.change.name}{reason}; false alarms so far: {len(verdict.accused)}")
 
     def line(self, text: str) -> None:
         """Say a line with the time and the rows seen."""
@@ -210,6 +210,18 @@ def _watch(witness: _Witness, workers: subprocess.Popen[bytes], timeout: float =
         raise DemoError(f"a worker ended with exit code {workers.returncode}; see workers.log in the demo's directory")
     if time.monotonic() - witness.last_record > STALL_SECONDS:
         raise DemoError(f"nothing moved for {STALL_SECONDS:.0f} s, is the machine that busy; see workers.log in the demo's directory")
+
+
+def alert_words(transition: dict[str, Any]) -> str:
+    """A step of an alert, with the severity it leads from and to, so that no line contradicts the one before; empty for evidence."""
+    match transition["change"]:
+        case "opened":
+            return f"alert opened as {transition['severity']}"
+        case "severity":
+            return f"alert goes from {transition['from_severity']} to {transition['severity']}"
+        case "resolved":
+            return f"alert resolved, was {transition['severity']}"
+    return ""
 
 
 def _detected(found: Found) -> str:

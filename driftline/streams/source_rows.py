@@ -167,8 +167,11 @@ class RowMessages:
         if scores is not None:
             out["score"] = scores.tolist()
         elif m.score is not None:
-            out["score"] = _plain_values(batch, m.score)
-        for name, column in (("class_", m.class_), ("latency_ms", m.latency_ms), ("error", m.error), ("weight", m.weight)):
+            out["score"] = _numbers(batch, m.score, "--score")
+        for name, column, option in (("latency_ms", m.latency_ms, "--latency"), ("weight", m.weight, "--weight")):
+            if column is not None:
+                out[name] = _numbers(batch, column, option)
+        for name, column in (("class_", m.class_), ("error", m.error)):
             if column is not None:
                 out[name] = _plain_values(batch, column)
         return out
@@ -356,6 +359,27 @@ def _headers(names: list[str], columns: list[list[Any]]) -> Iterator[tuple[tuple
 def _plain_values(batch: RowBatch, column: str) -> list[Any]:
     """The values; orjson writes NaN and the infinities as null, which JSON has no other word for."""
     values: list[Any] = batch.columns[column].to_pylist()
+    return values
+
+
+def _numbers(batch: RowBatch, column: str, option: str) -> list[Any]:
+    """The values of a column of numbers; numbers that the file has as text are read, lists of probabilities stay.
+
+    Raises
+    ------
+    SourceFileError : a value is no number: every row would be invalid where it is read.
+    """
+    values = _plain_values(batch, column)
+    for i, value in enumerate(values):
+        if value is None or (isinstance(value, int | float | list) and not isinstance(value, bool)):
+            continue
+        try:
+            values[i] = float(value) if isinstance(value, str) else None
+        except ValueError:
+            values[i] = None
+        if values[i] is None:
+            place = f"row {batch.first_row + i + 1}"
+            raise SourceFileError(f'{option} "{column}": expected numbers, got {str(value)[:60]!r} in {place}')
     return values
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from driftline.cli.logs import REPEAT_SECONDS, REPEATS_MAX, RepeatLimit
+from driftline.cli.logs import CONNECTION_LINES_MAX, REPEAT_SECONDS, REPEATS_MAX, RepeatLimit
 
 
 class Lines(logging.Handler):
@@ -49,12 +49,12 @@ def test_other_lines_pass_whatever_is_held_back() -> None:
     logger, lines = written()
     for number in range(20):
         logger.warning("store_away")
-        logger.error("%s [%s]: %s", "FAIL", "driftline", f"attempt {number}")
+        logger.error("%s [%s]: %s", "PARTCNT", "driftline", f"attempt {number}")
         logger.info("task_started task=%d", number)
     logger.error("%s [%s]: %s", "CONFWARN", "driftline", "a property")
     logger.error("processor_stopped error=StateError")
     assert lines.lines.count("store_away") == REPEATS_MAX
-    assert sum(line.startswith("FAIL") for line in lines.lines) == REPEATS_MAX
+    assert sum(line.startswith("PARTCNT") for line in lines.lines) == REPEATS_MAX
     assert sum(line.startswith("task_started") for line in lines.lines) == 20
     assert lines.lines[-2:] == ["CONFWARN [driftline]: a property", "processor_stopped error=StateError"]
 
@@ -69,3 +69,34 @@ def test_kinds_of_one_line_are_counted_apart_where_it_says_so() -> None:
 
     assert [passes("decode") for _ in range(REPEATS_MAX + 1)] == [True] * REPEATS_MAX + [False]
     assert passes("id")
+
+
+def test_a_broker_that_goes_away_is_a_handful_of_warnings_however_many_clients_tell_of_it() -> None:
+    levels: set[str] = set()
+
+    class Levels(Lines):
+        def emit(self, record: logging.LogRecord) -> None:
+            levels.add(record.levelname)
+            super().emit(record)
+
+    lines = Levels()
+    ours, theirs, other = logging.Logger("driftline.streams.kafka"), logging.Logger("aiokafka.client"), logging.Logger("aiokafka.conn")
+    for logger in (ours, theirs, other):
+        logger.addHandler(lines)
+    for number in range(20):
+        ours.info("%s [%s]: %s", "FAIL", f"consumer-{number}", "127.0.0.1:9092: Disconnected: connection closed by peer")
+        ours.error("%s [%s]: %s", "FAIL", f"consumer-{number}", "Connect to ipv4#127.0.0.1:9092 failed: Connection refused")
+        ours.warning("kafka_client_error code=%s error=%r", "_ALL_BROKERS_DOWN", "1/1 brokers are down")
+        theirs.error("Unable connect to node with id %s: %s", 1, "[Errno 111]")
+        theirs.error("Unable to update metadata from %s", [1])
+        other.error("Failed fetch messages from %s: %s", 1, "NodeNotReadyError")
+    assert len(lines.lines) == 3 * CONNECTION_LINES_MAX
+    assert levels == {"INFO", "WARNING"}
+    lines.now = REPEAT_SECONDS
+    theirs.error("Unable to update metadata from %s", [1])
+    assert lines.lines[-1].endswith(f"not_shown={60 - CONNECTION_LINES_MAX}")
+    # What no new connection mends is told as it was.
+    theirs.error("Topic authorization failed for %s", "t")
+    ours.error("%s [%s]: %s", "FAIL", "consumer-1", "SASL authentication error: bad password")
+    assert levels == {"INFO", "WARNING", "ERROR"}
+    assert "SASL" in lines.lines[-1]

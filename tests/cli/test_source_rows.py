@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -190,3 +191,24 @@ def test_the_only_model_of_a_configuration_is_its_name_even_where_a_column_has_i
     sent = [json.loads(line)["value"] for line in result.stdout.splitlines()]
     assert [event["model"] for event in sent if "features" in event] == ["fraud", "fraud"]
     assert [event["features"] for event in sent if "features" in event] == [{"amount": 1.5}, {"amount": 2.5}]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--score", "country"], r'--score "country": expected numbers, got .(de|fr|us). in row 1'),
+        (["--score", "score", "--latency", "comment"], r'--latency "comment": expected numbers, got .customer called'),
+    ],
+)
+def test_a_column_of_text_is_no_score(transactions: Path, options: list[str], said: str) -> None:
+    done = CliRunner().invoke(cli, ["publish", str(transactions), "--topic", "p", "--model", "m", "--print", *options])
+    assert done.exit_code == 2
+    assert re.search(said, done.stderr)
+    assert not done.stdout
+
+
+def test_numbers_that_a_file_has_as_text_are_scores(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"s": ["0.25", None, "1e-3"], "x": [1, 2, 3]}), path)
+    found = messages(path, RowMapping(features=("x",), model="m", score="s"))
+    assert [json.loads(message.value)["score"] for message in found] == [0.25, None, 0.001]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from driftline.demo.run import alert_words
 from driftline.demo.verdict import FORGOTTEN_ROWS, Verdict
 
 TRUTH = {"name": "shift", "start": 1_000, "stop": 2_000, "series": ["feature:a"], "segment": "BR", "text": "", "time_ms": 0}
@@ -58,3 +59,9 @@ def test_an_alert_that_was_read_before_its_event_is_that_events_alert() -> None:
     assert found.transition({"episode": "e1", "change": "resolved", "time_ms": 9}) is not None
     (change,) = found.as_json()["changes"]
     assert (change["alert_opened"], change["alert_resolved"]) == (True, True)
+
+
+def test_the_lines_of_an_alert_lead_from_one_severity_to_the_next() -> None:
+    steps = [("opened", None, "info"), ("evidence", "info", "info"), ("severity", "info", "critical"), ("resolved", "critical", "critical")]
+    told = [alert_words({"change": change, "from_severity": before, "severity": after}) for change, before, after in steps]
+    assert told == ["alert opened as info", "", "alert goes from info to critical", "alert resolved, was critical"]
