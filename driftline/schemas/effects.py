@@ -72,7 +72,12 @@ EFFECTS: Final[tuple[Effect, ...]] = (
     Effect("redis.key_prefix", "keeps", "read again from the base checkpoints in Kafka; alerts from their topic"),
     Effect("redis.*", "keeps", ""),
     Effect("topics.prefix", "elsewhere", "other topics; the default of `kafka.group_prefix` follows it"),
-    Effect("topics.partitions", "keeps", "for topics that are still to be made; a topic that was widened is refused"),
+    Effect(
+        "topics.partitions",
+        "keeps",
+        "for topics that are still to be made; a topic that was widened is refused, and state cannot be split over more "
+        "partitions: more of them are a new `topics.prefix`",
+    ),
     Effect("topics.replication", "keeps", "for topics that are still to be made"),
     Effect("http.*", "keeps", ""),
     Effect("start", "keeps", "for partitions that have no committed offset"),
