@@ -76,7 +76,7 @@ def _signal(note: Any, layout: Layout, tables: Tables, suspended: Suspensions) -
         episode=_anchor(note["episode_at"], exact=True),
         bins=_bins(note["counts"], layout, tables, scope, q),
         statistics=statistics_of(note["counts"], note["dependence"], layout, tables, scope, q),
-        reason=_reason(note, series, effect) + _unit_words(now, base) + _uncovered(note, tables, q, held),
+        reason=_reason(note, series, effect) + _unit_words(now, base) + _unsure(note, tables, q) + _uncovered(note, tables, q, held),
         suspended=held,
         median=now,
         baseline_median=base,
@@ -118,6 +118,14 @@ def _reason(note: Any, series: Series, effect: int) -> str:
 def _unit_words(median: float | None, base: float | None) -> str:
     """What was judged has no unit; these have the series' own."""
     return "" if median is None or base is None else f"; median {median:.6g} against {base:.6g}"
+
+
+def _unsure(note: Any, tables: Tables, q: int) -> str:
+    """Why an episode opens quieter than its effect looks: sampling noise is taken off before the size is judged."""
+    severity = int(note["severity"])
+    if int(note["kind"]) != OPENED or severity + 1 >= len(SEVERITIES) or abs(float(note["effect"])) < tables.bounds[q, severity]:
+        return ""
+    return f"; too few values yet to be sure of more than {SEVERITIES[severity]}"
 
 
 def _uncovered(note: Any, tables: Tables, q: int, suspended: Suspended | None) -> str:

@@ -91,6 +91,17 @@ def test_a_shift_opens_an_episode_that_names_the_first_changed_record() -> None:
     assert first["bins"]
 
 
+def test_an_event_quieter_than_its_effect_says_why() -> None:
+    opened = [e for e in events(run(open_task(), stream([3_000]))) if e["kind"] == "drift" and e["segment"] is None]
+    nulls = next(e for e in opened if e["series"] == "quality:b:invalid")
+    # 28 values at a rate of a third are less than the 20 hits that a rate's change needs; its size alone would be critical.
+    assert (nulls["severity"], nulls["n"] * nulls["value"] < 20, nulls["effect"]["size"] > 1.0) == ("info", True, True)
+    assert nulls["reason"].endswith("; too few values yet to be sure of more than info")
+    shift = next(e for e in opened if e["series"] == "feature:a")
+    assert shift["severity"] == "critical"
+    assert "too few values" not in shift["reason"]
+
+
 def test_levels_come_in_the_unit_of_the_series_beside_what_is_judged() -> None:
     records, values = [], []
     for record in stream([3_000]):
