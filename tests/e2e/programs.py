@@ -13,6 +13,7 @@ from pathlib import Path
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 
 from driftline.streams.observation import Observations, decode
+from tests.conftest import Kafka
 
 
 def driftline(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[bytes]:
@@ -21,6 +22,32 @@ def driftline(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProc
     done = subprocess.run(command, capture_output=True, timeout=300, env={**os.environ, "NO_COLOR": "1"})
     assert done.returncode == code, done.stderr.decode()[-3_000:]
     return done
+
+
+def write_config(
+    path: Path, kafka: Kafka, redis_url: str, prefix: str, models: str, *, predictions: str = "", labels: str | None = "",
+    ours: str = "", port: int = 0,
+) -> Path:  # fmt: skip
+    """The file of one installation, with one partition a topic.
+
+    Parameters
+    ----------
+    prefix : of its groups and keys; its topics begin with `ours`, or else with the prefix and ``-ours``.
+    models : what stands under ``models:``, in one line or indented.
+    predictions, labels : topics; empty = ``PREFIX.in`` and ``PREFIX.labels``, None = no labels.
+    port : of health and metrics; 0 = off.
+    """
+    lines = [
+        f'kafka: {{bootstrap: "{kafka.bootstrap}", group_prefix: "{prefix}"}}',
+        f'redis: {{url: "{redis_url}", key_prefix: "{prefix}"}}',
+        f'topics: {{prefix: "{ours or f"{prefix}-ours"}", partitions: 1}}',
+        f"http: {{port: {port}}}",
+        f"predictions: {predictions or f'{prefix}.in'}",
+        *([] if labels is None else [f"labels: {labels or f'{prefix}.labels'}"]),
+        f"models: {models}",
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    return path
 
 
 class Running:

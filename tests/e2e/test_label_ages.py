@@ -9,7 +9,7 @@ import orjson
 
 from driftline.streams.observation import LABELLED, UNLABELLED
 from tests.conftest import CreateTopics, Kafka
-from tests.e2e.programs import Reader, driftline, produce
+from tests.e2e.programs import Reader, driftline, produce, write_config
 
 T0 = 1_700_000_000_000
 ROWS = 3_000
@@ -20,14 +20,8 @@ def test_each_age_has_an_outcome_of_every_prediction_with_the_label_known_by_the
     kafka: Kafka, redis_url: str, topic_prefix: str, create_topics: CreateTopics, tmp_path: Path
 ) -> None:
     predictions, labels = create_topics("in", "labels", config={"retention.ms": "-1"})
-    config = tmp_path / "ages.yml"
-    config.write_text(
-        f"kafka: {{bootstrap: \"{kafka.bootstrap}\", group_prefix: {topic_prefix}}}\n"
-        f"redis: {{url: \"{redis_url}\", key_prefix: {topic_prefix}}}\ntopics: {{prefix: {topic_prefix}-ours, partitions: 1}}\n"
-        f"http: {{port: 0}}\npredictions: {predictions}\nlabels: {labels}\n"
-        f"models: {{m: {{features: {{x: numeric}}, labels: {{ages: [5m, 1h]}}, window: 200, snapshot_every: 500, "
-        f"baseline: {{learn: 500}}}}}}\n"
-    )
+    models = "{m: {features: {x: numeric}, labels: {ages: [5m, 1h]}, window: 200, snapshot_every: 500, baseline: {learn: 500}}}"
+    config = write_config(tmp_path / "ages.yml", kafka, redis_url, topic_prefix, models, predictions=predictions, labels=labels)
     driftline("topics", "create", config)
     draw = np.random.default_rng(8)
     times = [T0 + i * 1_000 for i in range(ROWS)]

@@ -10,7 +10,7 @@ import redis
 from confluent_kafka import Producer
 
 from tests.conftest import CreateTopics, Kafka
-from tests.e2e.programs import Reader, driftline, produce
+from tests.e2e.programs import Reader, driftline, produce, write_config
 
 T0 = 1_700_000_000_000
 ROWS = 2_000  # more than the metadata of an offset can hold of their state
@@ -20,13 +20,8 @@ ROWS = 2_000  # more than the metadata of an offset can hold of their state
 def config(kafka: Kafka, redis_url: str, topic_prefix: str, create_topics: CreateTopics, tmp_path: Path) -> Path:
     """An installation whose ingest has read everything."""
     predictions, labels = create_topics("in", "labels", config={"retention.ms": "-1"})
-    path = tmp_path / "m.yml"
-    path.write_text(
-        f"kafka: {{bootstrap: \"{kafka.bootstrap}\", group_prefix: {topic_prefix}}}\n"
-        f"redis: {{url: \"{redis_url}\", key_prefix: {topic_prefix}}}\ntopics: {{prefix: {topic_prefix}-ours, partitions: 1}}\n"
-        f"http: {{port: 0}}\npredictions: {predictions}\nlabels: {labels}\n"
-        f"models: {{m: {{features: {{x: numeric}}, labels: {{ages: [5m]}}, window: 200, baseline: {{learn: 500}}}}}}\n"
-    )
+    models = "{m: {features: {x: numeric}, labels: {ages: [5m]}, window: 200, baseline: {learn: 500}}}"
+    path = write_config(tmp_path / "m.yml", kafka, redis_url, topic_prefix, models, predictions=predictions, labels=labels)
     driftline("topics", "create", path)
     times = [T0 + i * 1_000 for i in range(ROWS)]
     events = [{"id": f"i{i}", "model": "m", "time": time, "features": {"x": i % 7}, "score": 0.5} for i, time in enumerate(times)]

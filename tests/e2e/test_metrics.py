@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from driftline.streams import metrics as table
 from driftline.streams.metrics import METRICS
 from tests.conftest import Kafka
-from tests.e2e.programs import Reader, driftline, produce, running
+from tests.e2e.programs import Reader, driftline, produce, running, write_config
 
 TROUBLE = {
     metric.name
@@ -51,14 +51,8 @@ def samples(port: int) -> set[str]:
 
 def test_every_metric_has_a_sample_somewhere(kafka: Kafka, redis_url: str, topic_prefix: str, tmp_path: Path) -> None:
     port = free_ports(4)
-    config = tmp_path / "live.yml"
-    config.write_text(
-        f'kafka: {{bootstrap: "{kafka.bootstrap}", group_prefix: {topic_prefix}}}\n'
-        f'redis: {{url: "{redis_url}", key_prefix: {topic_prefix}}}\ntopics: {{prefix: {topic_prefix}-ours, partitions: 1}}\n'
-        f"http: {{port: {port}}}\npredictions: {topic_prefix}.in\nlabels: {topic_prefix}.labels\n"
-        "models:\n  m:\n    features: {x: numeric}\n    window: 200\n    snapshot_every: 500\n"
-        "    baseline: {learn: 1000, settle: 0s}\n    labels: {ages: [1s]}\n"
-    )
+    watched = "features: {x: numeric}, window: 200, snapshot_every: 500, baseline: {learn: 1000, settle: 0s}, labels: {ages: [1s]}"
+    config = write_config(tmp_path / "live.yml", kafka, redis_url, topic_prefix, f"{{m: {{{watched}}}}}", port=port)
     driftline("topics", "create", config, "--sources")
     rng = np.random.default_rng(4)
     drift = Reader(kafka.bootstrap, f"{topic_prefix}-ours.drift")

@@ -18,7 +18,7 @@ from driftline.schemas.loading import load_config
 from driftline.streams.savepoint.groups import GroupOffsets, count_members
 from driftline.streams.state.manifest import checksum, decode_reference
 from tests.conftest import CreateTopics, Kafka
-from tests.e2e.programs import Reader, driftline, produce
+from tests.e2e.programs import Reader, driftline, produce, write_config
 
 T0 = 1_700_000_000_000
 ROWS = 1_200
@@ -30,12 +30,8 @@ class Installation:
     def __init__(self, kafka: Kafka, redis_url: str, name: str, source: str, path: Path) -> None:
         self.kafka, self.name, self.source, self.path = kafka.bootstrap, name, source, path
         self.store: redis.Redis = redis.Redis.from_url(redis_url)
-        path.write_text(
-            f'kafka: {{bootstrap: "{kafka.bootstrap}", group_prefix: "{name}"}}\n'
-            f'redis: {{url: "{redis_url}", key_prefix: "{name}"}}\ntopics: {{prefix: "{name}-ours", partitions: 1}}\n'
-            f"http: {{port: 0}}\npredictions: {source}\n"
-            "models: {m: {features: {x: numeric}, window: 200, baseline: {learn: 500, settle: 0s}}}\n"
-        )
+        models = "{m: {features: {x: numeric}, window: 200, baseline: {learn: 500, settle: 0s}}}"
+        write_config(path, kafka, redis_url, name, models, predictions=source, labels=None)
         driftline("topics", "create", path)
         self.feed(0)
 

@@ -8,7 +8,7 @@ import orjson
 
 from driftline.streams.observation import LABELLED, Observations
 from tests.conftest import Kafka
-from tests.e2e.programs import Reader, driftline, produce
+from tests.e2e.programs import Reader, driftline, produce, write_config
 
 T0, ROWS = 1_700_000_000_000, 400
 
@@ -22,13 +22,8 @@ def _labelled(batches: list[Observations]) -> dict[int, bool]:
 
 
 def test_labels_of_a_later_run_meet_its_predictions(kafka: Kafka, redis_url: str, topic_prefix: str, tmp_path: Path) -> None:
-    config = tmp_path / "m.yml"
-    config.write_text(
-        f'kafka: {{bootstrap: "{kafka.bootstrap}", group_prefix: {topic_prefix}}}\n'
-        f'redis: {{url: "{redis_url}", key_prefix: {topic_prefix}}}\ntopics: {{prefix: {topic_prefix}-ours, partitions: 1}}\n'
-        f"http: {{port: 0}}\npredictions: {topic_prefix}.in\nlabels: {topic_prefix}.labels\n"
-        "models: {m: {features: {x: numeric}, labels: {ages: [60s]}}}\n"
-    )
+    models = "{m: {features: {x: numeric}, labels: {ages: [60s]}}}"
+    config = write_config(tmp_path / "m.yml", kafka, redis_url, topic_prefix, models)
     driftline("topics", "create", config, "--sources")
     reader = Reader(kafka.bootstrap, f"{topic_prefix}-ours.observations")
     for turn in range(2):

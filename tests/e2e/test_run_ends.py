@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -13,18 +12,13 @@ import psutil
 import pytest
 
 from tests.conftest import Kafka
+from tests.e2e.programs import driftline, write_config
 
 
 @pytest.fixture
 def config(kafka: Kafka, redis_url: str, topic_prefix: str, tmp_path: Path) -> Path:
-    path = tmp_path / "m.yml"
-    path.write_text(
-        f"kafka: {{bootstrap: \"{kafka.bootstrap}\", group_prefix: {topic_prefix}}}\n"
-        f"redis: {{url: \"{redis_url}\", key_prefix: {topic_prefix}}}\ntopics: {{prefix: {topic_prefix}-ours, partitions: 1}}\n"
-        f"http: {{port: 0}}\npredictions: {topic_prefix}.in\nlabels: {topic_prefix}.labels\nmodels: {{m: {{}}}}\n"
-    )
-    done = subprocess.run([sys.executable, "-m", "driftline", "topics", "create", str(path), "--sources"], capture_output=True)
-    assert done.returncode == 0, done.stderr.decode()
+    path = write_config(tmp_path / "m.yml", kafka, redis_url, topic_prefix, "{m: {}}")
+    driftline("topics", "create", path, "--sources")
     return path
 
 

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from tests.conftest import CreateTopics, Kafka
-from tests.e2e.programs import Reader, driftline, produce
+from tests.e2e.programs import Reader, driftline, produce, write_config
 from tests.savepoint.installation import Installation
 
 T0 = 1_700_000_000_000
@@ -24,13 +24,10 @@ def sources(create_topics: CreateTopics) -> list[str]:
 
 def installation(kafka: Kafka, redis_url: str, prefix: str, ours: str, sources: list[str], folder: Path) -> Installation:
     """Two of them on the same sources publish the same events, ids included: those go by the sources' topics."""
-    path = folder / f"{ours}.yml"
-    path.write_text(
-        f'kafka: {{bootstrap: "{kafka.bootstrap}", group_prefix: {prefix}-{ours}}}\n'
-        f'redis: {{url: "{redis_url}", key_prefix: {prefix}-{ours}}}\ntopics: {{prefix: {prefix}-{ours}, partitions: 1}}\n'
-        f"http: {{port: 0}}\npredictions: {sources[0]}\nlabels: {sources[1]}\n"
-        "models: {m: {features: {x: numeric, c: categorical}, segments: {c: {}}, labels: {ages: [5m]}, window: 300, "
-        "baseline: {learn: 500, settle: 0s}}}\n"
+    watched = "features: {x: numeric, c: categorical}, segments: {c: {}}, labels: {ages: [5m]}, window: 300"
+    name, models = f"{prefix}-{ours}", f"{{m: {{{watched}, baseline: {{learn: 500, settle: 0s}}}}}}"
+    path = write_config(
+        folder / f"{ours}.yml", kafka, redis_url, name, models, ours=name, predictions=sources[0], labels=sources[1]
     )
     driftline("topics", "create", path)
     return Installation(path, kafka.bootstrap, redis_url, f"{prefix}-{ours}")

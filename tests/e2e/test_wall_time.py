@@ -9,7 +9,7 @@ import orjson
 
 from driftline.streams.observation import LABELLED, UNLABELLED, Observations
 from tests.conftest import Kafka
-from tests.e2e.programs import Reader, driftline, produce, running
+from tests.e2e.programs import Reader, driftline, produce, running, write_config
 
 AGE_MS = 2_000
 
@@ -26,13 +26,8 @@ def _states(batch: Observations) -> list[int]:
 def test_predictions_come_of_age_by_the_wall_when_nothing_more_is_sent(
     kafka: Kafka, redis_url: str, topic_prefix: str, tmp_path: Path
 ) -> None:
-    config = tmp_path / "live.yml"
-    config.write_text(
-        f"kafka: {{bootstrap: \"{kafka.bootstrap}\", group_prefix: {topic_prefix}}}\n"
-        f"redis: {{url: \"{redis_url}\", key_prefix: {topic_prefix}}}\ntopics: {{prefix: {topic_prefix}-ours, partitions: 1}}\n"
-        f"http: {{port: 0}}\npredictions: {topic_prefix}.in\nlabels: {topic_prefix}.labels\n"
-        f"models: {{m: {{features: {{x: numeric}}, labels: {{ages: [{AGE_MS}ms]}}}}}}\n"
-    )
+    models = f"{{m: {{features: {{x: numeric}}, labels: {{ages: [{AGE_MS}ms]}}}}}}"
+    config = write_config(tmp_path / "live.yml", kafka, redis_url, topic_prefix, models)
     driftline("topics", "create", config, "--sources")
     begun_ms = now_ms()
     with running(tmp_path / "log", config, "--processors", "ingest,join", "--time", "wall") as program:
