@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from driftline.schemas.config import Config
     from driftline.streams.task import Output, Record
 
-_COLUMNS = ["file", "model", "panel", "id", "rows", "columns", "segments", "source"]
+_COLUMNS = ["file", "model", "panel", "id", "rows", "columns", "by_hour", "segments", "source"]
 
 
 @click.group()
@@ -125,6 +125,7 @@ def _row(path: Path, model: str, source: str, panel: str, baseline: Baseline) ->
         "id": baseline.id,
         "rows": baseline.rows,
         "columns": len(baseline.columns),
+        "by_hour": baseline.grouping(),
         "segments": segments,
         "source": source,
     }

@@ -69,8 +69,7 @@ def _show(sources: list[dict[str, Any]], groups: list[dict[str, Any]], models: l
     write_rows(rows, ["model", "version", "panel", "progress", "suspended", "event time", "written"], "table")
     for model in models:
         for series in model.get("suspended", ()):
-            apart = f"values {series['lag']} apart have a correlation of {series['correlation']:.2f}"
-            click.echo(f"guarantee suspended: {model['model']} {series['series']}: {apart}, one in {series['one_in']} is judged")
+            click.echo(f"guarantee suspended: {model['model']} {series['series']}: {_suspension(series)}")
     click.echo()
     if not alerts:
         click.echo("no alert fires")
@@ -84,6 +83,12 @@ def _show_refused(refused: dict[str, Any], config_path: str) -> None:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in refused["reasons"].items())
         click.echo(f"dead letters: {refused['newest']:,} among the newest of their topic ({reasons}), the last {refused['written']}")
         click.echo(f"  driftline tail dlq {config_path} --from -24h --until-idle 0")
+
+
+def _suspension(series: dict[str, Any]) -> str:
+    if series.get("cause") == "hour_effect":
+        return f"the hour of the day makes {series['correlation']:.0%} of the variance, one value a day is judged"
+    return f"values {series['lag']} apart have a correlation of {series['correlation']:.2f}, one in {series['one_in']} is judged"
 
 
 def _progress(model: dict[str, Any]) -> str:

@@ -92,6 +92,10 @@ def _show_cost(config: Config, known: dict[str, KnownBaseline], path: str, rate:
     write_rows(shown, ["model", "features", "scopes", "series", "redis", "cpu us"], output)
     if not all(m["features_known"] for m in models):
         click.echo("features are learned from the data; 20 are assumed")
+    grouped = {name: dict(baseline.grouping) for name, baseline in known.items() if baseline.grouping and config.models[name].false_alarms}
+    for name, columns in grouped.items():
+        own = ", ".join(f"{column} ({way})" for column, way in sorted(columns.items()))
+        click.echo(f"{name}: judged against the values of their hour, as the baseline was built: {own}")
     if budgets:
         click.echo()
         click.echo("budget of false alarms, all series of a part together:")
@@ -161,7 +165,8 @@ def _baselines(config: Config, path: str) -> dict[str, KnownBaseline]:
         features = panels.get("features")
         if features is not None:
             kinds: dict[str, Any] = {c.name: c.kind for c in features.columns if c.kind in ("numeric", "categorical")}
-            known[name] = KnownBaseline(kinds, {key: len(values) for key, values in features.segments.items()})
+            grouping = {column: way for panel in panels.values() for column, way in panel.grouping().items()}
+            known[name] = KnownBaseline(kinds, {key: len(values) for key, values in features.segments.items()}, grouping)
     if problems:
         raise ConfigError(problems)
     return known

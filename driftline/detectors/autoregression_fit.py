@@ -12,6 +12,7 @@ import numpy as np
 from driftline.detectors.autoregression import ORDER_MOST, Autoregression, Dependence
 from driftline.detectors.kernels.autoregression import add_products, collect_residuals, fit_order
 from driftline.detectors.kernels.dependence import check_sequence, new_checks
+from driftline.detectors.season import HourScores
 from driftline.detectors.spec import Float64, Int32, Int64, UInt8
 
 VALUES_MIN: Final = 200
@@ -20,27 +21,27 @@ RESIDUAL_BINS: Final = 60
 _VARIANCE_LEAST: Final = 1e-6
 """Of the values'; a series that its past foretells better than this is a formula, and its residuals are rounding."""
 
-Coded = tuple[UInt8, Int32]
-"""Codes (n, C) and scopes (n, S) of a piece of the reference."""
+Coded = tuple[UInt8, Int32, Int64]
+"""Codes (n, C), scopes (n, S) and places of the hours (n, ways) of a piece of the reference."""
 
 
 Memories = dict[tuple[int, int], Autoregression]
 Dependences = dict[tuple[int, int], Dependence]
 
 
-def fit(pieces: Sequence[Coded], score: Float64) -> tuple[Memories, Dependences]:
+def fit(pieces: Sequence[Coded], score: HourScores) -> tuple[Memories, Dependences]:
     """The memories of a reference by (scope, column), of those that have one; and what dependence is left, where there is any.
 
     Parameters
     ----------
     pieces : in stream order, none left out.
-    score : (S, C, codes), of a value with each code; NaN = no value.
+    score : of a value with each code; NaN = no value.
     """
-    n_scopes, n_columns = score.shape[:2]
+    n_scopes, n_columns = score.first.shape
     past, seen = np.zeros((n_scopes, n_columns, ORDER_MOST)), np.zeros((n_scopes, n_columns), np.int64)
     products = np.zeros((n_scopes, n_columns, ORDER_MOST + 1))
-    for codes, scopes in pieces:
-        add_products(codes, scopes, score, past, seen, products)
+    for codes, scopes, places in pieces:
+        add_products(codes, scopes, places, *score, past, seen, products)
     memories: Memories = {}
     left: Dependences = {}
     for c in np.flatnonzero((seen >= VALUES_MIN).any(axis=0)).tolist():
@@ -49,7 +50,7 @@ def fit(pieces: Sequence[Coded], score: Float64) -> tuple[Memories, Dependences]
 
 
 def _fit_column(
-    pieces: Sequence[Coded], score: Float64, c: int, products: Float64, seen: Int64, memories: Memories, left: Dependences
+    pieces: Sequence[Coded], score: HourScores, c: int, products: Float64, seen: Int64, memories: Memories, left: Dependences
 ) -> None:
     n_scopes = len(seen)
     order, coefficients, trial = np.full(n_scopes, -1, np.int64), np.zeros((n_scopes, ORDER_MOST)), np.zeros(ORDER_MOST)
@@ -59,10 +60,9 @@ def _fit_column(
     kept = np.where(order >= 0, seen - order, 0)
     ends = np.cumsum(kept)
     out = np.empty(int(ends[-1]))
-    own = np.ascontiguousarray(score[:, c])
     past, taken = np.zeros((n_scopes, ORDER_MOST)), np.zeros(n_scopes, np.int64)
-    for codes, scopes in pieces:
-        collect_residuals(codes, c, scopes, own, order, coefficients, past, taken, ends - kept, out)
+    for codes, scopes, places in pieces:
+        collect_residuals(codes, c, scopes, places, *score, order, coefficients, past, taken, ends - kept, out)
     checks = new_checks(n_scopes)
     for s in asked:
         values = out[ends[s] - kept[s] : ends[s]]

@@ -18,6 +18,7 @@ from typing import Any, Final, cast
 import numpy as np
 
 from driftline.detectors.autoregression import Autoregression, Dependence
+from driftline.detectors.season import Season
 from driftline.detectors.spec import (
     ABOVE,
     BELOW,
@@ -31,12 +32,15 @@ from driftline.detectors.spec import (
     Float64,
     Int64,
     Kind,
+    ordered_codes,
 )
 
 FORMAT: Final = "driftline-baseline"
-VERSION: Final = 2
+VERSION: Final = 3
+_WITHOUT_SEASON: Final = 2
 _WITHOUT_MEMORY: Final = 1
-"""The version before, which a baseline without autoregressions still has: an older release reads it, and its id stays."""
+"""The versions before, which a baseline without seasons, or without autoregressions too, still has: an older release reads it, and
+its id stays."""
 ID_HEX_DIGITS: Final = 16
 
 
@@ -107,6 +111,7 @@ class Baseline:
     counts : shape (scopes, columns, N_CODES), read-only; scopes in the order of `scope_names`.
     memory : (scope, column) of values that depend on those before them -> how.
     dependence : (scope, column) of values that depend on each other beyond that -> how much.
+    season : (scope, column) of values that go by the hour -> the reference of each hour; `counts` are those of all hours.
     id : "bl-" and the first 16 hex digits of the SHA-256 of the canonical JSON.
     """
 
@@ -117,6 +122,7 @@ class Baseline:
     thinning: int = 1
     memory: Mapping[tuple[int, int], Autoregression] = field(default_factory=dict)
     dependence: Mapping[tuple[int, int], Dependence] = field(default_factory=dict)
+    season: Mapping[tuple[int, int], Season] = field(default_factory=dict)
     id: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
@@ -135,9 +141,14 @@ class Baseline:
         """The index of a column, None when the baseline has none of this name."""
         return next((i for i, column in enumerate(self.columns) if column.name == name), None)
 
+    def grouping(self) -> dict[str, str]:
+        """Columns whose values go by the hour, and by which; of all rows, or else of the first segment value where they do."""
+        return {self.columns[c].name: season.name for (_, c), season in sorted(self.season.items(), reverse=True)}
+
     def to_json(self) -> str:
         """The file's text; equal baselines give equal texts."""
-        whole = {"format": FORMAT, "version": VERSION if self._ordered() else _WITHOUT_MEMORY, "id": self.id, "body": self._body()}
+        without = _WITHOUT_SEASON if self._ordered() else _WITHOUT_MEMORY
+        whole = {"format": FORMAT, "version": VERSION if self.season else without, "id": self.id, "body": self._body()}
         return _canonical(whole).decode()
 
     def _body(self) -> dict[str, Any]:
@@ -151,8 +162,8 @@ class Baseline:
         }
 
     def _ordered(self) -> dict[str, Any]:
-        """What the order of its rows told; nothing where that is all the same."""
-        parts: dict[str, Mapping[tuple[int, int], Any]] = {"memory": self.memory, "dependence": self.dependence}
+        """What the order and the hours of its rows told; nothing where those are all the same."""
+        parts: dict[str, Mapping[tuple[int, int], Any]] = {"memory": self.memory, "dependence": self.dependence, "season": self.season}
         return {
             name: [{"scope": s, "column": c, **found[s, c].to_json()} for s, c in sorted(found)] for name, found in parts.items() if found
         }
@@ -171,9 +182,9 @@ class Baseline:
             raise BaselineError(f"{place}: not JSON: {error}") from error
         if not isinstance(whole, dict) or whole.get("format") != FORMAT:
             raise BaselineError(f'{place}: not a baseline: expected an object with "format": "{FORMAT}"')
-        if whole.get("version") not in (_WITHOUT_MEMORY, VERSION):
+        if whole.get("version") not in (_WITHOUT_MEMORY, _WITHOUT_SEASON, VERSION):
             raise BaselineError(
-                f"{place}: version {whole.get('version')!r}, this release reads versions {_WITHOUT_MEMORY} and {VERSION}; "
+                f"{place}: version {whole.get('version')!r}, this release reads versions {_WITHOUT_MEMORY} to {VERSION}; "
                 "upgrade or rebuild it"
             )
         try:
@@ -249,7 +260,11 @@ def _from_body(body: dict[str, Any]) -> Baseline:
         raise ValueError("rows and thinning must be whole numbers")
     memory = {_place(item, counts): Autoregression.from_json(item) for item in body.get("memory", ())}
     dependence = {_place(item, counts): Dependence.from_json(item) for item in body.get("dependence", ())}
-    return Baseline(columns, segments, counts, rows=rows, thinning=thinning, memory=memory, dependence=dependence)
+    season = {}
+    for item in body.get("season", ()):
+        s, c = _place(item, counts)
+        season[s, c] = Season.from_json(item, len(ordered_codes(columns[c].kind, columns[c].n_bins)))
+    return Baseline(columns, segments, counts, rows=rows, thinning=thinning, memory=memory, dependence=dependence, season=season)
 
 
 def _place(item: Mapping[str, Any], counts: Int64) -> tuple[int, int]:

@@ -20,6 +20,8 @@ from driftline.detectors.baseline import Baseline, ColumnReference, scope_names
 from driftline.detectors.coding import RowCoder, scores
 from driftline.detectors.kernels.jit import compiled
 from driftline.detectors.scopes import Scopes, Texts
+from driftline.detectors.season import hour_scores, hours_of, places_of
+from driftline.detectors.season_fit import find, own_scores
 from driftline.detectors.spec import (
     MAX_BINS,
     N_CODES,
@@ -27,6 +29,7 @@ from driftline.detectors.spec import (
     BaselineError,
     Column,
     Float64,
+    Grouping,
     Int32,
     Int64,
     Kind,
@@ -55,6 +58,7 @@ class BaselineBuilder:
     columns : what to measure; None = every column of the rows, by name.
     segments : key -> most values with counts of their own.
     column_factory : says the kind and tails of a discovered column.
+    grouping : whether values are counted by the hour, and by which; auto = where the hours differ.
     """
 
     def __init__(
@@ -66,7 +70,9 @@ class BaselineBuilder:
         sensitive: frozenset[str] = frozenset(),
         hash_key: bytes = b"",
         exact_rows: int = EXACT_ROWS,
+        grouping: Grouping = "auto",
     ) -> None:
+        self._grouping = grouping
         self._columns = columns
         self._factory = column_factory
         self._segments = dict(segments)
@@ -124,16 +130,22 @@ class BaselineBuilder:
         counts = np.zeros((len(scope_names(segments)), len(references), N_CODES), np.int64)
         coder = RowCoder(references, hash_key=self._hash_key)
         scopes = Scopes(segments, sensitive=self._sensitive, hash_key=self._hash_key)
-        for chunk in self._chunks:
-            count_codes(coder.encode(chunk)[0], scopes.encode(chunk), counts)
+        coded = [(coder.encode(chunk)[0], scopes.encode(chunk), chunk.time_ms) for chunk in self._chunks]
+        for codes, own, _ in coded:
+            count_codes(codes, own, counts)
         score: Float64 = np.full(counts.shape, np.nan)
         for c, reference in enumerate(references):
             # A binary column has no values, only flags.
             for s in np.flatnonzero(counts[:, c].sum(axis=1) >= VALUES_MIN) if reference.kind != "binary" else ():
                 score[s, c] = scores(counts[s, c], reference.n_bins, reference.kind)
+        season = find(coded, score, references, self._grouping)
+        del coded
         ordered = _head(self._chunks if self._first is None else self._first, self._ordered_rows)
-        memory, left = fit([(coder.encode(chunk)[0], scopes.encode(chunk)) for chunk in ordered], score)
-        return Baseline(tuple(references), segments, counts, rows=self._kept, thinning=self._stride, memory=memory, dependence=left)
+        pieces = [(coder.encode(chunk)[0], scopes.encode(chunk), places_of(hours_of(chunk.time_ms))) for chunk in ordered]
+        memory, left = fit(pieces, hour_scores(score, own_scores(season, references, score)))
+        return Baseline(
+            tuple(references), segments, counts, rows=self._kept, thinning=self._stride, memory=memory, dependence=left, season=season
+        )
 
     def _wanted(self) -> list[tuple[str, Kind, tuple[float, ...]]]:
         if self._columns is not None:

@@ -247,7 +247,7 @@ def _bank(budget: PanelBudget, layout: Layout, t: Tables, members: list[int], sc
     n_scopes, n = watched.shape
     share = np.array(shares)[:, None] * watched / np.maximum(watched.sum(axis=1, keepdims=True), 1)
     form, base, tolerance = np.full((n_scopes, n), SCORES), np.full((n_scopes, n), 0.5), np.zeros((n_scopes, n))
-    spread = np.zeros((n_scopes, n))
+    spread, hours, variance = np.zeros((n_scopes, n)), np.zeros((n_scopes, n)), np.ones((n_scopes, n))
     for k, q in enumerate(members):
         series = layout.series[q]
         for scope in range(n_scopes):
@@ -259,9 +259,17 @@ def _bank(budget: PanelBudget, layout: Layout, t: Tables, members: list[int], sc
                 has_mean, gain = bool(t.has_mean[q]), float(scores.gain[scope, k])
                 spread[scope, k] = mean_tolerance(series.warning, size, has_mean=has_mean, errors=budget.errors)
                 tolerance[scope, k] = mean_tolerance(series.warning, size, has_mean=has_mean, errors=budget.errors, gain=gain)
+                hours[scope, k] = tolerance[scope, k]
+                season = layout.season.get((scope, int(t.series_column[q])))
+                if season is not None:
+                    spread[scope, k] = max(spread[scope, k], season.spread_error)
+                    hours[scope, k] = math.hypot(hours[scope, k], season.level_error)
             else:
                 form[scope, k] = BOUNDED
                 base[scope, k], tolerance[scope, k] = rate_tolerance(series, float(t.rate[scope, q]), size, budget.errors)
+                hours[scope, k] = base[scope, k] * tolerance[scope, k]
+                variance[scope, k] = base[scope, k] * (1.0 - base[scope, k])
+    scores.allow_hours(hours, variance)
     return EDetectorBank(
         n_scopes * n,
         rate=(budget.per_unit * share).ravel(),

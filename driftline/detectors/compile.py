@@ -21,6 +21,8 @@ from driftline.detectors.budget import AlarmBudget
 from driftline.detectors.focus import FOCuS
 from driftline.detectors.openers import E_DETECTOR
 from driftline.detectors.panel import Panel
+from driftline.detectors.season import DAY
+from driftline.detectors.season_fit import differ
 from driftline.detectors.spec import Column, ColumnDetector, PanelBudget, PanelRows, PanelSpec, Series
 
 _ROWS = 300
@@ -65,9 +67,10 @@ def specs() -> Iterator[PanelSpec]:
     yield PanelSpec(columns=columns, segments={}, window=_WINDOW, learn_rows=_LEARN_ROWS)
     yield PanelSpec(columns=columns, segments={"shop": 2}, window=_WINDOW, learn_rows=_LEARN_ROWS)
     covered = tuple(replace(column, series=tuple(_covered(one) for one in column.series if one.flag != "constant")) for column in columns)
-    # Enough to learn from for a fit of the values' memory.
+    # Enough to learn from for a fit of the values' memory, and for an hour.
     budget = PanelBudget(1.0 / _RUN_LENGTH, by_rows=True, cap=_RUN_LENGTH)
-    yield PanelSpec(columns=covered, segments={"shop": 2}, window=_WINDOW, learn_rows=VALUES_MIN + 50, budget=budget)
+    learn = VALUES_MIN + 50
+    yield PanelSpec(columns=covered, segments={"shop": 2}, window=_WINDOW, learn_rows=learn, budget=budget, grouping="hour_of_day")
 
 
 def _covered(series: Series) -> Series:
@@ -84,7 +87,8 @@ def compile_budget() -> int:
 
 
 def compile_laws() -> float:
-    """Call what only rare values and dependent ones lead to."""
+    """Call what only rare values, dependent ones and days of them lead to."""
+    differ(np.zeros(4 * DAY), DAY)
     return laws.combined(laws.binomial_two_sided(1.0, 3.0, 0.1), laws.chi_squared_tail(4.0, 2.5))
 
 

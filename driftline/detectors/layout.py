@@ -9,6 +9,7 @@ import numpy as np
 
 from driftline.detectors.autoregression import Autoregression, Dependence
 from driftline.detectors.baseline import Baseline, ColumnReference
+from driftline.detectors.season import HourScores, Season, hour_scores
 from driftline.detectors.spec import (
     ABOVE,
     BELOW,
@@ -24,6 +25,7 @@ from driftline.detectors.spec import (
     Series,
     SpecError,
     UInt8,
+    ordered_codes,
 )
 
 SKIP: Final = 255
@@ -42,6 +44,7 @@ class Layout:
     segments: dict[str, tuple[str, ...]]
     memory: dict[tuple[int, int], Autoregression]
     dependence: dict[tuple[int, int], Dependence]
+    season: dict[tuple[int, int], Season]
 
 
 def lay_out(spec: PanelSpec, baseline: Baseline) -> Layout:
@@ -67,16 +70,18 @@ def lay_out(spec: PanelSpec, baseline: Baseline) -> Layout:
     counts: Int64 = np.zeros((len(scopes), len(columns), N_CODES), np.int64)
     memory: dict[tuple[int, int], Autoregression] = {}
     dependence: dict[tuple[int, int], Dependence] = {}
+    season: dict[tuple[int, int], Season] = {}
     for c, index in enumerate(place):
         if index is not None:
             counts[:, c] = baseline.counts[scopes, index]
             memory |= {(i, c): baseline.memory[s, index] for i, s in enumerate(scopes) if (s, index) in baseline.memory}
             dependence |= {(i, c): baseline.dependence[s, index] for i, s in enumerate(scopes) if (s, index) in baseline.dependence}
+            season |= {(i, c): baseline.season[s, index] for i, s in enumerate(scopes) if (s, index) in baseline.season}
     series = tuple(series for column in columns for series in column.series)
     column_of = tuple(c for c, column in enumerate(columns) for _ in column.series)
     for column, reference in zip(columns, references, strict=True):
         _check(spec, column, reference)
-    return Layout(columns, tuple(references), series, column_of, counts, segments, memory, dependence)
+    return Layout(columns, tuple(references), series, column_of, counts, segments, memory, dependence, season)
 
 
 def _columns(spec: PanelSpec, baseline: Baseline) -> tuple[Column, ...]:
@@ -154,6 +159,35 @@ def _tail(series: Series, column: Column, reference: ColumnReference) -> int:
     if edge is None or reference.high is None or edge >= reference.high:
         return reference.n_bins
     return 1 + reference.edges.index(edge)
+
+
+def ranks_room(layout: Layout) -> tuple[HourScores, HourScores]:
+    """Where the ranks of a code's values begin under the reference of a scope and hour, and how much room they have; NaN = no level."""
+    low: Float64 = np.full((len(layout.counts), len(layout.columns), N_CODES), np.nan)
+    width = low.copy()
+    for c, reference in enumerate(layout.references):
+        order = ordered_codes(reference.kind, reference.n_bins)
+        # A value that was never seen has room by what the reference would not have seen without itself.
+        beyond = np.array([left_out(layout, scope, c)[order] for scope in range(len(layout.counts))])
+        low[:, c, order], width[:, c, order] = room(layout.counts[:, c, order] + beyond)
+    own_low: dict[tuple[int, int], Float64] = {}
+    own_width: dict[tuple[int, int], Float64] = {}
+    for (s, c), season in layout.season.items():
+        reference = layout.references[c]
+        codes: Int64 = np.array(ordered_codes(reference.kind, reference.n_bins))
+        counts = season.by_code(reference.kind, reference.n_bins)[:, codes]
+        known = np.flatnonzero(counts.any(axis=1))
+        own_low[s, c], own_width[s, c] = (np.tile(pooled[s, c], (season.period, 1)) for pooled in (low, width))
+        share = counts.sum(axis=1, keepdims=True) / max(int(layout.counts[s, c, codes].sum()), 1)
+        begins, has = room(counts + share * left_out(layout, s, c)[codes])
+        own_low[s, c][np.ix_(known, codes)], own_width[s, c][np.ix_(known, codes)] = begins[known], has[known]
+    return hour_scores(low, own_low), hour_scores(width, own_width)
+
+
+def room(counts: Float64) -> tuple[Float64, Float64]:
+    """Where the ranks of the values in each bin begin and how much room they have, the judged value beside them; (..., bins)."""
+    total = counts.sum(axis=-1, keepdims=True) + 1.0
+    return (np.cumsum(counts, axis=-1) - counts) / total, (counts + 1.0) / total
 
 
 def left_out(layout: Layout, scope: int, c: int) -> Float64:

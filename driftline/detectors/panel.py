@@ -53,8 +53,9 @@ class Panel:
         self._ended: list[Ended] = []
         self._dropped: list[str] = []
         self._builder = BaselineBuilder(
-            spec.columns, spec.segments, column_factory=spec.column_factory, sensitive=spec.sensitive, hash_key=spec.hash_key
-        )
+            spec.columns, spec.segments, column_factory=spec.column_factory, sensitive=spec.sensitive, hash_key=spec.hash_key,
+            grouping=spec.grouping,
+        )  # fmt: skip
         if baseline is not None:
             self._start(baseline)
 
@@ -136,8 +137,13 @@ class Panel:
         return Signal(
             kind="baseline", row=row, scope=0, column=-1, series="", detector="", statistic=None, threshold=None, value=None,
             baseline_value=None, effect_kind=None, effect_size=None, direction=None, severity="info", n=self.learned,
-            window=self._spec.window, since=None, episode=here, reason=f"learned from {self.learned} rows",
+            window=self._spec.window, since=None, episode=here, reason=f"learned from {self.learned} rows{self._by_hour()}",
         )  # fmt: skip
+
+    def _by_hour(self) -> str:
+        """What is added to how a baseline came about where some of it goes by the hour."""
+        found = {} if self.baseline is None or self._spec.budget is None else self.baseline.grouping()
+        return f"; {len(found)} of {len(self.columns)} columns are judged by the hour: {', '.join(sorted(found))}" if found else ""
 
     def levels(self, scope: int) -> list[Level]:
         """Every series of a scope as it stands; empty while learning."""

@@ -4,12 +4,17 @@ A value becomes the rank of its bin's reference count, spread over the bin by a 
 as a normal number. Where the reference's values depend on those before (`autoregression.py`) it is the residual that is
 ranked, among the residuals of the reference: the first values of such a series are only remembered. Flags stay zeros and ones.
 
-What comes out is checked for dependence (`kernels.dependence`), value by value. Where there is some, the budget's promise is
-*suspended* for the series, and one value in so many is judged; what was gathered before that is void.
+Where the reference has seasons (`season.py`) a value's rank and score are those among the values of its hour; what is whitened is
+what that leaves.
+
+What comes out is checked for dependence (`kernels.dependence`) and for the hour of the day (`kernels.season`), value by value.
+Where there is either, the budget's promise is *suspended* for the series, and one value in so many, or one a day, is judged; what
+was gathered before that is void.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -19,21 +24,28 @@ from driftline.detectors.autoregression import EDGES_KEPT, ORDER_MOST, STRIDES, 
 from driftline.detectors.baseline import scope_names
 from driftline.detectors.conformal import series_key
 from driftline.detectors.kernels.autoregression import bin_of, padded_edges, remember, residual
-from driftline.detectors.kernels.bank import pack, unpack
+from driftline.detectors.kernels.bank import pack, unpack, version_of
 from driftline.detectors.kernels.conformal import SCORE_MOST, UInt64Array
-from driftline.detectors.kernels.dependence import FAR, Checks, check_push, new_checks, stride_of, unsound
+from driftline.detectors.kernels.dependence import Checks, check_push, new_checks, stride_of, unsound
 from driftline.detectors.kernels.jit import inlined, kernel
 from driftline.detectors.kernels.portable import normal_quantile, position_keys, uniform
-from driftline.detectors.layout import SKIP, Layout, left_out
-from driftline.detectors.spec import N_CODES, Float64, Int32, Int64, PanelRows, Suspended, UInt8, ordered_codes
+from driftline.detectors.kernels.season import Hours, begin_hour, count_value, hour_due, new_hours, unsound_hours
+from driftline.detectors.layout import SKIP, Layout, ranks_room, room
+from driftline.detectors.season import hour_scores, hours_of, places_of
+from driftline.detectors.season_fit import own_scores
+from driftline.detectors.spec import Float64, Int32, Int64, PanelRows, Suspended, UInt8
 from driftline.detectors.tables import Tables
 
 _MAGIC: Final = b"DSCR"
-_VERSION: Final = 1
+_VERSION: Final = 2
+_WITHOUT_HOURS: Final = 1
+"""The version before, which did not look at the hour."""
 _TYPES: Final = ["<f8", "<i8", "<f8", "<f8", "<i8", "u1", "<i8", "<f8", "<i8", "<i8"]
+_HOUR_TYPES: Final = ["<i8", "<f8", "<i8", "<f8", "<f8", "<f8", "<f8", "u1", "<f8", "<i8"]
 
-TURN = np.dtype([("row", "<i8"), ("monitor", "<i8"), ("level", "<i8"), ("found", "<f8")], align=True)
-"""A monitor's level and what was found, before it changed at a row."""
+TURN = np.dtype([("row", "<i8"), ("monitor", "<i8"), ("level", "<i8"), ("found", "<f8"), ("effect", "<f8"), ("day", "<f8")], align=True)
+"""What a monitor's checks said before that changed at a row: level and correlation; variance of the hours and values of a day, 0 where
+the hour was not refused."""
 Turns = NDArray[np.void]
 
 
@@ -46,9 +58,11 @@ class Monitors(NamedTuple):
     flag: UInt8  # (K,)
     active: UInt8  # (S, K)
     flags: UInt8  # (Q, N_CODES)
-    low: Float64  # (S, C, N_CODES) where the ranks of a code's values begin; NaN without a level
-    width: Float64  # (S, C, N_CODES) and how much room they have
-    score: Float64  # (S, C, N_CODES)
+    first: Int64  # (S, C) the row of the first hour in the tables of T rows
+    way: Int64  # (S, C) how hours are told apart (`season.WAYS`)
+    low: Float64  # (T, N_CODES) where the ranks of a code's values begin; NaN without a level
+    width: Float64  # (T, N_CODES) and how much room they have
+    score: Float64  # (T, N_CODES)
     whitened: Int64  # (S, K) the place in W, -1 = no memory
     order: Int64  # (W,)
     coefficients: Float64  # (W, ORDER_MOST)
@@ -78,7 +92,8 @@ class PanelScores:
         members = series.tolist()
         names = scope_names(layout.segments)
         own = [[series_key("=".join(name or ()) + "/" + layout.series[q].name) for q in members] for name in names]
-        low, width = _ranks(layout)
+        low, width = ranks_room(layout)
+        score = hour_scores(tables.score, own_scores(layout.season, layout.references, tables.score))
         valued: dict[int, list[int]] = {c: [] for c in range(len(layout.columns))}
         for k, q in enumerate(members):
             if layout.series[q].flag is None:
@@ -99,9 +114,11 @@ class PanelScores:
             flag=np.array([layout.series[q].flag is not None for q in members], np.uint8),
             active=np.ascontiguousarray(tables.watched[:, series]),
             flags=tables.flags,
-            low=low,
-            width=width,
-            score=tables.score,
+            first=low.first,
+            way=low.way,
+            low=low.table,
+            width=width.table,
+            score=score.table,
             whitened=whitened,
             order=np.array([len(m.coefficients) for m in memories], np.int64),
             coefficients=np.zeros((count, ORDER_MOST)),
@@ -115,14 +132,21 @@ class PanelScores:
             counts = np.array(memory.counts, np.float64)
             # As beyond the range of the values: had the reference not had it, its least residual would lie below all others.
             counts[[0, -1]] += 1.0
-            self.monitors.residual_low[w, : len(counts)], self.monitors.residual_width[w, : len(counts)] = _room(counts)
+            self.monitors.residual_low[w, : len(counts)], self.monitors.residual_width[w, : len(counts)] = room(counts)
         self.memory = Memory(past=np.zeros((count, ORDER_MOST)), seen=np.zeros(count, np.int64))
-        self.checks = new_checks(n_scopes * n)
+        self.checks, self.hours = new_checks(n_scopes * n), new_hours(n_scopes * n)
+        # Variance of the hours' means that is no effect; `allow_hours`.
+        self._allowed = np.full(n_scopes * n, np.inf)
+        self._variance = np.ones(n_scopes * n)
         for (s, c), left in layout.dependence.items():
             for k in valued[c]:
                 m = s * n + k
                 self.checks.refused[m, left.level - 1], self.checks.level[m], self.checks.found[m] = 1, left.level, left.correlation
         self._turns: Turns = np.zeros(0, TURN)
+
+    def allow_hours(self, deviation: Float64, variance: Float64) -> None:
+        """Set the standard deviation of the hours' means that is no effect, and the variance of values; (S, K) each."""
+        self._allowed, self._variance = (deviation * deviation).ravel(), variance.ravel()
 
     def update(self, codes: UInt8, scopes: Int32, rows: PanelRows) -> tuple[Float64, Int32]:
         """Take rows: what each monitor of a row is fed, NaN where it has no value that is judged, +inf where it begins anew, and
@@ -131,9 +155,13 @@ class PanelScores:
         shape = (len(codes), scopes.shape[1] * self.n)
         scores, monitors = np.empty(shape), np.empty(shape, np.int32)
         keys = position_keys(rows.source.astype(np.uint64), rows.offset)
-        # A level changes at every eighth value of a stride at most; of what is not touched no memory is taken.
-        turns = np.empty(scores.size // 4 + STRIDES * len(self.checks.level) + 1, TURN)
-        turned = _fill_scores(codes, scopes, keys, self.monitors, self.memory, self.checks, scores, monitors, turns)
+        hours = hours_of(rows.time_ms)
+        # A level changes at every eighth value of a stride at most, the hour once a day; of what is not touched no memory is taken.
+        turns = np.empty(scores.size // 4 + len(hours) * scopes.shape[1] + (STRIDES + 1) * len(self.checks.level) + 1, TURN)
+        turned = _fill_scores(
+            codes, scopes, keys, hours, places_of(hours), self.monitors, self.memory, self.checks, self.hours, self._allowed, scores,
+            monitors, turns,
+        )  # fmt: skip
         self._turns = turns[:turned].copy()
         return scores, monitors
 
@@ -142,18 +170,23 @@ class PanelScores:
         m = scope * self.n + k
         own = self._turns[self._turns["monitor"] == m]
         level, found = int(self.checks.level[m]), float(self.checks.found[m])
+        effect, day = (self.hours.found[m] * self.hours.refused[m]).tolist()
         later = own[own["row"] > row]
         if len(later):
-            level, found = int(later[0]["level"]), float(later[0]["found"])
+            level, found, effect, day = (later[0][name].item() for name in ("level", "found", "effect", "day"))
+        if effect > 0.0:
+            values = max(round(day), 2)
+            return Suspended(values, effect / float(self._variance[m]), values, cause="hour_effect")
         return Suspended(stride_of(level - 1), found, stride_of(level)) if level else None
 
     def suspended_series(self) -> int:
         """Monitors that are suspended now."""
-        return int(np.count_nonzero(self.checks.level[self.monitors.active.ravel() > 0]))
+        held = (self.checks.level > 0) | (self.hours.refused > 0)
+        return int(np.count_nonzero(held[self.monitors.active.ravel() > 0]))
 
     def take(self, scope: int, k: int, other: PanelScores, from_scope: int, from_k: int) -> None:
         """Go on with what another panel over the same reference knows of a series."""
-        for mine, theirs in _pairs(self.checks, other.checks):
+        for mine, theirs in _pairs(self.checks, other.checks) + _pairs(self.hours, other.hours):
             mine[scope * self.n + k] = theirs[from_scope * other.n + from_k]
         w, was = self.monitors.whitened[scope, k], other.monitors.whitened[from_scope, from_k]
         if w >= 0 and was >= 0:
@@ -162,7 +195,7 @@ class PanelScores:
     def export(self, scope: int) -> bytes:
         """What is known of the series of one scope."""
         own, part = self._own(scope), self._part(scope)
-        checks = [array[part] for array in _arrays(self.checks)]
+        checks = [array[part] for array in _arrays(self.checks) + _arrays(self.hours)]
         return pack(_MAGIC, _VERSION, len(own), [self.memory.past[own], self.memory.seen[own], *checks])
 
     def restore(self, scope: int, blob: bytes) -> None:
@@ -173,14 +206,23 @@ class PanelScores:
         ValueError : damaged, or of another number of series.
         """
         own, part, n = self._own(scope), self._part(scope), self.n
-        sizes = [len(own) * ORDER_MOST, len(own), n * STRIDES * FAR, n * STRIDES * 3, n * STRIDES, n * STRIDES, n, n, n, n]
-        past, seen, *found = unpack(blob, _MAGIC, _VERSION, len(own), _TYPES, [*sizes])
-        shapes: Any = [mine[part].shape for mine in _arrays(self.checks)]
-        checks = Checks(*(array.reshape(shape) for array, shape in zip(found, shapes, strict=True)))
-        if not (np.isfinite(past).all() and np.all((seen >= 0) & (seen <= self.monitors.order[own]))) or unsound(checks):
+        shapes = [mine[part].shape for mine in _arrays(self.checks)]
+        hour_shapes = [mine[part].shape for mine in _arrays(self.hours)]
+        sizes = [len(own) * ORDER_MOST, len(own), *map(math.prod, shapes)]
+        if version_of(blob) == _WITHOUT_HOURS:
+            past, seen, *found = unpack(blob, _MAGIC, _WITHOUT_HOURS, len(own), _TYPES, [*sizes])
+            hours = new_hours(n)
+        else:
+            types, all_sizes = _TYPES + _HOUR_TYPES, sizes + list(map(math.prod, hour_shapes))
+            past, seen, *found = unpack(blob, _MAGIC, _VERSION, len(own), types, [*all_sizes])
+            parts = zip(found[len(shapes) :], hour_shapes, strict=True)
+            hours = Hours(*(array.reshape(shape) for array, shape in parts))
+        checks = Checks(*(array.reshape(shape) for array, shape in zip(found[: len(shapes)], shapes, strict=True)))
+        sound = np.isfinite(past).all() and np.all((seen >= 0) & (seen <= self.monitors.order[own]))
+        if not sound or unsound(checks) or unsound_hours(hours):
             raise ValueError("damaged state of DSCR: values that no series has")
         self.memory.past[own], self.memory.seen[own] = past.reshape(len(own), ORDER_MOST), seen
-        for mine, theirs in _pairs(self.checks, checks):
+        for mine, theirs in _pairs(self.checks, checks) + _pairs(self.hours, hours):
             mine[part] = theirs
 
     def _part(self, scope: int) -> slice:
@@ -196,40 +238,23 @@ def _arrays(checks: Any) -> list[NDArray[Any]]:
     return list(checks)
 
 
-def _pairs(mine: Checks, theirs: Checks) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+def _pairs(mine: Checks | Hours, theirs: Checks | Hours) -> list[tuple[NDArray[Any], NDArray[Any]]]:
     return list(zip(_arrays(mine), _arrays(theirs), strict=True))
 
 
-def _ranks(layout: Layout) -> tuple[Float64, Float64]:
-    """Where the ranks of a code's values begin under a scope's reference, and how much room they have; NaN without a level."""
-    low: Float64 = np.full((len(layout.counts), len(layout.columns), N_CODES), np.nan)
-    width = low.copy()
-    for c, reference in enumerate(layout.references):
-        order = ordered_codes(reference.kind, reference.n_bins)
-        # A value that was never seen has room by what the reference would not have seen without itself.
-        beyond = np.array([left_out(layout, scope, c)[order] for scope in range(len(layout.counts))])
-        low[:, c, order], width[:, c, order] = _room(layout.counts[:, c, order] + beyond)
-    return low, width
-
-
-def _room(counts: Float64) -> tuple[Float64, Float64]:
-    """Where the ranks of the values in each bin begin and how much room they have, the judged value beside them; (..., bins)."""
-    total = counts.sum(axis=-1, keepdims=True) + 1.0
-    return (np.cumsum(counts, axis=-1) - counts) / total, (counts + 1.0) / total
-
-
 @inlined
-def _score(m: Monitors, memory: Memory, s: int, k: int, code: int, key: np.uint64) -> float:
-    """The score of one value, or 0 or 1; NaN = none."""
+def _score(m: Monitors, memory: Memory, s: int, k: int, code: int, places: Int64, i: int, key: np.uint64) -> float:
+    """The score of one value of row i, or 0 or 1; NaN = none."""
     if m.flag[k]:
         hit = m.flags[m.series[k], code]
         return np.nan if hit == SKIP else float(hit)
     c, w = m.columns[k], m.whitened[s, k]
+    row = m.first[s, c] + places[i, m.way[s, c]]
     p = np.nan
     if w < 0:
-        p = m.low[s, c, code] + uniform(key ^ m.own[s, k]) * m.width[s, c, code]
+        p = m.low[row, code] + uniform(key ^ m.own[s, k]) * m.width[row, code]
     else:
-        value = m.score[s, c, code]
+        value = m.score[row, code]
         if value == value:
             order = m.order[w]
             if memory.seen[w] == order:
@@ -243,7 +268,19 @@ def _score(m: Monitors, memory: Memory, s: int, k: int, code: int, key: np.uint6
 
 @kernel
 def _fill_scores(
-    codes: UInt8, scopes: Int32, keys: UInt64Array, m: Monitors, memory: Memory, checks: Checks, out: Float64, monitors: Int32, turns: Turns
+    codes: UInt8,
+    scopes: Int32,
+    keys: UInt64Array,
+    hours: Int64,
+    places: Int64,
+    m: Monitors,
+    memory: Memory,
+    checks: Checks,
+    hour_checks: Hours,
+    allowed: Float64,
+    out: Float64,
+    monitors: Int32,
+    turns: Turns,
 ) -> int:
     """Fill what each monitor of a row is fed and which it is; the turns written."""
     n, turned = m.series.shape[0], 0
@@ -254,16 +291,26 @@ def _fill_scores(
                 place = s * n + k
                 x = np.nan
                 if m.active[s, k]:
-                    x = _score(m, memory, s, k, codes[i, m.columns[k]], keys[i])
+                    x = _score(m, memory, s, k, codes[i, m.columns[k]], places, i, keys[i])
                 if x == x:
                     level, found = checks.level[place], checks.found[place]
+                    was = hour_checks.refused[place]
                     judged = check_push(place, x, checks)
-                    if checks.level[place] != level:
+                    if hours[i] > hour_checks.hour[place]:
+                        begin_hour(place, hours[i], allowed[place], hour_checks)
+                    count_value(place, x, hours[i], hour_checks)
+                    refused = hour_checks.refused[place]
+                    checks.suspended[place] += refused and checks.level[place] == 0
+                    if checks.level[place] != level or refused != was:
                         turns[turned]["row"], turns[turned]["monitor"] = i, place
                         turns[turned]["level"], turns[turned]["found"] = level, found
+                        # What was found is kept after the hour is taken back, and there is nothing before it is refused.
+                        turns[turned]["effect"] = hour_checks.found[place, 0] if was else 0.0
+                        turns[turned]["day"] = hour_checks.found[place, 1]
                         turned += 1
                         x = np.inf
-                    elif not judged:
+                    # Another number than the one that breaks ties: the hour of a judged value must not lean to its rank.
+                    elif not judged or (refused and not hour_due(place, hours[i], keys[i] ^ ~m.own[s, k], hour_checks)):
                         x = np.nan
                 out[i, j * n + k] = x
                 monitors[i, j * n + k] = place if m.active[s, k] else -1

@@ -139,6 +139,8 @@ def _uncovered(note: Any, tables: Tables, q: int, suspended: Suspended | None) -
 
 def suspension_reason(suspended: Suspended) -> str:
     """Why the promise does not cover a series, for people."""
+    if suspended.cause == "hour_effect":
+        return f"guarantee suspended: the hour of the day makes {suspended.correlation:.0%} of the variance, one value a day is judged"
     apart = "neighbouring values" if suspended.lag == 1 else f"values {suspended.lag} apart"
     return f"guarantee suspended: {apart} have a correlation of {suspended.correlation:.2f}, one in {suspended.one_in} is judged"
 

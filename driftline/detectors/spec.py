@@ -24,6 +24,7 @@ Kind = Literal["numeric", "categorical", "binary"]
 Direction = Literal["up", "down", "both"]
 Severity = Literal["info", "warning", "critical"]
 EffectKind = Literal["psi", "mean", "rate"]
+Grouping = Literal["auto", "hour_of_day", "hour_of_week", "none"]
 
 MAX_BINS: Final = 60
 """Codes 0..59 are quantile bins or categories by rank; 2/60 of the mass is the finest atom that gets a bin of its own."""
@@ -153,6 +154,7 @@ class PanelSpec:
     stale_ms : an episode whose scope had no rows for longer than this ends; None = never.
     budget : false alarms; None = each detector goes by its own run length.
     sensitive : columns and segment keys whose values appear only as keyed hashes, made with `hash_key`.
+    grouping : of the baseline that is learned, by the hours of its rows.
     whole : whether the scope of all rows is watched too; not where another panel watches it and this one has a further segment key.
     """
 
@@ -166,6 +168,7 @@ class PanelSpec:
     sensitive: frozenset[str] = frozenset()
     hash_key: bytes = b""
     whole: bool = True
+    grouping: Grouping = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,11 +264,13 @@ class Suspended:
     lag : values so far apart depend on each other, nearer ones perhaps too; `correlation` is theirs when that was found, less that
         of values eight times as far apart.
     one_in : of so many values one is judged.
+    cause : the hour of the day makes values a day apart alike: `lag` and `one_in` are the values of a day.
     """
 
     lag: int
     correlation: float
     one_in: int
+    cause: Literal["dependence", "hour_effect"] = "dependence"
 
 
 @dataclass(frozen=True, slots=True)

@@ -220,6 +220,9 @@ class BaselineSource(Section):
 
     file: str | None = Field(None, description="relative to this file; null = learn")
     learn: int = Field(5_000, ge=100, le=1_000_000, description="events to learn from when there is no file")
+    season: Literal["auto", "hour_of_day", "hour_of_week", "none"] = Field(
+        "auto", description="under false_alarms, judge values against the reference's of their hour (UTC); auto = where its hours differ"
+    )
     settle: DurationMs = Field(86_400_000, description="event time for which a learned baseline is provisional: severity at most info")
 
 

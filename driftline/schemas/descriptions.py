@@ -83,11 +83,12 @@ FIELDS: Final[Mapping[str, str]] = {
     "median": "of a numeric series in its own unit, over the `n` rows: interpolated within the baseline's bins; null where there is none, "
     "and where it lies beyond all that the baseline has seen",
     "baseline_median": "the same of the baseline",
-    "suspended": "why the budget of false alarms does not cover the series at this row, as its values depend on each other; null = it "
-    "does, or the series is not under a budget",
+    "suspended": "why the budget of false alarms does not cover the series at this row, as its values depend on each other or on the hour; "
+    "null = it does, or the series is not under a budget",
     "lag": "values so many apart depend on each other",
     "correlation": "of such values when that was found, less that of values eight times as far apart",
     "one_in": "of so many values one is judged",
+    "cause": "values depend on those before them, or on the hour of the day",
     "threshold": "the figure's limit",
     "time": "event time: ISO 8601, or Unix seconds, milliseconds or microseconds; absent = the record's time",
     "time_ms": "event time, Unix milliseconds",

@@ -166,6 +166,7 @@ EFFECTS: Final[tuple[Effect, ...]] = (
         "a series keeps the reference it began with, and detect logs `baseline_unused`; features that are new take theirs from the file",
     ),
     Effect("models.NAME.baseline.learn", "keeps", "for what still learns: where it has more rows already, the next one is the last"),
+    Effect("models.NAME.baseline.season", "keeps", "for what still learns, and for the next `driftline baseline build`"),
     Effect("models.NAME.baseline.settle", "keeps", ""),
     Effect(
         "models.NAME.window",

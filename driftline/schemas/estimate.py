@@ -92,10 +92,11 @@ POSITIVES_ASSUMED: Final = 0.01
 
 @dataclass(frozen=True, slots=True)
 class KnownBaseline:
-    """What a baseline tells beyond the file: its features, and how many values of each segment key were admitted."""
+    """What a baseline tells beyond the file: its features, how many values of each segment key were admitted, and what goes by the hour."""
 
     features: Mapping[str, FeatureKind]
     segments: Mapping[str, int] = field(default_factory=dict)
+    grouping: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

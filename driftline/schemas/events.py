@@ -90,14 +90,16 @@ class Effect(msgspec.Struct, frozen=True):
 
 
 class Suspended(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a budget of false alarms does not cover a series now: its values depend on each other.
+    """Why a budget of false alarms does not cover a series now: its values depend on each other, or on the hour of the day.
 
-    Values `lag` apart have this correlation, beyond that of values eight times as far apart; one value in `one_in` is judged.
+    Values `lag` apart have this correlation, beyond that of values eight times as far apart; one value in `one_in` is judged. Where
+    the cause is the hour, `lag` and `one_in` are the values of a day, and the correlation is the hours' share of the variance.
     """
 
     lag: Annotated[int, msgspec.Meta(ge=1)]
     correlation: float
     one_in: Annotated[int, msgspec.Meta(ge=2)]
+    cause: Literal["dependence", "hour_effect"] = "dependence"
 
 
 class DriftEvent(msgspec.Struct, frozen=True, kw_only=True):

@@ -111,7 +111,7 @@ EFFECT_SIZE = Metric("driftline_effect_size", "gauge", "1", ("monitor", "model",
 SUBJECTS_DRIFTED = Metric("driftline_subjects_drifted", "gauge", "series", ("model",),
     "Series of a model with an open episode on this worker.")
 SUBJECTS_SUSPENDED = Metric("driftline_subjects_suspended", "gauge", "series", ("model",),
-    "Series of a model that the budget of false alarms does not cover now, as their values depend on each other; on this worker.")
+    "Series of a model that the budget of false alarms does not cover now, as values depend on each other or on the hour; on this worker.")
 SUBJECTS_MONITORED = Metric("driftline_subjects_monitored", "gauge", "series", ("model",),
     "Series of a model watched by this worker.")
 DETECTION_DELAY = Metric("driftline_detection_delay_seconds", "histogram", "seconds", ("kind",),

@@ -41,19 +41,28 @@ def bin_of(x: float, edges: Float64Array) -> int:
 
 @kernel
 def add_products(
-    codes: UInt8Array, scopes: Int32Array, score: Float64Array, past: Float64Array, seen: Int64Array, products: Float64Array
+    codes: UInt8Array,
+    scopes: Int32Array,
+    places: Int64Array,
+    score: Float64Array,
+    first: Int64Array,
+    way: Int64Array,
+    past: Float64Array,
+    seen: Int64Array,
+    products: Float64Array,
 ) -> None:
     """Add rows to the sums of x_t x_{t-k}, k = 0 .. ORDER_MOST, of each scope and column.
 
     Parameters
     ----------
-    score : (S, C, codes), NaN = no value. `past`: (S, C, ORDER_MOST). `seen`: (S, C) values so far. `products`: (S, C, ORDER_MOST + 1)
+    places : of the rows' hours. `score`, `first`, `way`: (T, codes), NaN = no value, and (S, C) (`season.HourScores`).
+    past : (S, C, ORDER_MOST). `seen`: (S, C) values so far. `products`: (S, C, ORDER_MOST + 1)
     """
     for i in range(codes.shape[0]):
         for j in range(scopes.shape[1]):
             s = scopes[i, j]
             for c in range(codes.shape[1]):
-                x = score[s, c, codes[i, c]]
+                x = score[first[s, c] + places[i, way[s, c]], codes[i, c]]
                 if x != x:
                     continue
                 products[s, c, 0] += x * x
@@ -68,7 +77,10 @@ def collect_residuals(
     codes: UInt8Array,
     c: int,
     scopes: Int32Array,
+    places: Int64Array,
     score: Float64Array,
+    first: Int64Array,
+    way: Int64Array,
     order: Int64Array,
     coefficients: Float64Array,
     past: Float64Array,
@@ -80,7 +92,7 @@ def collect_residuals(
     for i in range(codes.shape[0]):
         for j in range(scopes.shape[1]):
             s = scopes[i, j]
-            x = score[s, codes[i, c]]
+            x = score[first[s, c] + places[i, way[s, c]], codes[i, c]]
             if order[s] < 0 or x != x:
                 continue
             if seen[s] >= order[s]:

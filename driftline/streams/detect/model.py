@@ -277,7 +277,7 @@ class WatchedModel:
         baseline = watched.panel.baseline
         baseline_id = baseline.id if baseline is not None else None
         if signal.kind == "baseline":
-            reason = f"baseline of panel {watched.name.kind} learned from {signal.n} rows"
+            reason = f"baseline of panel {watched.name.kind} {signal.reason}"
             return self.writer.note(self.plan, watched.name, row, kind="baseline", baseline=baseline_id, n=signal.n, reason=reason)
         settle = self.plan.model.baseline.settle
         return self.writer.signal(

@@ -109,6 +109,7 @@ class ModelPlan:
             learn_rows=model.baseline.learn,
             stale_ms=model.stale,
             budget=self._budget(kind, rank),
+            grouping=model.baseline.season,
         )
 
     def _budget(self, kind: PanelKind, rank: int) -> PanelBudget | None:

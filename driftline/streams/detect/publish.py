@@ -295,7 +295,9 @@ def _statistics(found: tuple[WindowStatistic, ...]) -> list[Statistic]:
 
 
 def _suspended(found: spec.Suspended | None) -> Suspended | None:
-    return None if found is None else Suspended(lag=found.lag, correlation=found.correlation, one_in=found.one_in)
+    if found is None:
+        return None
+    return Suspended(lag=found.lag, correlation=found.correlation, one_in=found.one_in, cause=found.cause)
 
 
 def _age(age_ms: int | None) -> str:

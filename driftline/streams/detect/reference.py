@@ -64,8 +64,9 @@ class ReferenceLearner:
         if kind not in self._builders:
             spec = self._plan.panel(kind)
             self._builders[kind] = BaselineBuilder(
-                spec.columns, spec.segments, column_factory=spec.column_factory, sensitive=spec.sensitive, hash_key=spec.hash_key
-            )
+                spec.columns, spec.segments, column_factory=spec.column_factory, sensitive=spec.sensitive, hash_key=spec.hash_key,
+                grouping=spec.grouping,
+            )  # fmt: skip
         return self._builders[kind]
 
 
