@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.quality import budgets, memory, single
+from benchmarks.quality import budgets, memory, season, single
 from benchmarks.quality.report import Section, Size, figures, page, runs_of
 
 SECTIONS: dict[str, Callable[[Size], Section]] = {
@@ -33,6 +33,9 @@ SECTIONS: dict[str, Callable[[Size], Section]] = {
     "memory": memory.whitened,
     "suspended": memory.unseen,
     "price": memory.price,
+    "seasons": season.seasons,
+    "uncovered": season.uncovered,
+    "season_price": season.price,
     "broken": single.broken,
 }
 

@@ -15,7 +15,7 @@ from benchmarks.quality.measure import Delay, FalseAlarms, false_alarms, generat
 from benchmarks.quality.report import Gate, Section, Size
 from benchmarks.quality.streams import NOT_COVERED, Law, Values, autoregressive
 from driftline.detectors.panel import Panel
-from driftline.detectors.spec import Column, ColumnDetector, PanelBudget, PanelRows, PanelSpec, Series
+from driftline.detectors.spec import Column, ColumnDetector, Grouping, PanelBudget, PanelRows, PanelSpec, Series
 
 RUN_LENGTH = 1e5
 REFERENCE = 5_000
@@ -75,23 +75,24 @@ class Found:
         return self.inside.values / self.both.values
 
 
-def panel(names: list[str], learn: int, per_unit: float, *, segments: bool = False) -> Panel:
+def panel(names: list[str], learn: int, per_unit: float, *, segments: bool = False, grouping: Grouping = "auto") -> Panel:
     """A panel of numeric series with nothing but the budget's e-detectors."""
     detectors = (ColumnDetector("e_detector"),)
     columns = tuple(Column(name, "numeric", (Series(name, None, detectors, WINDOW, warning=TOLERANCE),)) for name in names)
     budget = PanelBudget(per_unit, True, 1.0 / (168 * per_unit))
-    return Panel(PanelSpec(columns=columns, segments={"shop": SHOPS} if segments else {}, window=WINDOW, learn_rows=learn, budget=budget))
+    shops = {"shop": SHOPS} if segments else {}
+    return Panel(PanelSpec(columns=columns, segments=shops, window=WINDOW, learn_rows=learn, budget=budget, grouping=grouping))
 
 
-def rows_of(values: Values, first: int, *, segments: bool = False) -> PanelRows:
-    """Rows of a matrix, one column a series."""
+def rows_of(values: Values, first: int, *, segments: bool = False, step_ms: int = 1_000) -> PanelRows:
+    """Rows of a matrix, one column a series, so far apart."""
     n = len(values)
     at = np.arange(first, first + n)
     # Each shop has a stream of its own, and theirs are interleaved.
     shops = {"shop": ((at % SHOPS).astype(np.int32), [f"s{k}" for k in range(SHOPS)])} if segments else {}
     return PanelRows(
         n=n, numeric=np.ascontiguousarray(values), numeric_names=[f"f{c}" for c in range(values.shape[1])], categorical={}, segments=shops,
-        source=np.zeros(n, np.uint16), offset=at, time_ms=at * 1_000,
+        source=np.zeros(n, np.uint16), offset=at, time_ms=at * step_ms,
     )  # fmt: skip
 
 
