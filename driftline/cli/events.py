@@ -1,4 +1,4 @@
-"""Drift events, alerts, snapshots and dead letters on stdout: a line each as they come, or the bytes of the topic."""
+"""Drift events, alerts, incidents, snapshots and dead letters on stdout: a line each as they come, or the bytes of the topic."""
 
 from __future__ import annotations
 
@@ -53,13 +53,17 @@ TABLES = {
             ("summary", 0),
         ),
     ),
+    "incidents": Table(
+        "incidents",
+        (("time", 19), ("condition", 9), ("severity", 8), ("model", 14), ("firing", 6), ("alerts", 6), ("seq", 4), ("summary", 0)),
+    ),
     "snapshots": Table(
         "snapshots",
         (("time", 19), ("model", 14), ("panel", 9), ("segment", 18), ("state", 8), ("rows", 12), ("open", 0)),
     ),
     "dlq": Table("dlq", (("time", 19), ("stage", 8), ("reason", 16), ("record", 40), ("error", 0))),
 }
-EVENTS: tuple[str, ...] = ("drift", "alerts", "snapshots")
+EVENTS: tuple[str, ...] = ("drift", "alerts", "incidents", "snapshots")
 """What the processors publish about models; the rest is about records."""
 
 

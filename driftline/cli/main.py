@@ -25,9 +25,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("driftline.cli.run", "Run the processors: ingest, join, detect, alert."),
     "replay": ("driftline.cli.replay", "Run the same processors over a file or over the observations topic."),
     "backtest": ("driftline.cli.backtest", "Try a configuration on rows of the past: alarms, delays, a budget."),
-    "status": ("driftline.cli.status", "Lag, learning progress, dead letters and open alerts."),
+    "status": ("driftline.cli.status", "Lag, learning progress, dead letters, open incidents and alerts."),
     "state": ("driftline.cli.state", "Look at the checkpoints of tasks, save them to a file, bring them back."),
-    "tail": ("driftline.cli.tail", "Print drift events, alerts or dead letters as they come."),
+    "tail": ("driftline.cli.tail", "Print drift events, alerts, incidents or dead letters as they come."),
     "picture": ("driftline.cli.picture", "Draw what the topics say as one page."),
 }
 """Command name to its module, which has it as `command`, and its line in the help."""

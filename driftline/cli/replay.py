@@ -85,7 +85,7 @@ def _sink(config: Config, what: str, printer: EventPrinter) -> Any:
         if output.topic == wanted and output.value is not None:
             printer.add(output.value)
 
-    if what != "alerts":
+    if what not in ("alerts", "incidents"):
         return show
     alerts = AlertReplay(config, file_cluster(config), show)
     drift = DRIFT.full_name(config.topics.prefix)

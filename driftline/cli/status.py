@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
 
     from driftline.schemas.config import Config
+    from driftline.schemas.topics import Topic
 
 _CALL_SECONDS = 10.0
 _MARKERS_MAX = 16
@@ -34,7 +35,7 @@ _RANK = {"info": 0, "warning": 1, "critical": 2}
 @click.option("--severity", type=click.Choice(list(_RANK)), default="warning", show_default=True, help="For --exit-code.")
 @output_option
 def command(config_path: str, exit_code: bool, severity: str, output: str) -> None:
-    """Lag of every consumer group, what each model has learned, suspended guarantees, dead letters, open alerts."""
+    """Open incidents, lag of every consumer group, what each model has learned, suspended guarantees, dead letters, open alerts."""
     from driftline.cli.kafka import admin
     from driftline.schemas.loading import load_config
 
@@ -45,15 +46,27 @@ def command(config_path: str, exit_code: bool, severity: str, output: str) -> No
     _explain(groups, sources, config)
     models = _models(config)
     refused = _dead_letters(config)
-    alerts = _open_alerts(config)
+    incidents, alerts = _open_incidents(config), _open_alerts(config)
     if output == "json":
-        write_json({"sources": sources, "groups": groups, "models": models, "dead_letters": refused, "alerts": alerts})
+        told = {"incidents": incidents, "sources": sources, "groups": groups, "models": models, "dead_letters": refused, "alerts": alerts}
+        write_json(told)
     else:
+        _show_incidents(incidents)
         _show(sources, groups, models, alerts)
         _show_refused(refused, config_path)
     loud = [alert for alert in alerts if _RANK[alert["severity"]] >= _RANK[severity] and not alert.get("historical")]
     if exit_code and loud:
         sys.exit(EXIT_FIRING)
+
+
+def _show_incidents(incidents: list[dict[str, Any]]) -> None:
+    """What somebody is to look at first."""
+    shown = [{**one, "since": iso(one["starts_at_ms"]), "firing": f"{one['firing']} of {one['alerts']}"} for one in incidents]
+    if shown:
+        write_rows(shown, ["severity", "model", "since", "firing", "summary"], "table")
+    else:
+        click.echo("no incident is open")
+    click.echo()
 
 
 def _show(sources: list[dict[str, Any]], groups: list[dict[str, Any]], models: list[dict[str, Any]], alerts: list[dict[str, Any]]) -> None:
@@ -275,20 +288,38 @@ def _dead_letters(config: Config) -> dict[str, Any]:
 
 
 def _open_alerts(config: Config) -> list[dict[str, Any]]:
-    """The firing alerts of the compacted topic, loudest first."""
+    """The firing alerts, loudest first."""
+    from driftline.schemas.topics import ALERTS
+
+    firing = _firing(config, ALERTS)
+    return sorted(firing, key=lambda alert: (-_RANK[alert["severity"]], alert["model"], alert["series"], alert["fingerprint"]))
+
+
+def _open_incidents(config: Config) -> list[dict[str, Any]]:
+    """The open incidents, loudest first, then newest."""
+    from driftline.schemas.topics import INCIDENTS
+
+    return sorted(_firing(config, INCIDENTS), key=lambda one: (-_RANK[one["severity"]], -one["starts_at_ms"], one["id"]))
+
+
+def _place(told: dict[str, Any]) -> tuple[int, int]:
+    """An alert's episodes follow each other, and states within an episode; an incident has but one."""
+    return (told["detected_at_ms"], told["seq"])
+
+
+def _firing(config: Config, topic: Topic) -> list[dict[str, Any]]:
+    """What fires of a compacted topic."""
     import orjson
 
     from driftline.cli.kafka import read_topic
-    from driftline.schemas.topics import ALERTS
 
     latest: dict[bytes, dict[str, Any]] = {}
-    for message in read_topic(config.kafka, ALERTS.full_name(config.topics.prefix), from_ms=0):
+    for message in read_topic(config.kafka, topic.full_name(config.topics.prefix), from_ms=0):
         key, value = message.key() or b"", message.value()
         if value is None:
             latest.pop(key, None)
             continue
-        alert = orjson.loads(value)
-        if key not in latest or alert["seq"] >= latest[key]["seq"]:
-            latest[key] = alert
-    firing = [alert for alert in latest.values() if alert["condition"] == "firing"]
-    return sorted(firing, key=lambda alert: (-_RANK[alert["severity"]], alert["model"], alert["series"], alert["fingerprint"]))
+        told = orjson.loads(value)
+        if key not in latest or _place(told) >= _place(latest[key]):
+            latest[key] = told
+    return [told for told in latest.values() if told["condition"] == "firing"]

@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from driftline.demo.simulator import FraudStream, Message
 from driftline.demo.verdict import Found, Verdict, truth_records
-from driftline.schemas.topics import DRIFT, SNAPSHOTS, TOPICS, TRANSITIONS
+from driftline.schemas.topics import DRIFT, INCIDENTS, SNAPSHOTS, TOPICS, TRANSITIONS
 from driftline.streams.canvas import Band
 from driftline.streams.local.embedded import EmbeddedBroker
 from driftline.streams.local.redis import LocalRedis
@@ -123,8 +123,9 @@ class _Witness:
         self._say = say
         self._began = time.monotonic()
         self._consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "demo-witness", "enable.auto.commit": False})
-        topics = [DRIFT.full_name(PREFIX), TRANSITIONS.full_name(PREFIX), SNAPSHOTS.full_name(PREFIX), TRUTH]
-        self._consumer.assign([TopicPartition(topic, 0, 0) for topic in topics])
+        topics = [topic.full_name(PREFIX) for topic in (DRIFT, TRANSITIONS, INCIDENTS, SNAPSHOTS)]
+        self._consumer.assign([TopicPartition(topic, 0, 0) for topic in (*topics, TRUTH)])
+        self._incidents: dict[str, str] = {}
 
     def read(self, timeout: float) -> None:
         """Take what has come within `timeout` seconds."""
@@ -150,6 +151,11 @@ class _Witness:
                 self.line(_detected(found))
             elif record["kind"] == "baseline":
                 self.line(record["reason"])
+        elif topic == INCIDENTS.full_name(PREFIX):
+            # Joined by many alerts in a second, and published again now and then: told when it opens and when it is over.
+            if self._incidents.get(record["id"]) != record["condition"]:
+                self._incidents[record["id"]] = record["condition"]
+                self.line(f"incident, {record['alerts']} alerts, {record['severity']}: {record['summary']}")
         else:
             found = verdict.transition(record)
             words = alert_words(record)

@@ -296,6 +296,10 @@ class Model(Section):
     stale: Annotated[DurationMs, Field(ge=1_000)] | None = Field(
         259_200_000, description="an open episode whose version or segment value had no events so long is closed; null = never"
     )
+    # 5 minutes: a rolling deployment takes that long, and who is called to one of two changes so close looks at both.
+    gather: DurationMs = Field(
+        300_000, description="alerts whose changes began within so long of each other, beside what their dates are off by, are one incident"
+    )
     monitors: list[Monitor] | None = Field(
         None, description="null = the default monitors; the first whose globs match a series owns it"
     )

@@ -1,6 +1,6 @@
 """Messages against their contract: decode with the failing path named, encode the same bytes every time.
 
-Drift events, alerts and transitions are CloudEvents 1.0 in Kafka's binary mode (CloudEvents Kafka Protocol Binding 1.0.2,
+Drift events, alerts, incidents and transitions are CloudEvents 1.0 in Kafka's binary mode (CloudEvents Kafka Protocol Binding 1.0.2,
 3.2): attributes are ``ce_`` headers, the value is the JSON data alone.
 """
 
@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from driftline.schemas.dead_letter import DeadLetter, DeadLetterError
-from driftline.schemas.events import CLOUD_EVENT_TYPES, Alert, DriftEvent, Label, Prediction, Snapshot, Transition
+from driftline.schemas.events import CLOUD_EVENT_TYPES, Alert, DriftEvent, Incident, Label, Prediction, Snapshot, Transition
 
 Headers = Iterable[tuple[str, bytes | None]]
 
@@ -25,6 +25,7 @@ CONTRACTS: Final[Mapping[str, type[msgspec.Struct]]] = {
     "label": Label,
     "drift": DriftEvent,
     "alerts": Alert,
+    "incidents": Incident,
     "transitions": Transition,
     "snapshots": Snapshot,
 }

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Final
 
 FIELDS: Final[Mapping[str, str]] = {
+    "alerts": "alerts that ever joined it",
     "baseline": "id of the reference it was compared with; null while none exists",
     "baseline_mean": "mean of the reference",
     "baseline_rate": "rate of the reference",
     "baseline_value": "level of the series in the reference",
     "bin": "range of numbers, category, or missing, invalid, unseen",
+    "blamed": "its alerts, firing ones first, then by severity and effect; the first of them where there are many",
     "bins": "the bins that contribute most, largest first",
     "change": "what this step did to the alert",
     "class": "the answer given, for models that answer with a class",
@@ -19,6 +21,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "detected_at_ms": "when the first evidence was seen, Unix milliseconds",
     "detector": "the detector that spoke; empty where none did",
     "direction": "which way the level moved",
+    "duration_ms": "from its start to its end; null while firing",
     "drift_event": "id of the drift event that caused this step",
     "effect": "how large the change is; null where nothing changed",
     "ends_at_ms": "when it resolved, Unix milliseconds; null while firing",
@@ -28,10 +31,13 @@ FIELDS: Final[Mapping[str, str]] = {
     "evidence": "the newest drift event's figures",
     "expected": "share in the reference, 0 to 1",
     "features": "name to value; numbers, texts, booleans or null",
+    "firing": "alerts of it that fire now",
     "fingerprint": "id of the alert: the same model, monitor, series and segment give the same one; the record's key",
     "from_severity": "severity before this step; null when it opened",
+    "hint": "suspected_concept: scores or classes changed, no feature did, and no outcome has spoken; else null",
     "historical": "made from records before this installation went live; never fires",
-    "id": "id of the prediction or event; a second record with the same id is a duplicate",
+    "id": "id of the prediction, event or incident; a second record with the same id is a duplicate",
+    "incident": "id of the incident that the alert belongs to; null before there were incidents",
     "kind": "what kind",
     "label": "the truth: a number, a class, or true and false",
     "latency_ms": "time the service took, milliseconds",
@@ -40,6 +46,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "mean": "mean of the window, in standard deviations of the reference",
     "model": "name of the model",
     "monitor": "id of the monitor that owns the series",
+    "more": "alerts of it that `blamed` leaves out",
     "n": "values the level was measured over",
     "n_eff": "independent values that the comparison is worth: n m / (n + m) of n in the window and m in the reference, over how alike "
     "values near each other are",
@@ -93,6 +100,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "time": "event time: ISO 8601, or Unix seconds, milliseconds or microseconds; absent = the record's time",
     "time_ms": "event time, Unix milliseconds",
     "topic": "the record's topic",
+    "uncertain_ms": "how far off `starts_at_ms` may be to either side, milliseconds",
     "value": "level of the series in the window as it is judged: PSI, mean of the standardised score, rate, seconds; of a statistic, its "
     "value",
     "version": "version of the model; null where versions are not told apart",

@@ -184,6 +184,7 @@ EFFECTS: Final[tuple[Effect, ...]] = (
     Effect("models.NAME.snapshot_every", "keeps", ""),
     Effect("models.NAME.freshness", "keeps", "with null the open episode ends"),
     Effect("models.NAME.stale", "keeps", ""),
+    Effect("models.NAME.gather", "keeps", "which incident an alert belongs to that opens from now on"),
     Effect(
         "models.NAME.monitors[].id",
         "partly",

@@ -1,4 +1,4 @@
-"""What other programs read: drift events, alerts, snapshots, dead letters; and the prediction and label they send.
+"""What other programs read: drift events, alerts, incidents, snapshots, dead letters; and the prediction and label they send.
 
 JSON on the wire; times are Unix milliseconds in fields that end in `_ms`, RFC 3339 in CloudEvents headers.
 """
@@ -200,6 +200,53 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     summary: str
     evidence: dict[str, Any]
     historical: bool = False
+    incident: Name | None = None
+
+
+class Blamed(msgspec.Struct, frozen=True, kw_only=True):
+    """One alert of an incident, with the figures that set its severity."""
+
+    fingerprint: Name
+    episode: Name
+    monitor: Name
+    series: Name
+    segment: dict[str, str] | None
+    condition: Literal["firing", "resolved"]
+    severity: Severity
+    effect: Effect | None
+    value: float | None
+    baseline_value: float | None
+    direction: Literal["up", "down"] | None
+    starts_at_ms: int
+    detected_at_ms: int
+    ends_at_ms: int | None
+
+
+class Incident(msgspec.Struct, frozen=True, kw_only=True):
+    """Alerts of one model whose changes began together, as one; key = id, readers ignore a `seq` not above the last."""
+
+    id: Name
+    seq: Count
+    environment: Name
+    model: Name
+    condition: Literal["firing", "resolved"]
+    severity: Severity
+    max_severity: Severity
+    hint: Literal["suspected_concept"] | None
+    starts_at_ms: int
+    uncertain_ms: Count
+    detected_at_ms: int
+    ends_at_ms: int | None
+    duration_ms: Count | None
+    observed_at_ms: int
+    reason: str | None
+    owner: str | None
+    summary: str
+    alerts: Count
+    firing: Count
+    blamed: list[Blamed]
+    more: Count
+    historical: bool = False
 
 
 class Transition(msgspec.Struct, frozen=True, kw_only=True):
@@ -216,10 +263,12 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None
     time_ms: int
     drift_event: Name
+    incident: Name | None = None
 
 
 CLOUD_EVENT_TYPES = {
     DriftEvent: "dev.driftline.drift.v1",
     Alert: "dev.driftline.alert.v1",
+    Incident: "dev.driftline.incident.v1",
     Transition: "dev.driftline.transition.v1",
 }

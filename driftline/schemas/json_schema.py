@@ -11,7 +11,7 @@ from driftline.schemas import dead_letter
 from driftline.schemas.config import Config, FeatureKind
 from driftline.schemas.descriptions import FIELDS
 from driftline.schemas.detector_checks import DETECTOR_PARAMS
-from driftline.schemas.events import CLOUD_EVENT_TYPES, Alert, DriftEvent, Label, Prediction, Snapshot, Transition
+from driftline.schemas.events import CLOUD_EVENT_TYPES, Alert, DriftEvent, Incident, Label, Prediction, Snapshot, Transition
 
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 BASE_URL: Final = "https://driftline.dev/schemas/v1"
@@ -21,6 +21,7 @@ MESSAGES: Final[Mapping[str, type[msgspec.Struct]]] = {
     "label": Label,
     "drift_event": DriftEvent,
     "alert": Alert,
+    "incident": Incident,
     "transition": Transition,
     "snapshot": Snapshot,
 }
@@ -70,7 +71,7 @@ def dead_letter_schema() -> dict[str, Any]:
 
 
 def cloud_event_schema() -> dict[str, Any]:
-    """Schema of the headers of drift events, alerts and transitions, as an object of texts."""
+    """Schema of the headers of drift events, alerts, incidents and transitions, as an object of texts."""
     properties = {
         "ce_specversion": {"const": "1.0", "description": "version of CloudEvents"},
         "ce_id": {**_NAME, "description": "the same for the same event, however often it is sent"},

@@ -38,9 +38,10 @@ DEAD_LETTERS = Topic(
     "dlq", "the source record's key", "dead letter (source bytes and headers)", "all", 1, "delete", 14 * DAY_MS, (1 << 20) + (64 << 10)
 )
 ALERTS = Topic("alerts", "fingerprint", "alert (CloudEvent, JSON)", "alert", None, "compact", -1)
+INCIDENTS = Topic("incidents", "incident", "incident (CloudEvent, JSON)", "alert", None, "compact", -1)
 TRANSITIONS = Topic("transitions", "fingerprint", "alert transition (CloudEvent, JSON)", "alert", None, "delete", -1)
 
-TOPICS: tuple[Topic, ...] = (OBSERVATIONS, WAITING, LABELS, DRIFT, SNAPSHOTS, CHECKPOINTS, DEAD_LETTERS, ALERTS, TRANSITIONS)
+TOPICS: tuple[Topic, ...] = (OBSERVATIONS, WAITING, LABELS, DRIFT, SNAPSHOTS, CHECKPOINTS, DEAD_LETTERS, ALERTS, INCIDENTS, TRANSITIONS)
 
 
 def retention_ms(topic: Topic, greatest_age_ms: int) -> int:

@@ -24,6 +24,7 @@ _OPERATION: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 
 _ROWS: Final = (1, 10, 100, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000)
 # Labels take seconds in ads and weeks in fraud.
 _LABEL_DELAY: Final = (1, 10, 60, 600, 3_600, 21_600, 86_400, 3 * 86_400, 7 * 86_400, 14 * 86_400, 30 * 86_400, 60 * 86_400)
+_ALERTS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 _DETECTION: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1_800)
 
 
@@ -121,6 +122,12 @@ ALERTS = Metric("driftline_alerts", "gauge", "alerts", ("severity", "condition")
     "Alerts now, by severity and condition.")
 ALERT_TRANSITIONS = Metric("driftline_alert_transitions_total", "counter", "transitions", ("monitor", "to", "reason"),
     "Changes of alerts: what they became and why.")
+INCIDENTS = Metric("driftline_incidents", "gauge", "incidents", ("severity",),
+    "Open incidents now, by severity.")
+INCIDENTS_OPENED = Metric("driftline_incidents_opened_total", "counter", "incidents", ("model",),
+    "Incidents opened.")
+INCIDENT_ALERTS = Metric("driftline_incident_alerts", "histogram", "alerts", ("model",),
+    "Alerts of an incident, counted when it resolves.", _ALERTS)
 
 CHECKPOINT_BYTES = Metric("driftline_checkpoint_bytes_total", "counter", "bytes", ("stage",),
     "Bytes of state that checkpoints wrote to Redis.")
@@ -139,6 +146,7 @@ METRICS: tuple[Metric, ...] = (
     DEAD_LETTERS, INVALID_VALUES, TIME_REPLACED, FEATURES_DROPPED, CLASSES_DROPPED, VERSIONS_SHARED,
     LABEL_JOIN, LABEL_DELAY, WAITING, DRIFT_EVENTS, SCORE, THRESHOLD,
     EFFECT_SIZE, SUBJECTS_DRIFTED, SUBJECTS_SUSPENDED, SUBJECTS_MONITORED, DETECTION_DELAY, ALERTS, ALERT_TRANSITIONS,
+    INCIDENTS, INCIDENTS_OPENED, INCIDENT_ALERTS,
     CHECKPOINT_BYTES, REDIS_SECONDS, RECOVERIES, SERIES_LIMITED, BUILD_INFO,
 )
 

@@ -160,10 +160,9 @@ class AlertReplay:
 
     def __init__(self, config: Config, cluster: Cluster, sink: Sink) -> None:
         topic = DRIFT.full_name(config.topics.prefix)
-        owners = {name: model.owner for name, model in config.models.items() if model.owner}
         names = Names(config.environment, config.topics.prefix, cluster.topic_ids.get(topic, topic))
         self._topic = topic
-        self._worker = AlertWorker(AlertPipeline(owners=owners), MemoryAlertStore(), _SinkPublisher(sink), names)
+        self._worker = AlertWorker(AlertPipeline.of(config), MemoryAlertStore(), _SinkPublisher(sink), names)
         self._log = _Log(cluster)
 
     def add(self, output: Output) -> None:

@@ -7,7 +7,19 @@ from dataclasses import dataclass
 from typing import Final
 
 from driftline.schemas.config import Config
-from driftline.schemas.topics import ALERTS, CHECKPOINTS, DEAD_LETTERS, DRIFT, LABELS, OBSERVATIONS, SNAPSHOTS, TRANSITIONS, WAITING, Topic
+from driftline.schemas.topics import (
+    ALERTS,
+    CHECKPOINTS,
+    DEAD_LETTERS,
+    DRIFT,
+    INCIDENTS,
+    LABELS,
+    OBSERVATIONS,
+    SNAPSHOTS,
+    TRANSITIONS,
+    WAITING,
+    Topic,
+)
 from driftline.streams.cluster import Cluster
 from driftline.streams.counters import Counters
 from driftline.streams.errors import SetupError
@@ -22,14 +34,14 @@ _READS: Final[dict[str, tuple[Topic, ...]]] = {
     "ingest": (CHECKPOINTS,),
     "join": (WAITING, LABELS, CHECKPOINTS),
     "detect": (OBSERVATIONS, CHECKPOINTS),
-    # Its own topic fills a store that was lost.
-    "alert": (DRIFT, ALERTS),
+    # Its own topics fill a store that was lost.
+    "alert": (DRIFT, ALERTS, INCIDENTS),
 }
 _WRITES: Final[dict[str, tuple[Topic, ...]]] = {
     "ingest": (OBSERVATIONS, DEAD_LETTERS, CHECKPOINTS),
     "join": (OBSERVATIONS, DEAD_LETTERS, CHECKPOINTS),
     "detect": (DRIFT, SNAPSHOTS, DEAD_LETTERS, CHECKPOINTS),
-    "alert": (ALERTS, TRANSITIONS, DEAD_LETTERS),
+    "alert": (ALERTS, INCIDENTS, TRANSITIONS, DEAD_LETTERS),
 }
 
 

@@ -127,7 +127,7 @@ def header(message: Message, name: str) -> str:
 
 @pytest.fixture
 def bench(kafka: Kafka, redis_url: str, create_topics: CreateTopics, topic_prefix: str, tmp_path: Path) -> Iterator[Bench]:
-    create_topics("drift", "alerts", "transitions", "dlq")
+    create_topics("drift", "alerts", "incidents", "transitions", "dlq")
     bench = Bench(kafka.bootstrap, redis_url, topic_prefix, tmp_path)
     yield bench
     bench.close()

@@ -10,7 +10,7 @@ import redis
 from driftline.streams.alert.pipeline import AlertPipeline
 from driftline.streams.alert.redis_store import RedisAlertStore
 from driftline.streams.alert.state import AlertState, Source
-from driftline.streams.alert.store import AlertStore, Applied, MemoryAlertStore, OutboxRow
+from driftline.streams.alert.store import AlertStore, Applied, MemoryAlertStore, OutboxRow, Published
 from tests.alert.conftest import MakeEvent
 
 MakeStore = Callable[..., AlertStore]
@@ -137,7 +137,7 @@ def test_oldest_resolved_alerts_are_dropped_beyond_the_limit_and_open_ones_never
 def test_seeding_fills_gaps_and_overwrites_nothing(store: AlertStore, state_of: StateOf) -> None:
     known, other = state_of("a", 10), state_of("b", 3)
     store.apply(change(None, 11, states=[known]))
-    store.seed({known.alert.fingerprint: state_of("a", 2), other.alert.fingerprint: other})
+    store.seed(Published({known.alert.fingerprint: state_of("a", 2), other.alert.fingerprint: other}))
     assert store.load("p", known.alert.fingerprint).state == known
     assert store.load("p", other.alert.fingerprint).state == other
     assert store.next_offset("p") == 11
@@ -146,7 +146,7 @@ def test_seeding_fills_gaps_and_overwrites_nothing(store: AlertStore, state_of: 
 
 def test_seeding_of_many_alerts_keeps_each(store: AlertStore, state_of: StateOf) -> None:
     states = {state.alert.fingerprint: state for state in (state_of(f"s{number}") for number in range(450))}
-    store.seed(states)
+    store.seed(Published(states))
     assert {state.alert.fingerprint for state in store.open_alerts()} == set(states)
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from copy import deepcopy
 
 import pytest
 
 from driftline.schemas.contracts import decode
-from driftline.schemas.events import Alert
+from driftline.schemas.events import Alert, Incident
 from driftline.streams.alert.pipeline import AlertPipeline
-from driftline.streams.alert.recovery import state_of
-from driftline.streams.alert.store import Applied, MemoryAlertStore, OutboxRow
+from driftline.streams.alert.recovery import contents, state_of
+from driftline.streams.alert.state import AlertState, IncidentState
+from driftline.streams.alert.store import Applied, MemoryAlertStore, OutboxRow, Published
 from driftline.streams.alert.wire import SOURCE_HEADER, source_offset
 from driftline.streams.alert.worker import AlertContentionError, AlertWorker, BeginAgainError, Names
 from driftline.streams.errors import AwayError
@@ -65,16 +67,35 @@ def records(drift_event: MakeEvent, drift_record: MakeRecord) -> list[MemoryReco
     return [drift_record(event, offset) for event, offset in zip(events, (0, 4, 6), strict=True)]
 
 
+def published_by(rows: Sequence[OutboxRow]) -> Published:
+    """What the topics say after these rows."""
+    alerts, incidents = dict[str, AlertState](), dict[str, IncidentState]()
+    for row in rows:
+        if row.topic == "driftline.transitions":
+            continue
+        record = decode(row.topic, row.value.encode(), [(name, value.encode()) for name, value in row.headers])
+        key, offset = source_offset(dict(row.headers)[SOURCE_HEADER].encode())
+        if isinstance(record, Alert):
+            alerts[row.key] = state_of(record, key, offset)
+        elif isinstance(record, Incident):
+            incidents[row.key] = IncidentState(incident=record, source=key, offset=offset)
+    return contents(alerts, incidents)
+
+
 def ids(rows: Sequence[OutboxRow]) -> list[tuple[str, str]]:
     return [(row.topic, dict(row.headers)["ce_id"]) for row in rows]
 
 
 TRANSITIONS = [("driftline.transitions", f"ep1/{seq}") for seq in (1, 2, 3)]
 ALERTS = [("driftline.alerts", f"ep1/{seq}") for seq in (1, 2, 3)]
-LIFE = [*TRANSITIONS, *ALERTS]
+ABOUT = '{"environment":"test","model":"fraud","monitor":"feature_drift","segment":null,"series":"feature:amount"}'
+FINGERPRINT = hashlib.sha256(ABOUT.encode()).hexdigest()[:32]
+INCIDENT = hashlib.sha256(f'["test","fraud","incident","{FINGERPRINT}","ep1"]'.encode()).hexdigest()[:32]
+INCIDENTS = [("driftline.incidents", f"{INCIDENT}/{seq}") for seq in (1, 2, 3)]
+LIFE = [*TRANSITIONS, *INCIDENTS, *ALERTS]
 
 
-def test_transitions_are_published_before_their_alerts_and_the_outbox_is_empty(
+def test_transitions_come_before_incidents_and_those_before_alerts_and_the_outbox_is_empty(
     worker: AlertWorker, store: MemoryAlertStore, publisher: Recording, records: list[MemoryRecord]
 ) -> None:
     worker.handle(records)
@@ -117,7 +138,7 @@ def test_two_workers_on_one_partition_apply_each_event_once(
     worker.handle(records[:2])
     zombie.handle(records)
     worker.handle(records)
-    assert ids(publisher.rows) == [*TRANSITIONS[:2], *ALERTS[:2], TRANSITIONS[2], ALERTS[2]]
+    assert ids(publisher.rows) == [*TRANSITIONS[:2], *INCIDENTS[:2], *ALERTS[:2], TRANSITIONS[2], INCIDENTS[2], ALERTS[2]]
 
 
 def test_zombie_that_lost_the_race_reads_the_new_state_first(
@@ -136,7 +157,7 @@ def test_zombie_that_lost_the_race_reads_the_new_state_first(
 
     late = Late()
     worker_of(late, publisher).handle(records[:1])
-    assert ids(late.outbox("topic-id/0", 10) + publisher.rows) == [TRANSITIONS[0], ALERTS[0]]
+    assert ids(late.outbox("topic-id/0", 10) + publisher.rows) == [TRANSITIONS[0], INCIDENTS[0], ALERTS[0]]
 
 
 def test_endless_contention_is_an_error(publisher: Recording, records: list[MemoryRecord]) -> None:
@@ -177,7 +198,7 @@ def test_store_that_lost_writes_before_a_started_workers_first_event_stops_it(
     assert started.next_offset(0) == 1
     publisher.rows.clear()
     started.handle(records)
-    assert ids(publisher.rows) == [*TRANSITIONS[1:], *ALERTS[1:]]
+    assert ids(publisher.rows) == [*TRANSITIONS[1:], *INCIDENTS[1:], *ALERTS[1:]]
 
 
 def test_store_that_lost_writes_publishes_nothing_older_again(
@@ -193,7 +214,7 @@ def test_store_that_lost_writes_publishes_nothing_older_again(
     assert publisher.rows == []
     worker.begin_again()
     worker.handle(records)
-    assert ids(publisher.rows) == [*TRANSITIONS[1:], *ALERTS[1:]]
+    assert ids(publisher.rows) == [*TRANSITIONS[1:], *INCIDENTS[1:], *ALERTS[1:]]
 
 
 class DiesWithAlerts(Recording):
@@ -205,12 +226,12 @@ class DiesWithAlerts(Recording):
         super().publish(rows)
 
 
-def test_no_alert_is_on_its_topic_whose_transition_is_not(store: MemoryAlertStore, records: list[MemoryRecord]) -> None:
-    """A store that is filled from the alerts topic takes those events as done: their transitions would never come."""
+def test_no_alert_is_on_its_topic_whose_transition_or_incident_is_not(store: MemoryAlertStore, records: list[MemoryRecord]) -> None:
+    """A store that is filled from the alerts topic takes those events as done: the rest would never come."""
     publisher = DiesWithAlerts()
     with pytest.raises(AwayError):
         worker_of(store, publisher).handle(records)
-    assert ids(publisher.rows) == TRANSITIONS
+    assert ids(publisher.rows) == [*TRANSITIONS, *INCIDENTS]
 
 
 def test_poison_record_is_dead_lettered_once_and_the_next_event_still_counts(
@@ -234,7 +255,8 @@ def test_open_and_recent_alerts_are_published_again_with_the_same_bytes(
     worker: AlertWorker, publisher: Recording, records: list[MemoryRecord], drift_event: MakeEvent, drift_record: MakeRecord
 ) -> None:
     worker.handle([*records, drift_record(drift_event(9, series="score", episode="s"), 9)])
-    last = {row.key: row for row in publisher.rows if row.topic == "driftline.alerts"}
+    last = {row.key: row for row in publisher.rows if row.topic != "driftline.transitions"}
+    assert len(last) == 4
     publisher.rows.clear()
     assert worker.republish([0]) == 2
     assert {row.key: row for row in publisher.rows} == last
@@ -258,18 +280,11 @@ def test_store_seeded_from_the_alerts_topic_takes_old_events_without_effect(
     worker: AlertWorker, publisher: Recording, records: list[MemoryRecord], drift_event: MakeEvent, drift_record: MakeRecord
 ) -> None:
     worker.handle(records[:2])
-    seeded = {}
-    for row in publisher.rows:
-        if row.topic == "driftline.alerts":
-            alert = decode(row.topic, row.value.encode(), [(name, value.encode()) for name, value in row.headers])
-            assert isinstance(alert, Alert)
-            key, offset = source_offset(dict(row.headers)[SOURCE_HEADER].encode())
-            seeded[row.key] = state_of(alert, key, offset)
     empty, silent = MemoryAlertStore(), Recording()
-    empty.seed(seeded)
+    empty.seed(published_by(publisher.rows))
     rebuilt = worker_of(empty, silent)
     rebuilt.handle(records)   # from the start of the log
-    assert ids(silent.rows) == [TRANSITIONS[2], ALERTS[2]]
+    assert ids(silent.rows) == [TRANSITIONS[2], INCIDENTS[2], ALERTS[2]]
 
 
 def test_refilled_store_knows_duplicates_and_closed_episodes_again(
@@ -279,11 +294,8 @@ def test_refilled_store_knows_duplicates_and_closed_episodes_again(
     first, end, other = drift_event(1), drift_event(2, kind="recovery"), drift_event(3, episode="ep2")
     records = [drift_record(event, offset) for offset, event in enumerate((first, end, other))]
     worker_of(MemoryAlertStore(), publisher).handle(records)
-    alert = next(row for row in reversed(publisher.rows) if row.topic == "driftline.alerts")
-    found = decode(alert.topic, alert.value.encode(), [(name, value.encode()) for name, value in alert.headers])
-    assert isinstance(found, Alert)
     empty, silent = MemoryAlertStore(), Recording()
-    empty.seed({alert.key: state_of(found, *source_offset(dict(alert.headers)[SOURCE_HEADER].encode()))})
+    empty.seed(published_by(publisher.rows))
     late = drift_event(9, kind="evidence", episode="ep1", severity="critical")
     again = [drift_record(event, offset) for offset, event in enumerate((other, late), start=3)]
     worker_of(empty, silent).handle([*records, *again])

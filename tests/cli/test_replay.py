@@ -158,3 +158,11 @@ def test_an_edited_baseline_is_refused(config: Path, tmp_path: Path) -> None:
     done = invoke("baseline", "ls", str(target))
     assert done.exit_code == 2
     assert "edited or damaged" in done.stderr
+
+
+def test_the_alerts_of_one_change_are_one_incident(stream: Path, config: Path) -> None:
+    arguments = ("replay", str(stream), "-c", str(config), *COLUMN_OPTIONS, "-o", "json")
+    alerts, told = (lines(invoke(*arguments, "--what", what)) for what in ("alerts", "incidents"))
+    named = {alert["incident"] for alert in alerts if alert["series"] == "feature:amount"}
+    assert named <= {incident["id"] for incident in told}
+    assert any(one["series"] == "feature:amount" for incident in told if incident["id"] in named for one in incident["blamed"])

@@ -14,7 +14,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from driftline.schemas.contracts import cloud_event_headers, encode_event
-from driftline.schemas.events import Alert, Label, Prediction
+from driftline.schemas.events import Alert, Incident, Label, Prediction
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 CreateTopics = Callable[..., list[str]]
@@ -67,6 +67,34 @@ def alert(seq: int, *, episode: str = "ep1", detected_at_ms: int = 100, **fields
         "summary": f"{episode}/{seq}", "evidence": {},
     }
     return Alert(episode=episode, seq=seq, detected_at_ms=detected_at_ms, **{**values, **fields})
+
+
+def incident(id_: str, seq: int, **fields: Any) -> Incident:
+    values: dict[str, Any] = {
+        "environment": "test", "model": "fraud", "condition": "firing", "severity": "warning", "max_severity": "warning", "hint": None,
+        "starts_at_ms": 1, "uncertain_ms": 0, "detected_at_ms": 2, "ends_at_ms": None, "duration_ms": None, "observed_at_ms": 2,
+        "reason": None, "owner": None, "summary": f"{id_}/{seq}", "alerts": 1, "firing": 1, "blamed": [], "more": 1,
+    }  # fmt: skip
+    return Incident(id=id_, seq=seq, **{**values, **fields})
+
+
+def test_subscriber_of_incidents_pages_for_what_opens_or_becomes_louder(kafka: Kafka, create_topics: CreateTopics) -> None:
+    [topic] = create_topics("incidents")
+    producer = Producer({"bootstrap.servers": kafka.bootstrap})
+    loud: dict[str, Any] = {"severity": "critical", "max_severity": "critical"}
+    records = [
+        incident("a", 1), incident("a", 1), incident("a", 2), incident("a", 3, **loud), incident("a", 2), incident("b", 1),
+        incident("a", 4, **loud | {"severity": "warning"}), incident("a", 5, **loud | {"condition": "resolved"}), incident("a", 4, **loud),
+        incident("old", 1, historical=True), incident("old", 2),
+    ]  # fmt: skip
+    for told in records:
+        headers = cloud_event_headers(told, id=f"{told.id}/{told.seq}", source="/driftline/test", subject="fraud", time_ms=1)
+        producer.produce(topic, key=told.id, value=encode_event(told), headers=list(headers))
+    producer.flush()
+    found = run("subscribe_incidents.py", "--bootstrap", kafka.bootstrap, "--topic", topic, "--group", topic, "--exit-after", "8")
+    assert [line.split()[::2] for line in found.splitlines()] == [
+        ["page", "a/1"], ["update", "a/2"], ["page", "a/3"], ["page", "b/1"], ["update", "a/4"], ["resolve", "a/5"], ["page", "old/2"],
+    ]  # fmt: skip
 
 
 def test_subscriber_prints_each_change_once_and_no_history(kafka: Kafka, create_topics: CreateTopics) -> None:

@@ -16,7 +16,7 @@ from driftline.streams.alert.pipeline import AlertPipeline
 from driftline.streams.alert.redis_store import RedisAlertStore
 from driftline.streams.alert.state import Source, encode_state
 from driftline.streams.alert.store import Applied, OutboxRow
-from driftline.streams.alert.wire import outbox_rows, state_row
+from driftline.streams.alert.wire import incident_row, outbox_rows, state_row
 from driftline.streams.cluster import Cluster
 from driftline.streams.errors import StateError
 from driftline.streams.join.facts import FACT_BYTES
@@ -136,26 +136,38 @@ def alerts(client: Any, redis_prefix: str) -> RedisAlertStore:
 def test_alert_state(data: st.DataObject, client: Any, redis_prefix: str, alerts: RedisAlertStore) -> None:
     event = DriftEvent(**EVENT, id="e1", position=Position("p", 0, 1), time_ms=1, record_time_ms=2)
     source = Source("topic", 0, 3)
-    fresh = AlertPipeline().process(event, source, None).state
+    decision = AlertPipeline().process(event, source, None)
+    fresh = decision.state
     assert fresh is not None
     tag = f"{{{redis_prefix}:alert}}"
-    client.delete(f"{tag}:applied", f"{tag}:states", f"{tag}:open", f"{tag}:recent", f"{tag}:outbox:{source.key}")
-    alerts.apply(Applied(source.key, None, 4, {"f": fresh}, [_row]))
-    raw = encode_state(fresh)
-    client.hset(f"{tag}:states", "f", data.draw(st.one_of(json_like(raw), bytes_like(raw))))
+    kept = ("applied", "states", "open", "recent", "books", "book_names", "incidents", "incidents_recent")
+    client.delete(*(f"{tag}:{part}" for part in kept), f"{tag}:outbox:{source.key}")
+    assert decision.book is not None
+    alerts.apply(Applied(source.key, None, 4, {"f": fresh}, [_row], {"b": decision.book}, decision.book.incidents))
+    for part, field, raw in (("states", "f", fresh), ("books", "b", decision.book), ("incidents", "i", decision.book.incidents[0])):
+        encoded = encode_state(raw)
+        client.hset(f"{tag}:{part}", field, data.draw(st.one_of(st.just(encoded), json_like(encoded), bytes_like(encoded))))
+    client.zadd(f"{tag}:incidents_recent", {"i": 1})
     client.hset(f"{tag}:applied", source.key, data.draw(st.one_of(st.just(b"4"), st.binary(max_size=30))))
     member = client.zrange(f"{tag}:outbox:{source.key}", 0, -1)[0]
     client.zadd(f"{tag}:outbox:{source.key}", {data.draw(bytes_like(member)): 4})
 
     def go_on() -> None:
-        state = alerts.load(source.key, "f").state
-        if state is not None:
-            state_row(state, prefix="p")
-            later = replace(event, id="e2", time_ms=2)
-            outbox_rows(AlertPipeline().process(later, source, state), source, prefix="p", environment="e")
+        loaded = alerts.load(source.key, "f", "b")
+        if loaded.state is not None:
+            state_row(loaded.state, prefix="p")
+        later, there = replace(event, id="e2", time_ms=2, severity="critical"), Source("topic", 0, 9)
+        outbox_rows(AlertPipeline().process(later, there, loaded.state, loaded.book), there, prefix="p", environment="e")
+
+    def tell_again() -> None:
+        incidents = [state for book in alerts.books().values() for state in book.incidents]
+        for state in (*incidents, *alerts.recent_incidents(5)):
+            if state.source:
+                incident_row(state, prefix="p")
 
     reads = [
         go_on,
+        tell_again,
         lambda: alerts.next_offset(source.key),
         lambda: alerts.outbox(source.key, 10),
         lambda: alerts.open_alerts(),
@@ -166,9 +178,12 @@ def test_alert_state(data: st.DataObject, client: Any, redis_prefix: str, alerts
         assert error is None or ":alert}" in (error.hint or "")
 
 
-@pytest.mark.parametrize("part", ["applied", "states", "open", "recent"])
+@pytest.mark.parametrize("part", ["applied", "states", "open", "recent", "books", "book_names", "incidents_recent"])
 def test_alert_keys_of_another_type_are_named_as_not_ours(client: Any, redis_prefix: str, alerts: RedisAlertStore, part: str) -> None:
     strange(client, f"{{{redis_prefix}:alert}}:{part}", "text")
-    reads = (lambda: alerts.load("t/0", "f"), lambda: alerts.next_offset("t/0"), alerts.open_alerts, lambda: alerts.recent_alerts(5))
+    reads = (
+        lambda: alerts.load("t/0", "f", "b"), lambda: alerts.next_offset("t/0"), alerts.open_alerts, lambda: alerts.recent_alerts(5),
+        alerts.books, lambda: alerts.recent_incidents(5),
+    )  # fmt: skip
     errors = [named_or_harmless(read) for read in reads]
     assert [error for error in errors if isinstance(error, StateError) and "WRONGTYPE" in error.message]

@@ -255,7 +255,8 @@ def test_a_damaged_journal_is_no_cache(client: redis.Redis, redis_prefix: str) -
     cache.insert(keys("a", "b"), facts([5, 6]), start=0, next_offset=1)
     whole = client.lindex(f"{key}:labels", 0)
     assert isinstance(whole, bytes)
-    for damaged in (b"", whole[:-1], whole + b"x", b"\x09" + whole[1:], whole[:1] + b"\xff\xff\xff\xff" + whole[5:]):
+    sizes = (whole[:1] + b"\xff\xff\xff\xff" + whole[5:], whole[:5] + b"\x00\x00\x00\x80" + whole[9:])
+    for damaged in (b"", whole[:-1], whole + b"x", b"\x09" + whole[1:], *sizes):
         client.lset(f"{key}:labels", 0, damaged)  # type: ignore[arg-type]
         assert RedisLabelCache(client, key).covered() is None
 

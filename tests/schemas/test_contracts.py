@@ -25,7 +25,7 @@ from driftline.schemas.contracts import (
     rfc3339_ms,
 )
 from driftline.schemas.dead_letter import DeadLetter
-from driftline.schemas.events import CLOUD_EVENT_TYPES, Alert, DriftEvent, Effect, Snapshot, Transition
+from driftline.schemas.events import CLOUD_EVENT_TYPES, Alert, DriftEvent, Effect, Incident, Snapshot, Transition
 from driftline.schemas.json_schema import all_schemas
 from driftline.schemas.topics import TOPICS
 
@@ -35,10 +35,11 @@ SCHEMA_OF = {
     "label": "label",
     "drift": "drift_event",
     "alerts": "alert",
+    "incidents": "incident",
     "transitions": "transition",
     "snapshots": "snapshot",
 }
-EVENTS = {"drift", "alerts", "transitions"}
+EVENTS = {"drift", "alerts", "incidents", "transitions"}
 
 
 def examples(kind: str) -> list[Any]:
@@ -196,9 +197,9 @@ def test_equal_events_give_equal_bytes_whatever_the_order_of_a_mapping() -> None
     assert list(json.loads(encode_event(one))) == [*DriftEvent.__struct_fields__]
 
 
-@pytest.mark.parametrize("struct", [DriftEvent, Alert, Transition])
+@pytest.mark.parametrize("struct", [DriftEvent, Alert, Incident, Transition])
 def test_headers_of_every_cloud_event_are_complete(struct: type[msgspec.Struct]) -> None:
-    folder = {DriftEvent: "drift", Alert: "alerts", Transition: "transitions"}[struct]
+    folder = {DriftEvent: "drift", Alert: "alerts", Incident: "incidents", Transition: "transitions"}[struct]
     example = json.loads(sorted((EXAMPLES / folder / "valid").glob("*.json"))[0].read_text("utf-8"))
     event = msgspec.convert(example["message"], struct)
     identity = getattr(event, "id", "x")

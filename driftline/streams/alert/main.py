@@ -11,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from driftline.schemas.config import Config
-from driftline.schemas.topics import ALERTS, DEAD_LETTERS, DRIFT, TRANSITIONS
+from driftline.schemas.topics import ALERTS, DEAD_LETTERS, DRIFT, INCIDENTS, TRANSITIONS
 from driftline.streams.alert import transport
 from driftline.streams.alert.app import AlertApp
 from driftline.streams.alert.connections import EndOffsets, KafkaPublisher
 from driftline.streams.alert.faust_app import AppSettings
 from driftline.streams.alert.pipeline import AlertPipeline
-from driftline.streams.alert.recovery import published_states
+from driftline.streams.alert.recovery import published
 from driftline.streams.alert.redis_store import RedisAlertStore
 from driftline.streams.alert.security import faust_credentials
 from driftline.streams.alert.watchdog import AWAY_SECONDS, STALL_SECONDS, Progress, Watchdog
@@ -32,6 +32,7 @@ from driftline.streams.runner.instance import Instance
 log = logging.getLogger(__name__)
 
 REDIS_SECONDS = 5
+_TOPICS = (DRIFT, ALERTS, INCIDENTS, TRANSITIONS, DEAD_LETTERS)
 _BEGIN_AGAIN_MAX = 5
 _BEGIN_AGAIN_SECONDS = 600
 """A store that loses writes more often than that in so long needs somebody."""
@@ -92,22 +93,21 @@ class _Timing:
 def _run(config: Config, timing: _Timing, metrics: Metrics, health: Health, instance: str | None) -> int:
     credentials = faust_credentials(client_properties(config.kafka))
     prefix, topic, group = config.topics.prefix, DRIFT.full_name(config.topics.prefix), f"{config.kafka.group_prefix}.alert"
-    cluster = read_cluster(make_admin(config.kafka), [table.full_name(prefix) for table in (DRIFT, ALERTS, TRANSITIONS, DEAD_LETTERS)])
+    cluster = read_cluster(make_admin(config.kafka), [table.full_name(prefix) for table in _TOPICS])
     client = connect(config.redis, timeout_seconds=REDIS_SECONDS)
     wait_for_redis(client)
     with redis_errors(client):
         check_policy(client.info("memory").get("maxmemory_policy"))
     store = RedisAlertStore(client, f"{config.redis.key_prefix}:{config.environment}:{cluster.cluster_id}")
     publisher = KafkaPublisher(config.kafka, prefix=prefix)
-    owners = {name: model.owner for name, model in config.models.items() if model.owner}
     # the embedded broker knows no topic ids
     names = Names(config.environment, prefix, cluster.topic_ids[topic] or topic)
-    worker = AlertWorker(AlertPipeline(owners=owners), store, publisher, names, metrics=metrics)
+    worker = AlertWorker(AlertPipeline.of(config), store, publisher, names, metrics=metrics)
 
     def seed() -> int:
-        states = published_states(config.kafka, group=group, prefix=prefix)
-        store.seed(states)
-        return len(states)
+        found = published(config.kafka, group=group, prefix=prefix)
+        store.seed(found)
+        return len(found.states)
 
     progress = Progress()
     watchdog = Watchdog(

@@ -1,9 +1,9 @@
 """What an alert is: a visible list of stages from a drift event to an alert record and a transition.
 
-    decode -> fingerprint -> dedup -> episode -> severity -> record
+    decode -> fingerprint -> dedup -> episode -> severity -> record -> incident
 
 A stage takes the work so far and returns it with its own part filled in, or a `Dropped` that says why nothing
-changes. Nothing here reads a clock, Kafka or Redis: the state of an alert comes in, the next one goes out.
+changes. Nothing here reads a clock, Kafka or Redis: the state of an alert and its model's incidents come in, the next ones go out.
 Routing, silences and receivers are further stages between `severity` and `record`.
 """
 
@@ -18,13 +18,15 @@ import orjson
 from msgspec import structs
 
 from driftline.schemas import contracts
+from driftline.schemas.config import Config
 from driftline.schemas.events import Alert, DriftEvent, Severity, Transition
+from driftline.streams.alert.blame import RANK
 from driftline.streams.alert.describe import evidence_of, figures_of, summary_of
-from driftline.streams.alert.state import CLOSED_MAX, SEEN_MAX, AlertState, Member, Source
+from driftline.streams.alert.incidents import GATHER_MS, Attributed, attribute
+from driftline.streams.alert.state import CLOSED_MAX, SEEN_MAX, AlertState, Book, IncidentState, Member, Source
 
 Change = Literal["opened", "severity", "evidence", "resolved"]
 
-RANK: Mapping[Severity, int] = {"info": 0, "warning": 1, "critical": 2}
 _FINGERPRINT_CHARS = 32
 
 
@@ -47,12 +49,19 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What one drift event changes: at most one alert and one transition."""
+    """What one drift event changes: at most one alert, one transition and one incident.
+
+    Attributes
+    ----------
+    book : the model's incidents, next; None where they stay as they are.
+    """
 
     fingerprint: str
     state: AlertState | None = None
     alert: Alert | None = None
     transition: Transition | None = None
+    book: Book | None = None
+    incident: IncidentState | None = None
     dropped: str | None = None
 
 
@@ -175,18 +184,29 @@ class AlertPipeline:
     Parameters
     ----------
     owners : model name to owner, for those that have one.
+    gather_ms : model name to how far apart the changes of one incident may begin.
     """
 
-    def __init__(self, *, owners: Mapping[str, str] | None = None, stages: tuple[Stage, ...] = STAGES) -> None:
+    def __init__(
+        self, *, owners: Mapping[str, str] | None = None, gather_ms: Mapping[str, int] | None = None, stages: tuple[Stage, ...] = STAGES
+    ) -> None:
         self._owners = dict(owners or {})
+        self._gather_ms = dict(gather_ms or {})
         self._stages = stages
 
-    def process(self, event: DriftEvent, source: Source, before: AlertState | None) -> Decision:
+    @classmethod
+    def of(cls, config: Config) -> AlertPipeline:
+        """The pipeline of a configuration."""
+        owners = {name: model.owner for name, model in config.models.items() if model.owner}
+        return cls(owners=owners, gather_ms={name: model.gather for name, model in config.models.items()})
+
+    def process(self, event: DriftEvent, source: Source, before: AlertState | None, book: Book | None = None) -> Decision:
         """What `event` changes; the same event again changes nothing.
 
         Parameters
         ----------
         before : the state of the alert with the event's fingerprint, None when there never was one.
+        book : the incidents of its model, None when there never was one.
         """
         if event.kind in ("version_seen", "baseline"):
             return _note(event)
@@ -197,7 +217,32 @@ class AlertPipeline:
             if isinstance(done, Dropped):
                 return Decision(fingerprint, state=done.state, dropped=done.reason)
             work = done
-        return record(work)
+        return self._with_incident(record(work), source, book or Book())
+
+    def adopt(self, state: AlertState, book: Book) -> Attributed:
+        """The incident of an open alert that is in none: from before there were incidents, or after their topic was lost."""
+        topic_id, _, partition = state.source.rpartition("/")
+        return self._attributed(state.alert, Source(topic_id, int(partition), state.offset), book, None)
+
+    def _with_incident(self, decision: Decision, source: Source, book: Book) -> Decision:
+        """The decision with the incident that the alert belongs to, and what becomes of that."""
+        alert, state, transition = decision.alert, decision.state, decision.transition
+        assert alert is not None
+        assert state is not None
+        assert transition is not None
+        found = self._attributed(alert, source, book, transition.reason)
+        alert = structs.replace(alert, incident=found.incident)
+        return replace(
+            decision,
+            state=structs.replace(state, alert=alert),
+            alert=alert,
+            transition=structs.replace(transition, incident=found.incident),
+            book=None if found.book == book else found.book,
+            incident=found.changed,
+        )
+
+    def _attributed(self, alert: Alert, source: Source, book: Book, reason: str | None) -> Attributed:
+        return attribute(book, alert, source, reason=reason, gather_ms=self._gather_ms.get(alert.model, GATHER_MS))
 
 
 def record(work: Work) -> Decision:

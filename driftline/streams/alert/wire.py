@@ -1,12 +1,13 @@
-"""Alerts and transitions as records to publish."""
+"""Alerts, incidents and transitions as records to publish."""
 
 from __future__ import annotations
 
 from driftline.schemas.contracts import cloud_event_headers, encode_event
-from driftline.schemas.events import Alert, Transition
-from driftline.schemas.topics import ALERTS, TRANSITIONS
+from driftline.schemas.events import Alert, Incident, Transition
+from driftline.schemas.topics import ALERTS, INCIDENTS, TRANSITIONS
+from driftline.streams.alert.incidents import listed
 from driftline.streams.alert.pipeline import Decision
-from driftline.streams.alert.state import AlertState, Source
+from driftline.streams.alert.state import AlertState, IncidentState, Source
 from driftline.streams.alert.store import OutboxRow
 
 SOURCE_HEADER = "driftline_source"
@@ -14,20 +15,32 @@ SOURCE_HEADER = "driftline_source"
 
 
 def outbox_rows(decision: Decision, source: Source, *, prefix: str, environment: str) -> list[OutboxRow]:
-    """The rows of one decision, in the order they are published: the alert, then its transition."""
+    """The rows of one decision: the alert, its transition, its incident."""
     rows = []
     if decision.alert is not None:
         rows.append(_alert_row(decision.alert, source, prefix))
     if decision.transition is not None:
         topic = TRANSITIONS.full_name(prefix)
-        rows.append(_row(decision.transition, decision.transition.time_ms, topic, (source.offset, 1), source, environment))
+        transition = decision.transition
+        event_id = f"{transition.episode}/{transition.seq}"
+        key, order = transition.fingerprint, (source.offset, 1)
+        rows.append(_row(transition, event_id, transition.time_ms, topic, key, order, source, environment))
+    if decision.incident is not None:
+        rows.append(incident_row(decision.incident, prefix=prefix))
     return rows
 
 
 def state_row(state: AlertState, *, prefix: str) -> OutboxRow:
     """An alert to publish again: the very bytes it was published with."""
-    topic_id, _, partition = state.source.rpartition("/")
-    return _alert_row(state.alert, Source(topic_id, int(partition), state.offset), prefix)
+    return _alert_row(state.alert, _source_of(state), prefix)
+
+
+def incident_row(state: IncidentState, *, prefix: str) -> OutboxRow:
+    """An incident to publish, for the first time or again: the same bytes."""
+    incident, source = listed(state.incident), _source_of(state)
+    time_ms = incident.ends_at_ms if incident.ends_at_ms is not None else incident.observed_at_ms
+    topic, event_id = INCIDENTS.full_name(prefix), f"{incident.id}/{incident.seq}"
+    return _row(incident, event_id, time_ms, topic, incident.id, (source.offset, 2), source, incident.environment)
 
 
 def source_offset(header: bytes) -> tuple[str, int]:
@@ -43,12 +56,19 @@ def source_offset(header: bytes) -> tuple[str, int]:
 
 def _alert_row(alert: Alert, source: Source, prefix: str) -> OutboxRow:
     time_ms = alert.ends_at_ms if alert.ends_at_ms is not None else alert.observed_at_ms
-    return _row(alert, time_ms, ALERTS.full_name(prefix), (source.offset, 0), source, alert.environment)
+    topic, event_id = ALERTS.full_name(prefix), f"{alert.episode}/{alert.seq}"
+    return _row(alert, event_id, time_ms, topic, alert.fingerprint, (source.offset, 0), source, alert.environment)
 
 
-def _row(event: Alert | Transition, time_ms: int, topic: str, order: tuple[int, int], source: Source, environment: str) -> OutboxRow:
-    attributes = cloud_event_headers(
-        event, id=f"{event.episode}/{event.seq}", source=f"/driftline/{environment}", subject=event.model, time_ms=time_ms
-    )
+def _source_of(state: AlertState | IncidentState) -> Source:
+    topic_id, _, partition = state.source.rpartition("/")
+    return Source(topic_id, int(partition), state.offset)
+
+
+def _row(
+    event: Alert | Incident | Transition, event_id: str, time_ms: int, topic: str, key: str, order: tuple[int, int], source: Source,
+    environment: str,
+) -> OutboxRow:  # fmt: skip
+    attributes = cloud_event_headers(event, id=event_id, source=f"/driftline/{environment}", subject=event.model, time_ms=time_ms)
     headers = (*((name, value.decode()) for name, value in attributes), (SOURCE_HEADER, f"{source.key}/{source.offset}"))
-    return OutboxRow(order=order, topic=topic, key=event.fingerprint, value=encode_event(event).decode(), headers=headers)
+    return OutboxRow(order=order, topic=topic, key=key, value=encode_event(event).decode(), headers=headers)

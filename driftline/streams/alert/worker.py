@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from msgspec import structs
+
 from driftline.schemas.topics import ALERTS as ALERTS_TOPIC
-from driftline.streams.alert.pipeline import RANK, AlertPipeline, Decision, PoisonEventError, decode, fingerprint_of
-from driftline.streams.alert.state import AlertState, Source
-from driftline.streams.alert.store import AlertStore, Applied, OutboxRow
-from driftline.streams.alert.wire import outbox_rows, state_row
+from driftline.schemas.topics import INCIDENTS as INCIDENTS_TOPIC
+from driftline.streams.alert.blame import RANK
+from driftline.streams.alert.incidents import book_key, listed
+from driftline.streams.alert.pipeline import AlertPipeline, Decision, PoisonEventError, decode, fingerprint_of
+from driftline.streams.alert.state import AlertState, Book, IncidentState, Source
+from driftline.streams.alert.store import AlertStore, Applied, Loaded, OutboxRow
+from driftline.streams.alert.wire import incident_row, outbox_rows, state_row
 from driftline.streams.errors import RecoverableError
-from driftline.streams.metrics import ALERT_TRANSITIONS, ALERTS, DEAD_LETTERS, RECORDS, Metrics
+from driftline.streams.metrics import (
+    ALERT_TRANSITIONS,
+    ALERTS,
+    DEAD_LETTERS,
+    INCIDENT_ALERTS,
+    INCIDENTS,
+    INCIDENTS_OPENED,
+    RECORDS,
+    Metrics,
+)
 from driftline.streams.runner.failpoint import ALERT_STEPS, Failpoints
 from driftline.streams.task import Record
 
@@ -74,7 +88,7 @@ class AlertWorker:
         self._store = store
         self._publisher = publisher
         self._names = names
-        self._alerts = ALERTS_TOPIC.full_name(names.prefix)
+        self._topics = INCIDENTS_TOPIC.full_name(names.prefix), ALERTS_TOPIC.full_name(names.prefix)
         self._metrics = metrics or Metrics()
         self._failpoints = Failpoints(steps=ALERT_STEPS)
         self._known: dict[str, int] = {}
@@ -106,25 +120,33 @@ class AlertWorker:
         except PoisonEventError as error:
             self._poison(record, source, str(error))
             return
-        decision = self._store_decision(source, fingerprint_of(event), lambda before: self._pipeline.process(event, source, before))
+        key = book_key(event.environment, event.model)
+        decision = self._store_decision(
+            source, fingerprint_of(event), key, lambda before: self._pipeline.process(event, source, before.state, before.book)
+        )
         self._metrics.add(RECORDS, 1, "drift", decision.dropped or "ok")
         if (transition := decision.transition) is not None:
             self._metrics.add(ALERT_TRANSITIONS, 1, event.monitor, transition.condition or "note", transition.change)
+        if (changed := decision.incident) is not None:
+            self._metrics.add(INCIDENTS_OPENED, int(changed.incident.seq == 1), event.model)
+            if changed.incident.condition == "resolved":
+                self._metrics.observe(INCIDENT_ALERTS, changed.incident.alerts, event.model)
 
     def flush(self, partition: int) -> int:
         """Publish the partition's outbox, await delivery, forget the rows; returns how many were published.
 
-        Transitions are delivered before alerts: a store that is filled again from the alerts topic takes no event twice, so
-        a transition that was not there by then would never come.
+        Transitions are delivered before incidents, and those before alerts: a store that is filled again from the topics takes
+        no event twice whose alert is there, so what was not there by then would never come.
         """
         key = self.partition_key(partition)
         count = 0
         while rows := self._store.outbox(key, OUTBOX_BATCH):
             self._failpoints.reach("alert_sending")
-            alerts = [row for row in rows if row.topic == self._alerts]
-            if transitions := [row for row in rows if row.topic != self._alerts]:
-                self._publisher.publish(transitions)
-            self._publisher.publish(alerts)
+            by_topic: dict[str, list[OutboxRow]] = defaultdict(list)
+            for row in rows:
+                by_topic[row.topic].append(row)
+            for topic in sorted(by_topic, key=lambda topic: self._topics.index(topic) if topic in self._topics else -1):
+                self._publisher.publish(by_topic[topic])
             self._failpoints.reach("alert_delivered")
             self._store.published(key, rows)
             self._failpoints.reach("alert_deleted")
@@ -132,7 +154,11 @@ class AlertWorker:
         return count
 
     def republish(self, partitions: Iterable[int]) -> int:
-        """Publish open and recent alerts of these partitions again; readers know them by their `seq`.
+        """Publish open and recent alerts and incidents of these partitions again; readers know them by their `seq`.
+
+        Returns
+        -------
+        How many alerts.
 
         Raises
         ------
@@ -141,14 +167,22 @@ class AlertWorker:
         owned = sorted(partitions)
         self.check(owned)
         keys = {self.partition_key(partition) for partition in owned}
+        for key in sorted(keys):
+            self._adopt(key)
         opened = [state for state in self._store.open_alerts() if state.source in keys]
         recent = [state for state in self._store.recent_alerts(RECENT_REPUBLISHED) if state.source in keys]
         for partition in owned:
             self.flush(partition)
+        books = self._store.books()
+        current = [state for book in books.values() for state in book.incidents if state.source in keys]
+        ended = [state for state in self._store.recent_incidents(RECENT_REPUBLISHED) if state.source in keys]
+        self._publisher.publish([incident_row(state, prefix=self._names.prefix) for state in (*current, *ended)])
         self._publisher.publish([state_row(state, prefix=self._names.prefix) for state in (*opened, *recent)])
         counts = Counter(state.alert.severity for state in opened)
+        incidents = Counter(state.incident.severity for state in current if state.incident.condition == "firing")
         for severity in RANK:
             self._metrics.set(ALERTS, counts[severity], severity, "firing")
+            self._metrics.set(INCIDENTS, incidents[severity], severity)
         return len(opened) + len(recent)
 
     def check(self, partitions: Iterable[int]) -> None:
@@ -172,21 +206,50 @@ class AlertWorker:
         log.warning("drift_event_dead_lettered partition=%d offset=%d reason=%s", source.partition, source.offset, reason)
         self._publisher.dead_letter(record, error=reason)
         self._metrics.add(DEAD_LETTERS, 1, STAGE, "invalid")
-        self._store_decision(source, "", lambda _before: Decision(""))
+        self._store_decision(source, "", "", lambda _before: Decision(""))
 
-    def _store_decision(self, source: Source, fingerprint: str, decide: Callable[[AlertState | None], Decision]) -> Decision:
+    def _adopt(self, partition: str) -> None:
+        """Give open alerts that are in no incident to one; a refused write means another worker has the partition now.
+
+        Such alerts are of a store from before there were incidents. Their own records change with their next event: a record
+        that comes again has the same bytes.
+        """
+        next_offset = self._store.next_offset(partition)
+        if next_offset is None:
+            return
+        books, changed = self._store.books(), dict[str, tuple[str, IncidentState]]()
+        opened = [state for state in self._store.open_alerts() if state.source == partition]
+        for state in sorted(opened, key=lambda state: (state.alert.detected_at_ms, state.alert.fingerprint)):
+            key = book_key(state.alert.environment, state.alert.model)
+            book = books.get(key, Book())
+            if _is_in(state, book):
+                continue
+            found = self._pipeline.adopt(state, book)
+            books[key] = found.book
+            if found.changed is not None:
+                changed[found.incident] = key, found.changed
+        if not changed:
+            return
+        rows = [incident_row(state, prefix=self._names.prefix) for _, state in changed.values()]
+        written = {key: books[key] for key, _ in changed.values()}
+        if self._store.apply(Applied(partition=partition, expected=next_offset, next_offset=next_offset, outbox=rows, books=written)):
+            log.info("alerts_adopted incidents=%d", len(changed))
+
+    def _store_decision(self, source: Source, fingerprint: str, book: str, decide: Callable[[Loaded], Decision]) -> Decision:
         for _ in range(CAS_ATTEMPTS):
-            loaded = self._store.load(source.key, fingerprint)
+            loaded = self._store.load(source.key, fingerprint, book)
             self._check_known(source.key, loaded.next_offset)
             if loaded.next_offset is not None and loaded.next_offset > source.offset:
                 return Decision(fingerprint, dropped="applied")
-            decision = decide(loaded.state)
+            decision = decide(loaded)
             change = Applied(
                 partition=source.key,
                 expected=loaded.next_offset,
                 next_offset=source.offset + 1,
                 states={fingerprint: decision.state} if decision.state is not None else {},
                 outbox=outbox_rows(decision, source, prefix=self._names.prefix, environment=self._names.environment),
+                books={book: decision.book} if decision.book is not None else {},
+                ended=_ended(decision),
             )
             self._failpoints.reach("alert_decided")
             if self._store.apply(change):
@@ -206,3 +269,18 @@ class AlertWorker:
                 f"the alert store was at offset {known} of drift partition {key} and is now at {next_offset}: Redis lost writes",
                 hint="the events since then are taken again",
             )
+
+
+def _is_in(state: AlertState, book: Book) -> bool:
+    alert = state.alert
+    return any(
+        (one.fingerprint, one.episode) == (alert.fingerprint, alert.episode) for held in book.incidents for one in held.incident.blamed
+    )
+
+
+def _ended(decision: Decision) -> list[IncidentState]:
+    """The incident that resolves with a decision: of it only what is published is kept."""
+    state = decision.incident
+    if state is None or state.incident.condition == "firing":
+        return []
+    return [structs.replace(state, incident=listed(state.incident))]

@@ -59,6 +59,9 @@ def unpack(entry: bytes) -> Rows:
             return _whole(entry, at, (kind, ids, []))
         if kind not in (ADDED, HELD):
             raise JournalError(f"label journal: an entry of unknown kind {kind}")
+        if size > len(entry):
+            # numpy has no type of such a size, and says so by another error than for a short entry
+            raise JournalError(f"label journal: values of {size} bytes in an entry of {len(entry)}")
         if size:
             return _whole(entry, at + n * size, (kind, ids, np.frombuffer(entry, f"V{size}", n, at).tolist()))
         sizes = np.frombuffer(entry, "<u4", n, at).tolist()

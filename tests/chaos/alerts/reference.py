@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from driftline.streams.alert.pipeline import AlertPipeline
-from driftline.streams.alert.state import AlertState
-from driftline.streams.alert.store import MemoryAlertStore, OutboxRow
+from driftline.streams.alert.state import AlertState, IncidentState
+from driftline.streams.alert.store import AlertStore, MemoryAlertStore, OutboxRow
 from driftline.streams.alert.worker import AlertWorker, Names
 from driftline.streams.task import MemoryRecord, Record
 
@@ -18,12 +18,14 @@ class Expected:
 
     Attributes
     ----------
+    incidents : by id.
     rows : what was published, in order; no record twice.
     poison : place of every dead letter.
     applied : next offset by partition.
     """
 
     states: dict[str, AlertState] = field(default_factory=dict)
+    incidents: dict[str, IncidentState] = field(default_factory=dict)
     rows: list[OutboxRow] = field(default_factory=list)
     poison: set[tuple[int, int]] = field(default_factory=set)
     applied: dict[int, int] = field(default_factory=dict)
@@ -50,4 +52,10 @@ def uninterrupted(drift: Iterable[MemoryRecord], names: Names) -> Expected:
         worker.handle([record])
         expected.applied[record.partition()] = record.offset() + 1
     expected.states = {state.alert.fingerprint: state for state in (*store.open_alerts(), *store.recent_alerts(1_000_000))}
+    expected.incidents = {state.incident.id: state for state in incidents_of(store)}
     return expected
+
+
+def incidents_of(store: AlertStore) -> list[IncidentState]:
+    """Every incident of a store: those that fire, and those that ended."""
+    return [*(state for book in store.books().values() for state in book.incidents), *store.recent_incidents(1_000_000)]

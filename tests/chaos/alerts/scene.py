@@ -24,13 +24,14 @@ from driftline.streams.supervisor import DRAIN_SIGNAL
 from driftline.streams.task import MemoryRecord
 from tests.chaos.alerts.feeder import Feeder
 from tests.chaos.alerts.process import AlertProcess
+from tests.chaos.alerts.reference import incidents_of
 from tests.chaos.alerts.verify import Found
 from tests.chaos.process import PATIENCE_SECONDS, surprises, until
 from tests.chaos.watch import Watch
 
 PARTITIONS: Final = 3
 SESSION_SECONDS: Final = 6.0
-_TOPICS: Final = ("drift", "alerts", "transitions", "dlq")
+_TOPICS: Final = ("drift", "alerts", "incidents", "transitions", "dlq")
 
 
 @dataclass(slots=True)
@@ -131,12 +132,15 @@ class Scene:
 
     def found(self) -> Found:
         states = [*self.store.open_alerts(), *self.store.recent_alerts(1_000_000)]
+        incidents = incidents_of(self.store)
         keys = {number: self.partition_key(number) for number in range(PARTITIONS)}
         return Found(
             states={state.alert.fingerprint: state for state in states},
             applied={number: self.store.next_offset(key) for number, key in keys.items()},
             outbox=sum(len(self.store.outbox(key, 10_000)) for key in keys.values()),
+            incidents={state.incident.id: state for state in incidents},
             alerts=self.watch.read(self.topic("alerts")),
+            told=self.watch.read(self.topic("incidents")),
             transitions=self.watch.read(self.topic("transitions")),
             dead=self.watch.read(self.topic("dlq")),
         )

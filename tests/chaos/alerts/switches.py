@@ -14,7 +14,7 @@ from driftline.streams.alert.app import AlertApp
 from driftline.streams.alert.connections import KafkaPublisher
 from driftline.streams.alert.redis_store import RedisAlertStore
 from driftline.streams.alert.state import AlertState
-from driftline.streams.alert.store import Applied, Loaded, OutboxRow
+from driftline.streams.alert.store import Applied, Loaded, OutboxRow, Published
 from driftline.streams.alert.worker import AlertWorker
 
 Switch = Callable[[MonkeyPatch], None]
@@ -49,12 +49,12 @@ def states_are_written_apart(patch: MonkeyPatch) -> None:
             later.update(change.states)
         return stored
 
-    def after_states(self: RedisAlertStore, partition: str, fingerprint: str) -> Loaded:
+    def after_states(self: RedisAlertStore, partition: str, fingerprint: str, book: str = "") -> Loaded:
         if later:
             next_offset = self.next_offset(partition) or 0
             apply(self, Applied(partition, next_offset, next_offset, dict(later)))
             later.clear()
-        return load(self, partition, fingerprint)
+        return load(self, partition, fingerprint, book)
 
     patch.setattr(RedisAlertStore, "apply", without_states)
     patch.setattr(RedisAlertStore, "load", after_states)
@@ -124,8 +124,8 @@ def applied_events_are_taken_again(patch: MonkeyPatch) -> None:
     losses_are_not_seen(patch)
     load, apply = RedisAlertStore.load, RedisAlertStore.apply
 
-    def load_state(self: RedisAlertStore, partition: str, fingerprint: str) -> Loaded:
-        return Loaded(None, load(self, partition, fingerprint).state)
+    def load_state(self: RedisAlertStore, partition: str, fingerprint: str, book: str = "") -> Loaded:
+        return dataclasses.replace(load(self, partition, fingerprint, book), next_offset=None)
 
     def write(self: RedisAlertStore, change: Applied) -> bool:
         next_offset = self.next_offset(change.partition)
@@ -137,12 +137,13 @@ def applied_events_are_taken_again(patch: MonkeyPatch) -> None:
 
 def repeats_are_not_known(patch: MonkeyPatch) -> None:
     patch.setattr(pipeline, "STAGES", tuple(stage for stage in pipeline.STAGES if stage is not pipeline.dedup))
-    patch.setattr(pipeline.AlertPipeline.__init__, "__kwdefaults__", {"owners": None, "stages": pipeline.STAGES})
+    defaults = pipeline.AlertPipeline.__init__.__kwdefaults__
+    patch.setattr(pipeline.AlertPipeline.__init__, "__kwdefaults__", {**(defaults or {}), "stages": pipeline.STAGES})
 
 
 def an_empty_store_stays_empty(patch: MonkeyPatch) -> None:
     """What the drift topic still holds is all that is known."""
-    patch.setattr(main, "published_states", lambda *_, **__: {})
+    patch.setattr(main, "published", lambda *_, **__: Published())
 
 
 def nothing_is_published_again(patch: MonkeyPatch) -> None:

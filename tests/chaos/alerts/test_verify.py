@@ -11,7 +11,7 @@ import pytest
 from msgspec import structs
 
 from driftline.schemas.dead_letter import dead_letter
-from driftline.streams.alert.state import AlertState
+from driftline.streams.alert.state import AlertState, IncidentState
 from driftline.streams.alert.store import OutboxRow
 from driftline.streams.alert.worker import Names
 from driftline.streams.task import MemoryRecord
@@ -37,9 +37,11 @@ def found(expected: Expected) -> Found:
     letters = [(partition, offset, dead_letter_headers(partition, offset)) for partition, offset in sorted(expected.poison)]
     return Found(
         states=dict(expected.states),
+        incidents=dict(expected.incidents),
         applied=dict(expected.applied),
         outbox=0,
         alerts=records([row for row in expected.rows if row.topic == "t.alerts"]),
+        told=records([row for row in expected.rows if row.topic == "t.incidents"]),
         transitions=records([row for row in expected.rows if row.topic == "t.transitions"]),
         dead=[MemoryRecord("t.dlq", 0, number, None, b"", 0, headers) for number, (_, _, headers) in enumerate(letters)],
     )
@@ -67,7 +69,7 @@ CLEAN = (0, 0, 0)
 
 def test_the_uninterrupted_run_differs_from_itself_in_nothing(expected: Expected, found: Found) -> None:
     assert set(result(expected, found).values()) == {CLEAN}
-    assert min(len(expected.states), len(expected.rows), len(expected.poison)) > 3
+    assert min(len(expected.states), len(expected.incidents), len(expected.rows), len(expected.poison)) > 3
 
 
 def test_what_is_sent_again_is_no_difference(expected: Expected, found: Found) -> None:
@@ -89,10 +91,19 @@ def _with_an_older_one(found: Found) -> dict[str, AlertState]:
     return {**found.states, key: structs.replace(state, offset=state.offset - 1)}
 
 
+def _with_an_older_incident(found: Found) -> dict[str, IncidentState]:
+    key, state = next(iter(found.incidents.items()))
+    return {**found.incidents, key: structs.replace(state, offset=state.offset - 1)}
+
+
 TAMPERED: dict[str, tuple[str, str, Callable[[Found], dict[str, Any]]]] = {
     "an alert is not in the store": ("state", "lost", lambda f: {"states": dict(list(f.states.items())[1:])}),
     "an alert too many is in the store": ("state", "doubled", lambda f: {"states": {**f.states, "f": next(iter(f.states.values()))}}),
     "an alert in the store is older": ("state", "changed", lambda f: {"states": _with_an_older_one(f)}),
+    "an incident is not in the store": ("state", "lost", lambda f: {"incidents": dict(list(f.incidents.items())[1:])}),
+    "an incident in the store is older": ("state", "changed", lambda f: {"incidents": _with_an_older_incident(f)}),
+    "an incident is not sent": ("sent", "lost", lambda f: {"told": f.told[1:]}),
+    "an older incident is the last of its key": ("readers", "changed", lambda f: {"told": [*f.told, _older(f.told)]}),
     "an event is not applied": ("state", "changed", lambda f: {"applied": {0: (f.applied[0] or 0) - 1}}),
     "a row was never published": ("state", "lost", lambda _: {"outbox": 1}),
     "an alert is not sent": ("sent", "lost", lambda f: {"alerts": f.alerts[1:]}),

@@ -1,0 +1,93 @@
+"""An incident in one line, for whoever is on call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from driftline.schemas.contracts import rfc3339_ms
+from driftline.schemas.events import Blamed, Incident
+from driftline.streams.alert.blame import size_in_sd
+
+_NAMED_MAX: Final = 3
+"""So many features are named, more are counted."""
+_FEATURE: Final = frozenset({"feature", "quality"})
+_SHORT: Final = frozenset({"outcome", "stream"})
+"""Groups whose series are known by their last name: log_loss, freshness."""
+_UNITS: Final = (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000))
+
+
+def summary_of_incident(incident: Incident) -> str:
+    """One line, for example::
+
+    fraud: 12 features, score and log_loss changed since 2026-01-31 10:42:10 UTC (+- 3 min), largest amount +1.2 sd in country=NL
+    """
+    firing = [one for one in incident.blamed if one.condition == "firing"]
+    since = f"since {_moment(incident.starts_at_ms)} (+- {_span(incident.uncertain_ms)})"
+    if not firing:
+        why = "" if incident.reason is None else f": {incident.reason}"
+        return f"{incident.model}: over after {_span(incident.duration_ms or 0)}, {_who(incident.blamed)} had changed {since}{why}"
+    largest = max(firing, key=lambda one: (size_in_sd(one), one.fingerprint))
+    told = f"{incident.model}: {_who(firing)} changed {since}"
+    segments = [_where(one.segment) for one in firing]
+    if len(set(segments)) == 1 and segments[0]:
+        told = f"{incident.model} in {segments[0]}: {_who(firing)} changed {since}"
+    size = _size(largest)
+    if size:
+        where = f" in {segments[firing.index(largest)]}" if len(set(segments)) > 1 and largest.segment else ""
+        told += f", largest {_name(largest.series)} {size}{where}"
+    if incident.hint == "suspected_concept":
+        told += "; no feature changed with it"
+    return told
+
+
+def _who(blamed: Sequence[Blamed]) -> str:
+    """Features, counted where they are many, then the other series."""
+    features = sorted({_name(one.series) for one in blamed if _group(one.series) in _FEATURE})
+    others = sorted({_name(one.series) for one in blamed if _group(one.series) not in _FEATURE})
+    named = features if len(features) <= _NAMED_MAX else [f"{len(features)} features"]
+    if len(others) > _NAMED_MAX:
+        others = [*others[:_NAMED_MAX], f"{len(others) - _NAMED_MAX} more"]
+    words = [*named, *others]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _group(series: str) -> str:
+    return series.partition(":")[0]
+
+
+def _name(series: str) -> str:
+    group, _, rest = series.partition(":")
+    if group == "quality":
+        return rest.rpartition(":")[0] or rest
+    return rest if rest and (group == "feature" or group in _SHORT) else series
+
+
+def _where(segment: Mapping[str, str] | None) -> str:
+    return ", ".join(f"{key}={value}" for key, value in sorted((segment or {}).items()))
+
+
+def _size(one: Blamed) -> str:
+    if one.effect is None:
+        return ""
+    if one.effect.kind == "mean":
+        return f"{one.effect.size:+.2g} sd"
+    if one.effect.kind == "psi":
+        return f"PSI {one.effect.size:.2g}"
+    if one.effect.kind == "silence":
+        return f"silent for {_span(round(one.effect.size * 1_000))}"
+    if one.value is None or one.baseline_value is None:
+        return f"{one.effect.size:+.0%}"
+    return f"{one.value:.3g} instead of {one.baseline_value:.3g}"
+
+
+def _moment(time_ms: int) -> str:
+    return rfc3339_ms(time_ms)[:19].replace("T", " ") + " UTC"
+
+
+def _span(ms: int) -> str:
+    """A duration in its largest unit."""
+    for unit, size in _UNITS:
+        if ms >= size:
+            return f"{ms / size:.2g} {unit}" if ms < 10 * size else f"{ms / size:.0f} {unit}"
+    return f"{ms} ms"

@@ -1,0 +1,195 @@
+"""Which alerts are one incident: those of a model whose changes began together, whenever they were found.
+
+A change of fifty features is found in the strongest first, in the weakest an hour later and in the outcomes when labels
+come. So it is not arrival that counts but the date of each change. A date is uncertain by a share of the time the change
+took to be found: the weaker it is, the later it is found and the worse it is dated. An alert joins the open incident of its
+model whose start is within the model's `gather` time of its own, beside what both dates may be off by; the nearest where
+there are several. Where there is none it opens one, even if another is open: a step that stays must not hide the next one.
+
+All drift events of a model stand on one partition of the drift topic, so its incidents change in one order. Nothing here
+reads a clock, Kafka or Redis.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import orjson
+from msgspec import structs
+
+from driftline.schemas.events import Alert, Blamed, Incident
+from driftline.streams.alert.blame import RANK, blamed_of, place_of
+from driftline.streams.alert.incident_words import summary_of_incident
+from driftline.streams.alert.state import Book, IncidentState, Source
+
+GATHER_MS: Final = 300_000
+"""Of a model that the configuration no longer has."""
+LISTED_MAX: Final = 20
+"""Alerts in a published record: a group message is read by a person, and a record is sent at every change."""
+_ID_CHARS: Final = 32
+_ANSWERS: Final = frozenset({"score", "decision", "class", "class_share", "confidence", "entropy"})
+"""Series of what the model answers, by the first part of their name."""
+_DATE_PARTS: Final = 2
+"""A date is off by at most one part in so many of the time from the change to its detection.
+
+Both grow with 1 / shift^2; measured in docs/quality.md, the half interval of a date is a tenth to a third of the delay.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Attributed:
+    """Where an alert belongs.
+
+    Attributes
+    ----------
+    incident : its id.
+    book : of the model, next.
+    changed : the incident where a reader sees another one than before, else None.
+    """
+
+    incident: str
+    book: Book
+    changed: IncidentState | None
+
+
+def book_key(environment: str, model: str) -> str:
+    """The name of a model's book."""
+    return orjson.dumps([environment, model]).decode()
+
+
+def attribute(book: Book, alert: Alert, source: Source, *, reason: str | None, gather_ms: int) -> Attributed:
+    """The incident of an alert that has just changed, and what the change does to it.
+
+    Parameters
+    ----------
+    source : the drift event behind the change.
+    reason : why the alert resolved, if it did.
+    """
+    held = next((state for state in book.incidents if _holds(state.incident, alert)), None)
+    found = held or _nearest(book, alert, source, gather_ms)
+    if found is None:
+        state = IncidentState(incident=_opened(alert, gather_ms), source=source.key, offset=source.offset)
+        return Attributed(state.incident.id, _with_state(book, state, source), state)
+    before = found.incident
+    if _counted(found, source):
+        # The store was filled from topics that have the incident from after this event: its figures hold, its list may lack it.
+        state = structs.replace(found, incident=structs.replace(before, blamed=_with_alert(before.blamed, blamed_of(alert))))
+        return Attributed(before.id, _with_state(book, state, source), None)
+    after = _next(before, alert, reason, gather_ms if held is None else None)
+    if after == before:
+        return Attributed(before.id, book, None)
+    after = structs.replace(after, seq=before.seq + 1, observed_at_ms=max(before.observed_at_ms, alert.observed_at_ms))
+    state = IncidentState(incident=after, source=source.key, offset=source.offset)
+    return Attributed(after.id, _with_state(book, state, source), state)
+
+
+def listed(incident: Incident) -> Incident:
+    """The incident as it is published: with the first of its alerts."""
+    shown = incident.blamed[:LISTED_MAX]
+    return structs.replace(incident, blamed=shown, more=incident.alerts - len(shown))
+
+
+def _holds(incident: Incident, alert: Alert) -> bool:
+    return any(one.fingerprint == alert.fingerprint and one.episode == alert.episode for one in incident.blamed)
+
+
+def _counted(state: IncidentState, source: Source) -> bool:
+    return state.source == source.key and source.offset <= state.offset
+
+
+def _nearest(book: Book, alert: Alert, source: Source, gather_ms: int) -> IncidentState | None:
+    """The incident whose start is nearest to the alert's; the younger one where two are as near."""
+    near = []
+    for state in book.incidents:
+        incident = state.incident
+        apart = _apart(incident, alert, gather_ms)
+        if apart <= gather_ms and (incident.condition == "firing" or _counted(state, source)):
+            near.append((max(apart, 0), -incident.starts_at_ms, incident.id, state))
+    return min(near, key=lambda one: one[:3])[3] if near else None
+
+
+def _apart(incident: Incident, alert: Alert, gather_ms: int) -> int:
+    """Milliseconds between the two starts, beyond what both dates may be off by."""
+    began, uncertain = _date(alert, gather_ms)
+    apart = abs(began - incident.starts_at_ms) - incident.uncertain_ms - uncertain
+    for one in incident.blamed:
+        if one.fingerprint == alert.fingerprint and one.ends_at_ms is not None:
+            # A series about the edge of its band comes and goes; soon after its end it is the same change still.
+            apart = min(apart, began - uncertain - one.ends_at_ms)
+    return apart
+
+
+def _date(alert: Alert, gather_ms: int) -> tuple[int, int]:
+    """When an alert's change began, and how far off that may be; a detector that dates nothing knows when it saw it."""
+    if alert.evidence.get("since") is None:
+        return alert.detected_at_ms, gather_ms
+    return alert.starts_at_ms, max(0, alert.detected_at_ms - alert.starts_at_ms) // _DATE_PARTS
+
+
+def _opened(alert: Alert, gather_ms: int) -> Incident:
+    began, uncertain = _date(alert, gather_ms)
+    identity = [alert.environment, alert.model, "incident", alert.fingerprint, alert.episode]
+    empty = Incident(
+        id=hashlib.sha256(orjson.dumps(identity)).hexdigest()[:_ID_CHARS], seq=1, environment=alert.environment, model=alert.model,
+        condition="firing", severity=alert.severity, max_severity=alert.max_severity, hint=None, starts_at_ms=began,
+        uncertain_ms=uncertain, detected_at_ms=alert.detected_at_ms, ends_at_ms=None, duration_ms=None,
+        observed_at_ms=alert.observed_at_ms, reason=None, owner=alert.owner, summary="", alerts=0, firing=0, blamed=[], more=0,
+        historical=alert.historical,
+    )  # fmt: skip
+    return _next(empty, alert, None, None)
+
+
+def _next(before: Incident, alert: Alert, reason: str | None, joins_within_ms: int | None) -> Incident:
+    """The incident with the alert as it is now; `seq` and `observed_at_ms` stay.
+
+    Parameters
+    ----------
+    joins_within_ms : the model's gather time where the alert joins; a better date than the incident's becomes its own.
+    """
+    blamed = _with_alert(before.blamed, blamed_of(alert))
+    firing = [one for one in blamed if one.condition == "firing"]
+    began, uncertain = before.starts_at_ms, before.uncertain_ms
+    if joins_within_ms is not None:
+        date = _date(alert, joins_within_ms)
+        # No change begins after it was first seen, however sure of it an alert is that was found a moment after its own date.
+        if date[1] < uncertain and date[0] <= before.detected_at_ms:
+            began, uncertain = date
+    ends_at_ms = None if firing else max(began, *(one.ends_at_ms or began for one in blamed))
+    loudest = max((one.severity for one in firing), key=RANK.__getitem__, default=before.severity)
+    after = structs.replace(
+        before,
+        condition="firing" if firing else "resolved",
+        severity=loudest,
+        max_severity=max(before.max_severity, loudest, key=RANK.__getitem__),
+        hint=_hint(firing) if firing else before.hint,
+        starts_at_ms=began,
+        uncertain_ms=uncertain,
+        ends_at_ms=ends_at_ms,
+        duration_ms=None if ends_at_ms is None else ends_at_ms - began,
+        reason=None if firing else reason,
+        alerts=before.alerts + all(one.fingerprint != alert.fingerprint for one in before.blamed),
+        firing=len(firing),
+        blamed=blamed,
+        historical=before.historical and alert.historical,
+    )
+    return structs.replace(after, summary=summary_of_incident(after))
+
+
+def _hint(firing: Sequence[Blamed]) -> Literal["suspected_concept"] | None:
+    """What the model answers has changed alone: its inputs have not, and no outcome says yet what that means."""
+    return "suspected_concept" if {one.series.partition(":")[0] for one in firing} <= _ANSWERS else None
+
+
+def _with_alert(blamed: Sequence[Blamed], one: Blamed) -> list[Blamed]:
+    """The list with one line more or another one: a series that came back has the line of its last episode."""
+    return sorted([*(other for other in blamed if other.fingerprint != one.fingerprint), one], key=place_of)
+
+
+def _with_state(book: Book, state: IncidentState, source: Source) -> Book:
+    """The book with the incident as it is now; what has resolved leaves once the events up to its end are taken."""
+    states = (*(one for one in book.incidents if one.incident.id != state.incident.id), state)
+    kept = [one for one in states if one.incident.condition == "firing" or (one.source == source.key and one.offset > source.offset)]
+    return Book(incidents=tuple(sorted(kept, key=lambda one: (one.incident.starts_at_ms, one.incident.id))))
