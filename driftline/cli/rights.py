@@ -56,7 +56,7 @@ def _kept(config: Config) -> set[str]:
 
 
 def _readers(config: Config) -> Iterator[Row]:
-    ours = (t.DRIFT, t.SNAPSHOTS, t.ALERTS, t.INCIDENTS, t.OBSERVATIONS, t.WAITING, t.LABELS)
+    ours = (t.DRIFT, t.SNAPSHOTS, t.ALERTS, t.INCIDENTS, t.DEAD_LETTERS, t.OBSERVATIONS, t.WAITING, t.LABELS)
     names = (topic.full_name(config.topics.prefix) for topic in ours)
     # A lag of a few offsets may be markers of transactions alone: status reads them.
     for topic in dict.fromkeys([*names, *sources_of(config)]):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from driftline.cli.errors import EXIT_FIRING
+from driftline.cli.errors import EXIT_FIRING, Refusal
 from driftline.cli.output import cell, output_option, write_json, write_rows
 from driftline.cli.times import iso
 
@@ -92,7 +92,9 @@ def _show(sources: list[dict[str, Any]], groups: list[dict[str, Any]], models: l
 
 
 def _show_refused(refused: dict[str, Any], config_path: str) -> None:
-    if refused["newest"]:
+    if refused["newest"] is None:
+        click.echo("dead letters: their topic cannot be read by this user")
+    elif refused["newest"]:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in refused["reasons"].items())
         click.echo(f"dead letters: {refused['newest']:,} among the newest of their topic ({reasons}), the last {refused['written']}")
         click.echo(f"  driftline tail dlq {config_path} --from -24h --until-idle 0")
@@ -270,19 +272,29 @@ def _about(seconds: float) -> str:
 
 
 def _dead_letters(config: Config) -> dict[str, Any]:
-    """How many the newest part of the dead-letter topic holds, by reason, and when the last one was written."""
+    """How many the newest part of the dead-letter topic holds, by reason, and when the last one was written.
+
+    `newest` is None where this user may not read them: they are records as they came, and the other lines need no right to those.
+    """
     import orjson
+    from confluent_kafka import KafkaException
 
     from driftline.cli.events import dead_letter_line
     from driftline.cli.kafka import read_topic
     from driftline.schemas.topics import DEAD_LETTERS
+    from driftline.streams.kafka import needs_a_person
 
     reasons: Counter[str] = Counter()
     written_ms = 0
-    # Markers of transactions stand between them, so that fewer may come than were asked for.
-    for message in read_topic(config.kafka, DEAD_LETTERS.full_name(config.topics.prefix), tail=_DEAD_LETTERS_READ):
-        reasons[orjson.loads(dead_letter_line(message))["reason"]] += 1
-        written_ms = max(written_ms, message.timestamp()[1])
+    try:
+        # Markers of transactions stand between them, so that fewer may come than were asked for.
+        for message in read_topic(config.kafka, DEAD_LETTERS.full_name(config.topics.prefix), tail=_DEAD_LETTERS_READ):
+            reasons[orjson.loads(dead_letter_line(message))["reason"]] += 1
+            written_ms = max(written_ms, message.timestamp()[1])
+    except (Refusal, KafkaException) as error:
+        if isinstance(error, KafkaException) and not needs_a_person(error.args[0]):
+            raise
+        return {"newest": None, "reasons": {}, "written": None, "written_ms": None}
     written = f"{_about(max(0.0, time.time() - written_ms / 1_000))} ago" if written_ms else None
     return {"newest": reasons.total(), "reasons": dict(reasons.most_common()), "written": written, "written_ms": written_ms or None}
 

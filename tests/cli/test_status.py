@@ -9,6 +9,7 @@ import orjson
 import pytest
 from click.testing import CliRunner
 from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
 
 from driftline.cli.main import cli
 from driftline.cli.status import _explain
@@ -51,3 +52,16 @@ def test_a_topic_says_when_it_had_its_last_record(kafka: Kafka, redis_url: str, 
     assert table[0].split() == ["topic", "last", "record", "idle"]
     assert "2023-11-14 22:14:20  for " in table[1]
     assert table[2].endswith("no record")
+
+
+def test_without_a_right_to_dead_letters_the_rest_is_told(kafka: Kafka, redis_url: str, topic_prefix: str, tmp_path: Path) -> None:
+    config = tmp_path / "c.yml"
+    config.write_text(config_text(labels=True, bootstrap=kafka.bootstrap, redis=redis_url, prefix=topic_prefix))
+    assert CliRunner().invoke(cli, ["topics", "create", str(config), "--sources"]).exit_code == 0
+    # To a user without any right to it, a topic is not there.
+    admin, topic = AdminClient({"bootstrap.servers": kafka.bootstrap}), f"{topic_prefix}.dlq"
+    admin.delete_topics([topic])[topic].result(60)
+    done = CliRunner().invoke(cli, ["status", str(config)])
+    assert done.exit_code == 0, done.stderr
+    assert "dead letters: their topic cannot be read by this user" in done.stdout
+    assert "no alert fires" in done.stdout

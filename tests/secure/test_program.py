@@ -55,7 +55,10 @@ def test_everything_runs_with_the_documented_rights_and_says_no_secret(installat
     status = json.loads(run.driftline("status", reader, "-o", "json"))
     groups = ["ingest", "join-120000ms", "detect", "alert"]
     assert {group["processor"]: group["lag"] for group in status["groups"]} == dict.fromkeys(groups, 0)
+    assert status["dead_letters"]["newest"] is not None
+    assert [source["topic"] for source in status["sources"]]
     run.driftline("status", reader)
+    run.driftline("tail", "dlq", reader, "--from", "earliest", "--until-idle", "0")
     run.driftline("picture", reader, "--out", tmp_path / "picture.html")
     state = of["state"]
     rows = [json.loads(line) for line in run.driftline("state", "inspect", "-c", state, "-o", "json").splitlines()]
