@@ -130,6 +130,27 @@ def test_run_tells_of_missing_topics_once_with_what_creates_all_of_them(config: 
     assert "--sources" in hint
 
 
+def test_status_shows_open_incidents_first_and_alerts_that_fire_again(config: Path, kafka: Kafka, topic_prefix: str) -> None:
+    """The second episode of an alert counts from 1, and the log may hold a state of the first one behind it: that was sent again."""
+    invoke("topics", "create", str(config), "--sources")
+    client = Producer({"bootstrap.servers": kafka.bootstrap})
+    told = {"model": "fraud", "severity": "warning", "starts_at_ms": 0, "summary": "fraud: score changed"}
+    alert = told | {"series": "score", "fingerprint": "f", "segment": None}
+    over = alert | {"episode": "e1", "seq": 3, "condition": "resolved", "detected_at_ms": 1_000}
+    for one in (over, alert | {"episode": "e2", "seq": 1, "condition": "firing", "detected_at_ms": 2_000}, over):
+        client.produce(f"{topic_prefix}.alerts", json.dumps(one).encode(), key="f")
+    incident = told | {"id": "i", "condition": "firing", "detected_at_ms": 2_000, "alerts": 3, "firing": 1}
+    for seq in (1, 2, 1):
+        client.produce(f"{topic_prefix}.incidents", json.dumps(incident | {"seq": seq}).encode(), key="i")
+    assert client.flush(30) == 0
+    status = json.loads(invoke("status", str(config), "-o", "json").stdout)
+    assert [(one["id"], one["seq"]) for one in status["incidents"]] == [("i", 2)]
+    assert [one["episode"] for one in status["alerts"]] == ["e2"]
+    first = invoke("status", str(config)).stdout.splitlines()[:2]
+    assert [line.split()[0] for line in first] == ["severity", "warning"]
+    assert "1 of 3" in first[1]
+
+
 def test_a_cluster_without_topics_is_said_to_have_none() -> None:
     assert "it has no topics" in no_topic("p", ["__consumer_offsets"], KafkaSettings()).message
     assert "none of its 1 topics has a similar name" in no_topic("p", ["fraud.predictions"], KafkaSettings()).message
@@ -198,4 +219,5 @@ def test_run_equals_replay_and_status_and_tail_tell_of_it(config: Path, kafka: K
     assert {group["processor"].partition("-")[0] for group in told["groups"] if group["lag"] == 0} == {"ingest", "join", "detect", "alert"}
     assert {model["state"] for model in told["models"]} == {"watching"}
     assert any(alert["series"] == "feature:amount" for alert in told["alerts"])
+    assert {alert["incident"] for alert in told["alerts"]} == {incident["id"] for incident in told["incidents"]}
     assert firing.returncode == 3
