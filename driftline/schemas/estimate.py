@@ -29,7 +29,7 @@ class Costs:
     chart_ns: float = 7.0  # CUSUM and EWMA: 1.0 to 1.4 of Page-Hinkley, measured together
     psi_ns: float = 42.0  # measured 30-55
     rate_ns: float = 10.0  # three bets a side, the order of two Page-Hinkley updates
-    e_detector_ns: float = 185.0  # score or residual, self-check, bets and date
+    e_detector_ns: float = 205.0  # score or residual, self-check, bets and date
     river_ns: float = 2_000.0  # a class of river that RIVER_NS does not have
     ring_ns: float = 6.0  # writing a code, counting it in and the oldest out
     code_ns: float = 25.0  # binary search over at most 60 edges, once a value whatever the scopes
@@ -53,7 +53,7 @@ class Costs:
     psi_bytes: int = 64
     rate_bytes: int = 72
     counts_bytes: int = 268  # 67 codes, int32
-    e_detector_bytes: int = 1_200  # 14 bets, 4 starts, about a dozen corners of a hull; self-check and memory are 500 of it
+    e_detector_bytes: int = 1_700  # 14 bets, 4 starts, about a dozen corners of a hull; self-check and memory are 1,000 of it
     river_bytes: int = 120_000  # 10,000 to 20,000 float64, which are replayed; fewer while it keeps raising alarms
     key_bytes: int = 180  # a Redis key with its name and the server's own overhead
     label_bytes: int = 136  # a label that waits for its prediction: 120 and the id's 16
