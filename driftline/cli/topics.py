@@ -10,7 +10,7 @@ from driftline.cli.output import output_option, write_rows
 
 if TYPE_CHECKING:
     from driftline.schemas.config import Config
-    from driftline.streams.kafka import WantedTopic
+    from driftline.streams.topic_creation import WantedTopic
 
 
 @click.group()
@@ -47,8 +47,8 @@ def create(config_path: str, partitions: int | None, sources: bool, show: bool, 
 
 def wanted_topics(config: Config, *, partitions: int | None = None, sources: bool = False) -> list[WantedTopic]:
     """Our topics as the table has them and, for a trial, the sources."""
-    from driftline.streams.kafka import WantedTopic
-    from driftline.streams.kafka import wanted_topics as ours
+    from driftline.streams.topic_creation import WantedTopic
+    from driftline.streams.topic_creation import wanted_topics as ours
     from driftline.streams.wiring import sources_of
 
     topics = config.topics.model_copy(update={"partitions": partitions}) if partitions else config.topics
@@ -66,7 +66,7 @@ def _row(topic: WantedTopic, state: str = "") -> dict[str, Any]:
 
 def _create(config: Config, wanted: list[WantedTopic]) -> list[dict[str, Any]]:
     from driftline.cli.kafka import admin
-    from driftline.streams.kafka import create_topics
+    from driftline.streams.topic_creation import create_topics
 
     created = set(create_topics(admin(config.kafka), wanted))
     return [_row(topic, "created" if topic.name in created else "exists") for topic in wanted]

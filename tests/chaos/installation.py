@@ -19,10 +19,11 @@ from driftline.streams.cluster import Cluster, live_since_key
 from driftline.streams.counters import MemoryCounters
 from driftline.streams.detect.plan import ModelPlan
 from driftline.streams.detect.reference import ReferenceLearner, save_baselines
-from driftline.streams.kafka import WantedTopic, create_topics, make_admin, read_cluster, wanted_topics
+from driftline.streams.kafka import make_admin, read_cluster
 from driftline.streams.observation import decode
 from driftline.streams.replay import Replay, file_cluster
 from driftline.streams.task import MemoryRecord, Output
+from driftline.streams.topic_creation import WantedTopic, create_topics, wanted_topics
 from driftline.streams.wiring import make_ingest, make_joins, task_topics
 from tests.chaos.inputs import AGE_MS, FEATURES, MODELS, PARTITIONS, POISON, InputStream, Stream
 

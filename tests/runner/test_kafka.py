@@ -15,15 +15,14 @@ from driftline.schemas.config import Kafka, Topics
 from driftline.streams.errors import AwayError, SetupError
 from driftline.streams.kafka import (
     consumer_properties,
-    create_topics,
     make_admin,
     make_producer,
     producer_properties,
     read_cluster,
-    wanted_topics,
 )
 from driftline.streams.partitioner import partition_for
 from driftline.streams.runner.start import start_ms
+from driftline.streams.topic_creation import create_topics, wanted_topics
 
 
 def test_secret_comes_from_its_reference_and_stands_in_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

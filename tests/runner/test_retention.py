@@ -10,8 +10,8 @@ from driftline.schemas.config import Kafka as KafkaConfig
 from driftline.schemas.loading import parse_config
 from driftline.streams.cluster import Cluster
 from driftline.streams.errors import SetupError
-from driftline.streams.kafka import create_topics, wanted_topics
 from driftline.streams.retention import check_retention, needs
+from driftline.streams.topic_creation import create_topics, wanted_topics
 from tests.conftest import CreateTopics, Kafka
 
 DAY_MS = 86_400_000

@@ -18,10 +18,11 @@ from driftline.schemas.loading import load_config
 from driftline.schemas.topics import DRIFT
 from driftline.streams.alert.redis_store import RedisAlertStore
 from driftline.streams.alert.worker import Names
-from driftline.streams.kafka import WantedTopic, create_topics, make_admin, read_cluster
+from driftline.streams.kafka import make_admin, read_cluster
 from driftline.streams.local.process import free_port
 from driftline.streams.supervisor import DRAIN_SIGNAL
 from driftline.streams.task import MemoryRecord
+from driftline.streams.topic_creation import WantedTopic, create_topics
 from tests.chaos.alerts.feeder import Feeder
 from tests.chaos.alerts.process import AlertProcess
 from tests.chaos.alerts.reference import incidents_of

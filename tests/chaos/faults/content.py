@@ -8,8 +8,8 @@ from typing import Final
 from driftline.schemas.dead_letter import TRUNCATED
 from driftline.schemas.topics import DEAD_LETTERS
 from driftline.streams.errors import SetupError
-from driftline.streams.kafka import create_topics, wanted_topics
 from driftline.streams.task import FINAL_MS
+from driftline.streams.topic_creation import create_topics, wanted_topics
 from tests.chaos.fault import Fault
 from tests.chaos.installation import Options
 from tests.chaos.scene import Scene

@@ -13,9 +13,9 @@ import orjson
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 
-from driftline.streams.kafka import create_topics, wanted_topics
 from driftline.streams.state.manifest import decode_reference
 from driftline.streams.task import PartitionId
+from driftline.streams.topic_creation import create_topics, wanted_topics
 from tests.chaos.fault import Fault
 from tests.chaos.faults.store import REPLACED, committed_manifests, redis_client, sequences
 from tests.chaos.inputs import FEATURES, Input
