@@ -182,6 +182,15 @@ def test_series_about_the_edge_of_its_band_comes_back_into_its_incident_and_late
     assert [told["firing"] for told in life.incidents] == [1, 1]
 
 
+def test_segment_of_a_series_that_is_off_as_a_whole_is_part_of_that_whenever_it_is_dated(life: Life) -> None:
+    life.say("feature:amount", 10 * MINUTE, since_ms=9 * MINUTE)
+    life.say("feature:amount", 90 * MINUTE, since_ms=89 * MINUTE, segment={"country": "NL"}, life=2)
+    assert life.incident["alerts"] == 2
+    life.say("feature:age", 90 * MINUTE, since_ms=89 * MINUTE, segment={"country": "NL"})
+    life.say("feature:age", 120 * MINUTE, since_ms=119 * MINUTE, life=2)
+    assert [told["alerts"] for told in life.incidents] == [2, 1, 1]
+
+
 def test_scores_alone_suspect_the_concept_until_something_explains_them(life: Life) -> None:
     life.say("score", 10_000, since_ms=9_000)
     life.say("decision", 10_100, since_ms=9_000)

@@ -119,6 +119,9 @@ def _apart(incident: Incident, alert: Alert, gather_ms: int) -> int:
         if one.fingerprint == alert.fingerprint and one.ends_at_ms is not None:
             # A series about the edge of its band comes and goes; soon after its end it is the same change still.
             apart = min(apart, began - uncertain - one.ends_at_ms)
+        if alert.segment is not None and one.segment is None and one.series == alert.series and one.condition == "firing":
+            # A part of what is known as a whole: small segments are found one after the other, each dated by its last stretch.
+            apart = min(apart, 0)
     return apart
 
 
