@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ SETTLED_SECONDS = 1.5
 MARKERS = 2
 QUIET_SECONDS = 10.0
 SETTLE_SECONDS = 8.0
+LONG_SESSION_MS = 250_000
 CLOSING_ROWS = 3_500
 """Rows after the measured ones: a block of waiting rows is decided whole, once its last row is of age."""
 
@@ -48,6 +49,7 @@ class Setup:
     window: int = 5_000
     guarantee: str = "exactly_once"
     http_port: int = 0
+    session_ms: int = 10_000
 
 
 def config_text(setup: Setup, bootstrap: str, redis_url: str, prefix: str, baselines: dict[str, str]) -> str:
@@ -55,7 +57,8 @@ def config_text(setup: Setup, bootstrap: str, redis_url: str, prefix: str, basel
     lines = [
         "version: 1",
         f"environment: {prefix}",
-        f'kafka: {{bootstrap: "{bootstrap}", group_prefix: {prefix}, guarantee: {setup.guarantee}}}',
+        f'kafka: {{bootstrap: "{bootstrap}", group_prefix: {prefix}, guarantee: {setup.guarantee}, '
+        f"properties: {{session.timeout.ms: {setup.session_ms}}}}}",
         f'redis: {{url: "{redis_url}", key_prefix: {prefix}}}',
         f"topics: {{prefix: {prefix}.out, partitions: {setup.partitions}}}",
         f"http: {{port: {setup.http_port}}}",
@@ -141,19 +144,19 @@ class Progress:
             f"{prefix}.detect": ours[2:],
         }
         self._waiting = ours[0][0]
-        self._groups = [
-            (
+        self._groups = {
+            stage: (
                 Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False}),
                 [TopicPartition(topic, p) for topic, n in topics for p in range(n)],
             )
-            for group, topics in inputs.items()
-        ]
+            for stage, (group, topics) in zip(STAGES, inputs.items(), strict=True)
+        }
 
-    def _look(self) -> tuple[list[int], int]:
+    def _look(self, stages: Sequence[str]) -> tuple[list[int], int]:
         """Committed offsets, and records that are still to be read; waiting rows that are not of age are none."""
         offsets: list[int] = []
         behind = 0
-        for consumer, partitions in self._groups:
+        for consumer, partitions in map(self._groups.__getitem__, stages):
             for place in consumer.committed(partitions, 10):
                 offsets.append(place.offset)
                 _, end = consumer.get_watermark_offsets(TopicPartition(place.topic, place.partition), 10)
@@ -162,12 +165,12 @@ class Progress:
                     behind += end - max(place.offset, 0)
         return offsets, behind
 
-    def wait(self, workers: Workers) -> None:
-        """Block until everything is read and nothing has moved for a while."""
+    def wait(self, workers: Workers, stages: Sequence[str] = STAGES) -> None:
+        """Block until these stages have read everything and nothing has moved for a while."""
         moved = time.monotonic()
         before: list[int] = []
         while True:
-            offsets, behind = self._look()
+            offsets, behind = self._look(stages)
             if offsets != before:
                 before, moved = offsets, time.monotonic()
             idle = time.monotonic() - moved
@@ -178,7 +181,7 @@ class Progress:
             time.sleep(0.25)
 
     def close(self) -> None:
-        for consumer, _ in self._groups:
+        for consumer, _ in self._groups.values():
             consumer.close()
 
 
@@ -200,12 +203,16 @@ class Feed:
         """Make the next rows now: sent in a moment, so that the workers meet a backlog, as the contenders do."""
         self._ready = list(pairs(self._shape(rows)))
 
-    def send(self, workers: Workers, rows: int) -> None:
+    def publish(self, rows: int) -> None:
         """Send rows, then a few that bring them of age."""
         for count in (rows, CLOSING_ROWS):
             ready, self._ready = self._ready, None
             publish(*self._topics, self._shape(count), ready=ready)
             self.sent += count
+
+    def send(self, workers: Workers, rows: int) -> None:
+        """Publish rows and wait until all stages have read what can be read of them."""
+        self.publish(rows)
         self.progress.wait(workers)
 
 
@@ -258,6 +265,49 @@ def cpu_per_pair(setup: Setup, services: Any, directory: Path, *, rows: int, wai
         "name": setup.name, "rows": rows, "waiting": waiting, "stages_us": stages, "redis_us": redis_us,
         "cpu_us": sum(stages.values()) + redis_us, "rss_mib": rss, "pairs_per_second": rows / seconds, "redis_bytes": memory,
         "waiting_topic_bytes": topic,
+    }  # fmt: skip
+
+
+def cpu_alone(setup: Setup, services: Any, directory: Path, *, rows: int, baselines: dict[str, str]) -> dict[str, Any]:
+    """The same with one stage at work at a time, over a backlog that stands when it begins: as the contenders are measured.
+
+    The other two are stopped (SIGSTOP) meanwhile, with sessions long enough to outlive that.
+    """
+    prefix = f"bench-{os.getpid()}-{setup.name}-alone"
+    config = directory / f"{prefix}.yml"
+    long = replace(setup, session_ms=LONG_SESSION_MS)
+    config.write_text(config_text(long, services.kafka.bootstrap, services.redis.url, prefix, baselines))
+    subprocess.run([sys.executable, "-m", "driftline", "topics", "create", str(config), "--sources"], check=True, capture_output=True)
+    store = redis.Redis.from_url(services.redis.url)
+    feed = Feed(services.kafka.bootstrap, prefix, Progress(services.kafka.bootstrap, prefix, long), long, 0)
+    stages: dict[str, float] = {}
+    seconds: dict[str, float] = {}
+    with running(config, "--time", "data", "--start", "earliest") as workers:
+        feed.send(workers, max(WARM_ROWS, WARM_ROWS_A_MODEL * len(setup.models)))
+        processes = workers.by_stage()
+        redis_us = 0.0
+        try:
+            for process in processes.values():
+                process.suspend()
+            sent = feed.sent
+            feed.publish(rows)
+            rows = feed.sent - sent
+            for stage in STAGES:
+                process, before, redis_before, began = processes[stage], workers.cpu_seconds()[stage], redis_cpu(store), time.monotonic()
+                process.resume()
+                feed.progress.wait(workers, [stage])
+                seconds[stage] = time.monotonic() - began - SETTLED_SECONDS
+                stages[stage] = (workers.cpu_seconds()[stage] - before) / rows * 1e6
+                redis_us += (redis_cpu(store) - redis_before) / rows * 1e6
+                process.suspend()
+        finally:
+            for process in processes.values():
+                process.resume()
+    feed.progress.close()
+    rates = {stage: rows / took for stage, took in seconds.items()}
+    return {
+        "name": f"{setup.name}, each stage alone", "rows": rows, "stages_us": stages, "redis_us": redis_us,
+        "cpu_us": sum(stages.values()) + redis_us, "pairs_per_second": rates,
     }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import os
 import platform
 import sys
@@ -46,6 +47,8 @@ def main() -> int:
         for number, job in enumerate(jobs):
             show_job(console, number, *job)
         return 0
+    # The uninterrupted run tells of each bad record, too.
+    logging.getLogger("driftline").setLevel(logging.CRITICAL)
     began = time.time()
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="chaos-") as scratch:
