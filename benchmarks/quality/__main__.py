@@ -3,7 +3,7 @@
     python -m benchmarks.quality [--seed N] [--long] [--docs docs/quality.md] [--json FILE] [--only NAME ...]
     python -m benchmarks.quality --long --docs docs/quality.md --from PART.json ...
 
-The short form takes about three minutes on one core, the long one about fifteen. `--from` makes the page from the figures of
+The short form takes about six minutes on one core, the long one about twenty-five. `--from` makes the page from the figures of
 runs of one seed that had a part of the tables each. The exit code is 1 where a gate fails.
 """
 
@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.quality import budgets, memory, season, single
+from benchmarks.quality import budgets, incidents, memory, season, single
 from benchmarks.quality.report import Section, Size, figures, page, runs_of
 
 SECTIONS: dict[str, Callable[[Size], Section]] = {
@@ -36,6 +36,7 @@ SECTIONS: dict[str, Callable[[Size], Section]] = {
     "seasons": season.seasons,
     "uncovered": season.uncovered,
     "season_price": season.price,
+    "incidents": incidents.incidents,
     "broken": single.broken,
 }
 
