@@ -39,6 +39,11 @@ def quantile(q: float, metric: str, by: str) -> str:
 
 ROWS: list[tuple[str, list[Panel]]] = [
     ("Now", [
+        series("Open incidents", "What is wrong now? Next: driftline tail incidents says what changed since when.", "short",
+               ("sum by (severity) (driftline_incidents)", "{{severity}}"), kind="stat"),
+        series("Incidents", "How often, and how many alerts each? Next: a longer gather, where one change makes several.", "short",
+               ("sum by (model) (increase(driftline_incidents_opened_total[1h]))", "opened {{model}}"),
+               (quantile(0.5, "driftline_incident_alerts", "model"), "alerts each, p50 {{model}}")),
         series("Open alerts", "What fires now? Next: driftline tail alerts, or the row below for the model.", "short",
                ('sum by (severity) (driftline_alerts{condition="firing"})', "{{severity}}"), kind="stat"),
         series("Drift events", "Which models change? Next: driftline tail drift shows value, threshold and bins.", "short",
