@@ -113,9 +113,13 @@ def table(results: dict[str, Any]) -> str:
         ratio = row["cpu_us"] / bare if bare else float("nan")
         memory = sum(row["rss_mib"].values())
         lines.append(f"| d: {row['name']} | {row['cpu_us']:.1f} | {row['redis_us']:.1f} | {ratio:.2f} | {memory:.0f} | exactly once |")
-    lines += ["", "| stage | " + " | ".join(r["name"] for r in results["ours"]) + " |", "|---|" + "---|" * len(results["ours"])]
-    for stage in (*ours.STAGES,):
-        lines.append(f"| {stage} | " + " | ".join(f"{r['stages_us'].get(stage, float('nan')):.1f}" for r in results["ours"]) + " |")
+    alone = results["alone"]
+    ratio = alone["cpu_us"] / bare if bare else float("nan")
+    lines.append(f"| d: {alone['name']} | {alone['cpu_us']:.1f} | {alone['redis_us']:.1f} | {ratio:.2f} | - | exactly once |")
+    stages = [*results["ours"], alone]
+    lines += ["", "| stage | " + " | ".join(r["name"] for r in stages) + " |", "|---|" + "---|" * len(stages)]
+    for stage in ours.STAGES:
+        lines.append(f"| {stage} | " + " | ".join(f"{r['stages_us'].get(stage, float('nan')):.1f}" for r in stages) + " |")
     if results.get("latency"):
         found = results["latency"]
         lines += ["", f"Latency at {found['rate']:.0f} pairs/s: {found}"]
@@ -161,9 +165,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             row = ours.cpu_per_pair(setup, services, directory, rows=options.rows, waiting=0, baselines=baselines)
             results["ours"].append(row)
             print(row, flush=True)
+        baselines = {"bench": baseline_file(directory, segments=False)}
+        results["alone"] = ours.cpu_alone(setups(False)[0], services, directory, rows=options.rows, baselines=baselines)
+        print(results["alone"], flush=True)
         rate = results["ours"][0]["pairs_per_second"] / 2 if options.latency_rate is None else options.latency_rate
         if rate:
-            baselines = {"bench": baseline_file(directory, segments=False)}
             results["latency"] = ours.latency(services, directory, rate=rate, seconds=30, baselines=baselines)
             print(results["latency"], flush=True)
         save(options.json, results)
