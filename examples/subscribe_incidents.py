@@ -3,7 +3,7 @@
     python examples/subscribe_incidents.py --bootstrap localhost:9092
 
 The topic is compacted and its records may come again: keep the last `seq` of each id and ignore what is not above it.
-Page when an incident opens and when it becomes louder, resolve the page when it resolves; the lines between are for
+Page when an incident opens as a warning and when it becomes louder, resolve the page when it resolves; the lines between are for
 whoever looks at it already.
 """
 
@@ -32,6 +32,8 @@ class Incidents:
         if last is not None and incident["seq"] <= last["seq"]:
             return None
         self._last[incident["id"]] = incident
+        if RANK[incident["max_severity"]] < RANK["warning"]:
+            return "update", incident   # nobody was paged, so nothing is to be resolved
         if incident["condition"] == "resolved":
             return "resolve", incident
         if last is None or last["historical"] or RANK[incident["max_severity"]] > RANK[last["max_severity"]]:

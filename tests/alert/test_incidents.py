@@ -198,6 +198,9 @@ def test_scores_alone_suspect_the_concept_until_something_explains_them(life: Li
     assert life.incident["summary"].endswith("; no feature changed with it")
     life.say("feature:amount", 10_200, since_ms=9_000)
     assert life.incident["hint"] is None
+    life.back("feature:amount", 20_000)
+    assert life.incident["hint"] is None
+    assert life.incident["summary"].endswith("largest score PSI 0.3")
 
 
 def test_history_is_no_page_until_something_live_joins(life: Life) -> None:
@@ -234,6 +237,7 @@ def test_line_for_a_person_says_what_since_when_and_how_much(life: Life) -> None
     (Effect("rate", 2.0), 0.03, 0.01, "0.03 instead of 0.01"),
     (Effect("rate", 2.0), None, None, "+200%"),
     (Effect("silence", 7_200.0), None, None, "silent for 2 h"),
+    (Effect("silence", 1e307), None, None, "silent for inf d"),
 ])
 def test_sizes_are_told_in_their_own_units(life: Life, effect: Effect, value: float, baseline: float, words: str) -> None:
     life.say("feature:amount", 10_000, since_ms=9_000, effect=effect, value=value, baseline_value=baseline)
@@ -390,6 +394,8 @@ def test_open_alerts_of_an_older_store_are_adopted_once(
     store, publisher = RedisAlertStore(client, redis_prefix), Recording()
     since = Since(Position("predictions", 0, 1), 900)
     events = [drift_event(number, series=f"feature:f{number}", episode=f"e{number}", since=since) for number in (1, 2, 3)]
+    # The first to be detected is not the first by its last event.
+    events.append(drift_event(4, kind="evidence", severity="critical", series="feature:f1", episode="e1", since=since))
     worker_of(store, publisher).handle([drift_record(event, number) for number, event in enumerate(events)])
     tag = f"{{{redis_prefix}:alert}}"
     client.delete(f"{tag}:books", f"{tag}:book_names", f"{tag}:incidents", f"{tag}:incidents_recent")
@@ -400,7 +406,7 @@ def test_open_alerts_of_an_older_store_are_adopted_once(
 
     publisher.rows.clear()
     upgraded = worker_of(store, publisher)
-    assert upgraded.next_offset(0) == 3
+    assert upgraded.next_offset(0) == 4
     for _ in range(2):
         upgraded.republish([0])
     told = [orjson.loads(row.value) for row in publisher.rows if row.topic == "driftline.incidents"]

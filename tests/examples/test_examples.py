@@ -82,10 +82,12 @@ def test_subscriber_of_incidents_pages_for_what_opens_or_becomes_louder(kafka: K
     [topic] = create_topics("incidents")
     producer = Producer({"bootstrap.servers": kafka.bootstrap})
     loud: dict[str, Any] = {"severity": "critical", "max_severity": "critical"}
+    low: dict[str, Any] = {"severity": "info", "max_severity": "info"}
     records = [
         incident("a", 1), incident("a", 1), incident("a", 2), incident("a", 3, **loud), incident("a", 2), incident("b", 1),
         incident("a", 4, **loud | {"severity": "warning"}), incident("a", 5, **loud | {"condition": "resolved"}), incident("a", 4, **loud),
         incident("old", 1, historical=True), incident("old", 2),
+        incident("low", 1, **low), incident("low", 2, **low | {"condition": "resolved"}), incident("c", 1, **low), incident("c", 2),
     ]  # fmt: skip
     for told in records:
         headers = cloud_event_headers(told, id=f"{told.id}/{told.seq}", source="/driftline/test", subject="fraud", time_ms=1)
@@ -94,6 +96,7 @@ def test_subscriber_of_incidents_pages_for_what_opens_or_becomes_louder(kafka: K
     found = run("subscribe_incidents.py", "--bootstrap", kafka.bootstrap, "--topic", topic, "--group", topic, "--exit-after", "8")
     assert [line.split()[::2] for line in found.splitlines()] == [
         ["page", "a/1"], ["update", "a/2"], ["page", "a/3"], ["page", "b/1"], ["update", "a/4"], ["resolve", "a/5"], ["page", "old/2"],
+        ["update", "low/1"], ["update", "low/2"], ["update", "c/1"], ["page", "c/2"],
     ]  # fmt: skip
 
 

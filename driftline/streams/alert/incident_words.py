@@ -75,7 +75,7 @@ def _size(one: Blamed) -> str:
     if one.effect.kind == "psi":
         return f"PSI {one.effect.size:.2g}"
     if one.effect.kind == "silence":
-        return f"silent for {_span(round(one.effect.size * 1_000))}"
+        return f"silent for {_span(one.effect.size * 1_000)}"
     if one.value is None or one.baseline_value is None:
         return f"{one.effect.size:+.0%}"
     return f"{one.value:.3g} instead of {one.baseline_value:.3g}"
@@ -85,9 +85,9 @@ def _moment(time_ms: int) -> str:
     return rfc3339_ms(time_ms)[:19].replace("T", " ") + " UTC"
 
 
-def _span(ms: int) -> str:
+def _span(ms: float) -> str:
     """A duration in its largest unit."""
     for unit, size in _UNITS:
         if ms >= size:
             return f"{ms / size:.2g} {unit}" if ms < 10 * size else f"{ms / size:.0f} {unit}"
-    return f"{ms} ms"
+    return f"{ms:.0f} ms"

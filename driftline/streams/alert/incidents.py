@@ -167,7 +167,7 @@ def _next(before: Incident, alert: Alert, reason: str | None, joins_within_ms: i
         condition="firing" if firing else "resolved",
         severity=loudest,
         max_severity=max(before.max_severity, loudest, key=RANK.__getitem__),
-        hint=_hint(firing) if firing else before.hint,
+        hint=_hint(blamed) if firing else before.hint,
         starts_at_ms=began,
         uncertain_ms=uncertain,
         ends_at_ms=ends_at_ms,
@@ -181,9 +181,9 @@ def _next(before: Incident, alert: Alert, reason: str | None, joins_within_ms: i
     return structs.replace(after, summary=summary_of_incident(after))
 
 
-def _hint(firing: Sequence[Blamed]) -> Literal["suspected_concept"] | None:
-    """What the model answers has changed alone: its inputs have not, and no outcome says yet what that means."""
-    return "suspected_concept" if {one.series.partition(":")[0] for one in firing} <= _ANSWERS else None
+def _hint(blamed: Sequence[Blamed]) -> Literal["suspected_concept"] | None:
+    """What the model answers has changed alone: its inputs have not, also none that is back, and no outcome says yet what that means."""
+    return "suspected_concept" if {one.series.partition(":")[0] for one in blamed} <= _ANSWERS else None
 
 
 def _with_alert(blamed: Sequence[Blamed], one: Blamed) -> list[Blamed]:

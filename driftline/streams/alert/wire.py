@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from driftline.schemas.contracts import cloud_event_headers, encode_event
 from driftline.schemas.events import Alert, Incident, Transition
 from driftline.schemas.topics import ALERTS, INCIDENTS, TRANSITIONS
@@ -12,6 +14,9 @@ from driftline.streams.alert.store import OutboxRow
 
 SOURCE_HEADER = "driftline_source"
 """Id of the drift topic, partition and offset of the event behind a record: an emptied store is seeded with it (`recovery.py`)."""
+
+
+_SOURCE = re.compile(r"(?P<key>.+/[0-9]{1,10})/(?P<offset>[0-9]{1,18})")
 
 
 def outbox_rows(decision: Decision, source: Source, *, prefix: str, environment: str) -> list[OutboxRow]:
@@ -50,8 +55,10 @@ def source_offset(header: bytes) -> tuple[str, int]:
     ------
     ValueError : not a header this module wrote.
     """
-    key, _, offset = header.decode().rpartition("/")
-    return key, int(offset)
+    found = _SOURCE.fullmatch(header.decode())
+    if found is None:
+        raise ValueError(f"expected a topic, a partition and an offset in {SOURCE_HEADER}, got {header[:80]!r}")
+    return found["key"], int(found["offset"])
 
 
 def _alert_row(alert: Alert, source: Source, prefix: str) -> OutboxRow:

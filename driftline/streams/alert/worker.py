@@ -15,7 +15,7 @@ from driftline.schemas.topics import INCIDENTS as INCIDENTS_TOPIC
 from driftline.streams.alert.blame import RANK
 from driftline.streams.alert.incidents import book_key, listed
 from driftline.streams.alert.pipeline import AlertPipeline, Decision, PoisonEventError, decode, fingerprint_of
-from driftline.streams.alert.state import AlertState, Book, IncidentState, Source
+from driftline.streams.alert.state import Book, IncidentState, Source
 from driftline.streams.alert.store import AlertStore, Applied, Loaded, OutboxRow
 from driftline.streams.alert.wire import incident_row, outbox_rows, state_row
 from driftline.streams.errors import RecoverableError
@@ -217,14 +217,15 @@ class AlertWorker:
         next_offset = self._store.next_offset(partition)
         if next_offset is None:
             return
-        books, changed = self._store.books(), dict[str, tuple[str, IncidentState]]()
         opened = [state for state in self._store.open_alerts() if state.source == partition]
-        for state in sorted(opened, key=lambda state: (state.alert.detected_at_ms, state.alert.fingerprint)):
-            key = book_key(state.alert.environment, state.alert.model)
-            book = books.get(key, Book())
-            if _is_in(state, book):
+        books, changed = self._store.books(), dict[str, tuple[str, IncidentState]]()
+        placed = {(one.fingerprint, one.episode) for book in books.values() for state in book.incidents for one in state.incident.blamed}
+        # By their last events: what an incident has taken up to an offset is not counted in it again.
+        for state in sorted(opened, key=lambda state: state.offset):
+            if (state.alert.fingerprint, state.alert.episode) in placed:
                 continue
-            found = self._pipeline.adopt(state, book)
+            key = book_key(state.alert.environment, state.alert.model)
+            found = self._pipeline.adopt(state, books.get(key, Book()))
             books[key] = found.book
             if found.changed is not None:
                 changed[found.incident] = key, found.changed
@@ -269,13 +270,6 @@ class AlertWorker:
                 f"the alert store was at offset {known} of drift partition {key} and is now at {next_offset}: Redis lost writes",
                 hint="the events since then are taken again",
             )
-
-
-def _is_in(state: AlertState, book: Book) -> bool:
-    alert = state.alert
-    return any(
-        (one.fingerprint, one.episode) == (alert.fingerprint, alert.episode) for held in book.incidents for one in held.incident.blamed
-    )
 
 
 def _ended(decision: Decision) -> list[IncidentState]:
