@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import logging
 import re
@@ -19,7 +20,9 @@ CONNECTION_LINES_MAX: Final = 2
 """Of a broker that went away each client tells in words of its own, a dozen lines within a second; what a worker does about it
 stands in our lines."""
 
-_PAIR = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|\S+)')
+_PAIR = re.compile(r"""(\w+)=("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|\S+)""")
+_OURS = frozenset({"time", "level", "event"})
+"""What no pair of a message may say: its text quotes records that others wrote."""
 _CLIENTS = frozenset({"FAIL", "kafka_client_error", "aiokafka"})
 _CONNECTION = re.compile(
     r"connect|NodeNotReady|brokers are down|coordinator dead|update metadata|Coordinator Request failed|Heartbeat|Failed fetch",
@@ -52,7 +55,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         message = record.getMessage()
         event, _, rest = message.partition(" ")
-        fields = {name: _value(value) for name, value in _PAIR.findall(rest)}
+        fields = {name: _value(value) for name, value in _PAIR.findall(rest) if name not in _OURS}
         line = {"time": _time(record), "level": record.levelname, "processor": self._processor, "event": event, **fields}
         left = _PAIR.sub("", rest).strip()
         if left:
@@ -137,8 +140,18 @@ def _time(record: logging.LogRecord) -> str:
 
 
 def _value(text: str) -> str | int | float:
-    if text.startswith('"'):
-        return str(json.loads(text))
+    if text[0] in "\"'":
+        return _unquoted(text)
     if _NUMBER.match(text):
         return float(text) if "." in text else int(text)
+    return text
+
+
+def _unquoted(text: str) -> str:
+    """A value as it was before `%r`, or JSON, put quotes about it; as it stands where neither did."""
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return str(read(text))
+        except (ValueError, SyntaxError):
+            continue
     return text

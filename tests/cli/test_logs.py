@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
-from driftline.cli.logs import CONNECTION_LINES_MAX, REPEAT_SECONDS, REPEATS_MAX, RepeatLimit
+import pytest
+
+from driftline.cli.logs import CONNECTION_LINES_MAX, REPEAT_SECONDS, REPEATS_MAX, JsonFormatter, RepeatLimit
 
 
 class Lines(logging.Handler):
@@ -100,3 +103,21 @@ def test_a_broker_that_goes_away_is_a_handful_of_warnings_however_many_clients_t
     ours.error("%s [%s]: %s", "FAIL", "consumer-1", "SASL authentication error: bad password")
     assert levels == {"INFO", "WARNING", "ERROR"}
     assert "SASL" in lines.lines[-1]
+
+
+@pytest.mark.parametrize("text", [
+    '"id": expected a text, got "{\'x\': 1}"', "it's \x1b[31m", "two\nlines", "a\\", 'model "a level=CRITICAL time=1970 event=ended b=c"', "",
+])  # fmt: skip
+def test_a_quoted_value_is_one_field_of_a_json_line_whatever_it_says(text: str) -> None:
+    said = logging.makeLogRecord({"levelname": "WARNING", "msg": "dead_lettered reason=%s error=%r", "args": ("id", text)})
+    found = json.loads(JsonFormatter("ingest").format(said))
+    assert found.pop("time").startswith("20")
+    assert found == {"level": "WARNING", "processor": "ingest", "event": "dead_lettered", "reason": "id", "error": text}
+
+
+@pytest.mark.parametrize("value", ['"it\'s \\q"', "'", '"', '"\\ud800"', "'\\x'", '"a" level=CRITICAL'])
+def test_a_value_that_nobody_quoted_stands_in_the_message(value: str) -> None:
+    said = logging.makeLogRecord({"levelname": "WARNING", "msg": "refused error=%s", "args": (value,)})
+    found = json.loads(JsonFormatter("ingest").format(said))
+    assert (found["level"], found["event"]) == ("WARNING", "refused")
+    assert "error" in found

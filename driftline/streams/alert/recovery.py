@@ -125,7 +125,7 @@ def _take(message: Message, take: Callable[[Message, str, int, _Last], None], la
         key, offset = source_offset(dict(headers)[SOURCE_HEADER])
         take(message, key, offset, last)
     except (ContractError, msgspec.ValidationError, KeyError, ValueError) as error:
-        log.warning("alert_record_unusable topic=%s offset=%s reason=%s", message.topic(), message.offset(), error)
+        log.warning("alert_record_unusable topic=%s offset=%s reason=%r", message.topic(), message.offset(), str(error))
 
 
 def _take_alert(message: Message, key: str, offset: int, last: _Last) -> None:

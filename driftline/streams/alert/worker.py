@@ -203,7 +203,7 @@ class AlertWorker:
     def _poison(self, record: Record, source: Source, reason: str) -> None:
         if (self._store.next_offset(source.key) or 0) > source.offset:
             return
-        log.warning("drift_event_dead_lettered partition=%d offset=%d reason=%s", source.partition, source.offset, reason)
+        log.warning("drift_event_dead_lettered partition=%d offset=%d reason=%r", source.partition, source.offset, reason)
         self._publisher.dead_letter(record, error=reason)
         self._metrics.add(DEAD_LETTERS, 1, STAGE, "invalid")
         self._store_decision(source, "", "", lambda _before: Decision(""))
