@@ -106,7 +106,8 @@ def test_a_broker_that_goes_away_is_a_handful_of_warnings_however_many_clients_t
 
 
 @pytest.mark.parametrize("text", [
-    '"id": expected a text, got "{\'x\': 1}"', "it's \x1b[31m", "two\nlines", "a\\", 'model "a level=CRITICAL time=1970 event=ended b=c"', "",
+    '"id": expected a text, got "{\'x\': 1}"', "it's \x1b[31m", "two\nlines", "a\\", "",
+    'model "a level=CRITICAL time=1970 event=ended b=c"',
 ])  # fmt: skip
 def test_a_quoted_value_is_one_field_of_a_json_line_whatever_it_says(text: str) -> None:
     said = logging.makeLogRecord({"levelname": "WARNING", "msg": "dead_lettered reason=%s error=%r", "args": ("id", text)})
