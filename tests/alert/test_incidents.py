@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -377,6 +378,20 @@ def test_resolved_incident_of_a_refilled_store_waits_for_the_events_up_to_its_en
     assert not [row for row in publisher.rows if row.topic == "driftline.incidents"]
 
 
+def test_alert_whose_next_episode_is_listed_already_is_not_put_in_its_place(life: Life) -> None:
+    """Of a refilled store: the incident was delivered, the end of one episode and the start of the next were not."""
+    life.say("feature:amount", 1_000, since_ms=900)
+    life.say("feature:age", 1_000, since_ms=900)
+    kept = list(life.publisher.rows)
+    life.back("feature:age", 5_000)
+    life.say("feature:age", 6_000, since_ms=5_500, life=2)
+    last = life.rows[-1]
+    store, publisher = MemoryAlertStore(), Recording()
+    store.seed(published_by([*kept, last]))
+    worker_of(store, publisher).republish([0])
+    assert [row.value for row in publisher.rows if row.topic == last.topic] == [last.value]
+
+
 # -- a store of before there were incidents
 
 
@@ -420,6 +435,26 @@ def test_open_alerts_of_an_older_store_are_adopted_once(
     assert [(one.get("incident") or one["id"]) for one in told] == [told[0]["id"]] * 2
     assert (told[0]["firing"], told[0]["alerts"]) == (2, 3)
     client.close()
+
+
+def test_adopted_alerts_that_no_record_lists_are_placed_again_and_not_counted_twice(life: Life) -> None:
+    many = LISTED_MAX + 5
+    for number in range(many):
+        life.say(f"feature:f{number:02}", 1_000 + number, since_ms=900, effect=Effect("mean", 0.2 + number / 100))
+    life.store._books.clear()
+    for state in life.store.open_alerts():
+        life.store._states[state.alert.fingerprint] = older(encode_state(state))
+    alerts = {state.alert.fingerprint: state for state in life.store.open_alerts()}
+    life.publisher.rows.clear()
+    worker_of(life.store, life.publisher).republish([0])
+    assert life.incident["alerts"] == many
+
+    life.store = MemoryAlertStore()
+    life.store.seed(replace(published_by(life.rows), states=alerts))
+    life.worker = worker_of(life.store, life.publisher)
+    life.worker.republish([0])
+    life.back("feature:f00", 9_000)
+    assert (life.incident["alerts"], life.incident["firing"], life.incident["more"]) == (many, many - 1, 5)
 
 
 def test_a_writer_that_lost_its_partition_adopts_nothing(life: Life) -> None:

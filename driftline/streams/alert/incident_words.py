@@ -28,14 +28,12 @@ def summary_of_incident(incident: Incident) -> str:
         why = "" if incident.reason is None else f": {incident.reason}"
         return f"{incident.model}: over after {_span(incident.duration_ms or 0)}, {_who(incident.blamed)} had changed {since}{why}"
     largest = max(firing, key=lambda one: (size_in_sd(one), one.fingerprint))
-    told = f"{incident.model}: {_who(firing)} changed {since}"
-    segments = [_where(one.segment) for one in firing]
-    if len(set(segments)) == 1 and segments[0]:
-        told = f"{incident.model} in {segments[0]}: {_who(firing)} changed {since}"
+    where = f" in {_where(largest.segment)}" if largest.segment else ""
+    alike = all(one.segment == largest.segment for one in firing)
+    told = f"{incident.model}{where if alike else ''}: {_who(firing)} changed {since}"
     size = _size(largest)
     if size:
-        where = f" in {segments[firing.index(largest)]}" if len(set(segments)) > 1 and largest.segment else ""
-        told += f", largest {_name(largest.series)} {size}{where}"
+        told += f", largest {_name(largest.series)} {size}{'' if alike else where}"
     if incident.hint == "suspected_concept":
         told += "; no feature changed with it"
     return told
@@ -43,8 +41,9 @@ def summary_of_incident(incident: Incident) -> str:
 
 def _who(blamed: Sequence[Blamed]) -> str:
     """Features, counted where they are many, then the other series."""
-    features = sorted({_name(one.series) for one in blamed if _group(one.series) in _FEATURE})
-    others = sorted({_name(one.series) for one in blamed if _group(one.series) not in _FEATURE})
+    every = {one.series for one in blamed}   # once each, however many segment values it has
+    features = sorted({_name(series) for series in every if _group(series) in _FEATURE})
+    others = sorted({_name(series) for series in every if _group(series) not in _FEATURE})
     named = features if len(features) <= _NAMED_MAX else [f"{len(features)} features"]
     if len(others) > _NAMED_MAX:
         others = [*others[:_NAMED_MAX], f"{len(others) - _NAMED_MAX} more"]

@@ -12,6 +12,7 @@ reads a clock, Kafka or Redis.
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -161,7 +162,7 @@ def _next(before: Incident, alert: Alert, reason: str | None, joins_within_ms: i
         if date[1] < uncertain and date[0] <= before.detected_at_ms:
             began, uncertain = date
     ends_at_ms = None if firing else max(began, *(one.ends_at_ms or began for one in blamed))
-    loudest = max((one.severity for one in firing), key=RANK.__getitem__, default=before.severity)
+    loudest = firing[0].severity if firing else before.severity   # of what fires the loudest stands first
     after = structs.replace(
         before,
         condition="firing" if firing else "resolved",
@@ -183,12 +184,14 @@ def _next(before: Incident, alert: Alert, reason: str | None, joins_within_ms: i
 
 def _hint(blamed: Sequence[Blamed]) -> Literal["suspected_concept"] | None:
     """What the model answers has changed alone: its inputs have not, also none that is back, and no outcome says yet what that means."""
-    return "suspected_concept" if {one.series.partition(":")[0] for one in blamed} <= _ANSWERS else None
+    return "suspected_concept" if all(one.series.partition(":")[0] in _ANSWERS for one in blamed) else None
 
 
 def _with_alert(blamed: Sequence[Blamed], one: Blamed) -> list[Blamed]:
     """The list with one line more or another one: a series that came back has the line of its last episode."""
-    return sorted([*(other for other in blamed if other.fingerprint != one.fingerprint), one], key=place_of)
+    lines = [other for other in blamed if other.fingerprint != one.fingerprint]
+    bisect.insort(lines, one, key=place_of)   # the rest is in its order: a thousand lines are not sorted anew at each event
+    return lines
 
 
 def _with_state(book: Book, state: IncidentState, source: Source) -> Book:

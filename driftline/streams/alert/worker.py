@@ -15,7 +15,7 @@ from driftline.schemas.topics import INCIDENTS as INCIDENTS_TOPIC
 from driftline.streams.alert.blame import RANK
 from driftline.streams.alert.incidents import book_key, listed
 from driftline.streams.alert.pipeline import AlertPipeline, Decision, PoisonEventError, decode, fingerprint_of
-from driftline.streams.alert.state import Book, IncidentState, Source
+from driftline.streams.alert.state import AlertState, Book, IncidentState, Source
 from driftline.streams.alert.store import AlertStore, Applied, Loaded, OutboxRow
 from driftline.streams.alert.wire import incident_row, outbox_rows, state_row
 from driftline.streams.errors import RecoverableError
@@ -167,8 +167,7 @@ class AlertWorker:
         owned = sorted(partitions)
         self.check(owned)
         keys = {self.partition_key(partition) for partition in owned}
-        for key in sorted(keys):
-            self._adopt(key)
+        self._adopt(keys)
         opened = [state for state in self._store.open_alerts() if state.source in keys]
         recent = [state for state in self._store.recent_alerts(RECENT_REPUBLISHED) if state.source in keys]
         for partition in owned:
@@ -208,33 +207,42 @@ class AlertWorker:
         self._metrics.add(DEAD_LETTERS, 1, STAGE, "invalid")
         self._store_decision(source, "", "", lambda _before: Decision(""))
 
-    def _adopt(self, partition: str) -> None:
+    def _adopt(self, partitions: Iterable[str]) -> None:
         """Give open alerts that are in no incident to one; a refused write means another worker has the partition now.
 
         Such alerts are of a store from before there were incidents. Their own records change with their next event: a record
         that comes again has the same bytes.
         """
-        next_offset = self._store.next_offset(partition)
-        if next_offset is None:
-            return
-        opened = [state for state in self._store.open_alerts() if state.source == partition]
-        books, changed = self._store.books(), dict[str, tuple[str, IncidentState]]()
-        placed = {(one.fingerprint, one.episode) for book in books.values() for state in book.incidents for one in state.incident.blamed}
+        # Before what is read with them: where one moves on in between, its write is refused.
+        offsets = {partition: self._store.next_offset(partition) for partition in sorted(partitions)}
+        books = self._store.books()
+        lines: defaultdict[str, list[tuple[str, IncidentState]]] = defaultdict(list)
+        for state in (state for book in books.values() for state in book.incidents):
+            for one in state.incident.blamed:
+                lines[one.fingerprint].append((one.episode, state))
+        waiting: defaultdict[str, list[AlertState]] = defaultdict(list)
+        for alert in self._store.open_alerts():
+            if not _is_placed(alert, lines[alert.alert.fingerprint]):
+                waiting[alert.source].append(alert)
+        for partition, next_offset in offsets.items():
+            if waiting[partition]:
+                self._place(waiting[partition], books, partition, next_offset)
+
+    def _place(self, opened: Sequence[AlertState], books: dict[str, Book], partition: str, next_offset: int | None) -> None:
+        changed = dict[str, IncidentState]()
+        written = dict[str, Book]()
         # By their last events: what an incident has taken up to an offset is not counted in it again.
         for state in sorted(opened, key=lambda state: state.offset):
-            if (state.alert.fingerprint, state.alert.episode) in placed:
-                continue
             key = book_key(state.alert.environment, state.alert.model)
             found = self._pipeline.adopt(state, books.get(key, Book()))
-            books[key] = found.book
+            books[key] = written[key] = found.book
             if found.changed is not None:
-                changed[found.incident] = key, found.changed
-        if not changed:
-            return
-        rows = [incident_row(state, prefix=self._names.prefix) for _, state in changed.values()]
-        written = {key: books[key] for key, _ in changed.values()}
-        if self._store.apply(Applied(partition=partition, expected=next_offset, next_offset=next_offset, outbox=rows, books=written)):
-            log.info("alerts_adopted incidents=%d", len(changed))
+                changed[found.incident] = found.changed
+        rows = [incident_row(state, prefix=self._names.prefix) for state in changed.values()]
+        # A store that was just filled has applied nothing yet: 0 says the same.
+        change = Applied(partition=partition, expected=next_offset, next_offset=next_offset or 0, outbox=rows, books=written)
+        if self._store.apply(change):
+            log.info("alerts_adopted alerts=%d incidents=%d", len(opened), len(changed))
 
     def _store_decision(self, source: Source, fingerprint: str, book: str, decide: Callable[[Loaded], Decision]) -> Decision:
         for _ in range(CAS_ATTEMPTS):
@@ -270,6 +278,13 @@ class AlertWorker:
                 f"the alert store was at offset {known} of drift partition {key} and is now at {next_offset}: Redis lost writes",
                 hint="the events since then are taken again",
             )
+
+
+def _is_placed(alert: AlertState, lines: Sequence[tuple[str, IncidentState]]) -> bool:
+    """Whether an incident has the alert, or a later episode of it whose events the refilled store has yet to take."""
+    return any(
+        episode == alert.alert.episode or (held.source == alert.source and alert.offset <= held.offset) for episode, held in lines
+    )
 
 
 def _ended(decision: Decision) -> list[IncidentState]:
