@@ -176,7 +176,8 @@ class PanelScores:
             level, found, effect, day = (later[0][name].item() for name in ("level", "found", "effect", "day"))
         if effect > 0.0:
             values = max(round(day), 2)
-            return Suspended(values, effect / float(self._variance[m]), values, cause="hour_effect")
+            # The variance is that of the reference; a rate or a spread that has grown since may have more by the hour alone.
+            return Suspended(values, min(effect / float(self._variance[m]), 1.0), values, cause="hour_effect")
         return Suspended(stride_of(level - 1), found, stride_of(level)) if level else None
 
     def suspended_series(self) -> int:

@@ -20,7 +20,17 @@ from driftline.detectors.kernels.season import DAYS_REMEMBERED, add_hours, hour_
 from driftline.detectors.panel import Panel
 from driftline.detectors.panel_scores import _HOUR_TYPES, _TYPES, PanelScores
 from driftline.detectors.season import DAY, HOUR_MS, WEEK, places_of
-from driftline.detectors.spec import BaselineError, Column, Grouping, PanelBudget, PanelRows, PanelSpec, Signal, StateError, ordered_codes
+from driftline.detectors.spec import (
+    BaselineError,
+    Column,
+    Grouping,
+    PanelBudget,
+    PanelRows,
+    PanelSpec,
+    Signal,
+    StateError,
+    ordered_codes,
+)
 from tests.detectors.panel_cases import plain_rows, series
 from tests.detectors.test_autoregression import autoregressive
 from tests.detectors.test_panel_state import Store
@@ -88,13 +98,13 @@ def effect(means: Values, period: int) -> tuple[float, float]:
 
 def plain_effect(means: Values, period: int) -> tuple[float, list[float], list[int]]:
     """v; the sum and number of products of each day that has any: the formulas, with every mean taken anew."""
-    half, n = period // 2, len(means)
+    half, n, least = period // 2, len(means), 0.2 * period
     weights = np.r_[0.5, np.ones(period - 1), 0.5]
     around = np.full(n, math.nan)
     for i in range(half, n - half):
         window = means[i - half : i + half + 1]
         known = ~np.isnan(window)
-        if weights[known].sum() >= half:
+        if weights[known].sum() >= least:
             around[i] = means[i] - np.average(window[known], weights=weights[known])
     sums, numbers = [], []
     for day in range(half + period, n - half - DAY + 1, DAY):
@@ -112,9 +122,10 @@ def test_the_effect_of_the_hour_is_that_of_plain_formulas(period: int, empty: fl
     means = generator.normal(size=6 * WEEK + 5) + np.sin(2 * np.pi * np.arange(6 * WEEK + 5) / period)
     means[generator.random(len(means)) < empty] = np.nan
     variance, certain = effect(means, period)
-    expected, sums, _ = plain_effect(means, period)
+    expected, sums, numbers = plain_effect(means, period)
     assert variance == pytest.approx(expected, rel=1e-9)
-    t = np.mean(sums) / math.sqrt(np.var(sums, ddof=1) / len(sums))
+    left = np.array(sums) - expected * np.array(numbers)
+    t = sum(sums) / math.sqrt(len(sums) * (left * left).sum() / (len(sums) - 1))
     # Wallace's approximation of the normal number with the tail of Student's t
     assert certain == pytest.approx(stats.norm.isf(stats.t.sf(t, len(sums) - 1)), rel=0.01)
 
@@ -218,6 +229,65 @@ def test_a_season_is_kept_in_the_file_and_one_that_was_tampered_with_is_refused(
         body["season"][0] |= damage
         with pytest.raises(BaselineError, match="damaged"):
             Baseline.from_json(json.dumps({**whole, "body": body}))
+
+
+def working(rows: PanelRows, *, since: int = 0) -> PanelRows:
+    """From a row on only those of 9 to 17 o'clock on weekdays."""
+    hour = rows.time_ms // HOUR_MS
+    return plain_to(rows, (rows.offset < since) | ((hour % DAY >= 9) & (hour % DAY < 17) & ((hour // DAY - 4) % 7 < 5)))
+
+
+def test_office_hours_have_a_season_too_in_a_reference_and_live() -> None:
+    for seed in range(3):
+        morning = daily([33, seed], 42 * DAY_ROWS, period=DAY_ROWS / 3)
+        builder = BaselineBuilder(None, {})
+        builder.add(working(minutes(morning[: 21 * DAY_ROWS])))
+        assert builder.finish().season[0, 0].period == DAY
+        flat = np.random.default_rng([34, seed]).normal(size=5_000)
+        panel = Panel(spec(learn=5_000))
+        panel.update(working(minutes(np.r_[flat, morning[5_000:]]), since=5_000))
+        held = panel.levels(0)[0].suspended
+        assert held is not None
+        assert (held.cause, held.one_in) == ("hour_effect", DAY_ROWS / 3)
+
+
+def test_office_hours_without_a_season_have_none() -> None:
+    n = 14 * DAY_ROWS
+    for k, phi in enumerate((0.0, 0.5, 0.99, 0.9999)):
+        noise = np.random.default_rng([35, k]).normal(size=(n + 5_000, 40))
+        columns = signal.lfilter([1.0], [1.0, -phi], noise, axis=0)[5_000:]
+        builder = BaselineBuilder(None, {})
+        builder.add(working(minutes({f"f{k}": columns[:, k] for k in range(40)})))
+        assert builder.finish().season == {}
+
+
+def test_days_cut_short_by_weekends_are_no_noise_and_a_day_without_values_is_not_counted_for_one() -> None:
+    """A fifth of the decisions fall on a Monday, after two days without values."""
+    for seed in range(10):
+        # The first hour, and with it where days end, is another each time.
+        first = 97 * seed
+        values = np.r_[np.random.default_rng([36, seed]).normal(size=5_000), daily([37, seed], 40 * DAY_ROWS)]
+        rows = minutes(values, first)
+        weekday = (rows.time_ms // HOUR_MS // DAY - 4) % 7 < 5
+        panel = Panel(spec(learn=5_000))
+        panel.update(plain_to(rows, weekday | (np.arange(rows.n) < 5_000)))
+        held = panel.levels(0)[0].suspended
+        assert held is not None
+        assert held.cause == "hour_effect"
+        assert held.one_in > DAY_ROWS / 4
+
+
+def test_the_share_of_the_hour_is_one_at_most_where_a_rate_has_grown() -> None:
+    n = 30 * DAY_ROWS
+    generator = np.random.default_rng(38)
+    values = generator.normal(size=n)
+    night = ((np.arange(n) // 60) % DAY < 6) & (np.arange(n) > 5_000)
+    values[generator.random(n) < np.where(night, 0.95, 0.005)] = np.nan
+    panel = Panel(spec(flag="missing", learn=5_000))
+    feed(panel, values)
+    held = panel.levels(0)[1].suspended
+    assert held is not None
+    assert (held.cause, held.correlation) == ("hour_effect", 1.0)
 
 
 def test_an_hour_with_few_values_has_those_of_all_and_so_has_one_never_seen() -> None:
@@ -396,7 +466,7 @@ def test_the_live_check_is_the_one_a_reference_gets() -> None:
     live, hours = scores_of(panel).hours, new_hours(1)
     add_hours(np.array(means), 0, hours)
     np.testing.assert_allclose(live.sums[0], hours.sums[0], rtol=1e-9, atol=1e-12)
-    assert hours.sums[0, 5] == 6.0
+    assert hours.sums[0, 7] == 6.0
 
 
 def test_rates_are_not_grouped_but_their_hour_is_seen() -> None:

@@ -6,10 +6,12 @@ Of the sequence of hours (a day has 24 of them, a week 168), m_i is the mean of 
 
 The centred mean of a whole period, its two ends by half, takes off the level and a trend, as in the classical decomposition of
 a time series; what is left is alike a period apart only where the hour matters, and v estimates the variance of the hours'
-means without the noise in them. Whether that is chance is asked of the sums of whole days, which hold dependence within a day:
-Student's t of their mean, as a standard normal number z (Wallace 1959, Annals of Mathematical Statistics 30, eq. 1.3),
+means without the noise in them. Whether that is chance is asked of the sums of days, which hold dependence within a day: with S_d
+and N_d the sum and number of a day's products, Student's t of the ratio v = sum S / sum N, whose error is what is left of S_d
+without v N_d (days that are cut short are no noise; Cochran 1977, Sampling Techniques, 6.4), as a standard normal number z
+(Wallace 1959, Annals of Mathematical Statistics 30, eq. 1.3),
 
-    z = (8 f + 1) / (8 f + 3) sqrt(f ln(1 + t^2 / f)),        f = days - 1
+    t^2 = (sum S)^2 f / (days sum (S_d - v N_d)^2),    z = (8 f + 1) / (8 f + 3) sqrt(f ln(1 + t^2 / f)),    f = days - 1
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ DAYS_REMEMBERED: Final = 14
 REFUSED_FROM: Final = 4.75
 """z of one check in a million; a live series is looked at once a day."""
 DAYS_LEAST: Final = 3.0
+_KNOWN_LEAST: Final = 0.2
+"""Of a period's hours, around one that is looked at: a mean of fewer moves with its own hours. Five hours a day, seven on five days."""
 _EVER: Final = 2**40
 _NO_HOUR: Final = -1
 _SMALL: Final = 1e-300
@@ -42,8 +46,8 @@ class Hours(NamedTuple):
     closed: Int64Array  # (M,) hours before it, empty ones too
     means: Float64Array  # (M, P + 1) of the last ones, NaN = empty
     around: Float64Array  # (M, P) d of the last ones
-    sums: Float64Array  # (M, 6) products and their number today; products of whole days, their squares, numbers, days
-    values: Float64Array  # (M, 2) today and on the day before
+    sums: Float64Array  # (M, 8) S and N today; sums over days of S, S^2, N, S N, N^2 and 1
+    values: Float64Array  # (M, 2) today and on the last day before that had any
     refused: UInt8Array  # (M,)
     found: Float64Array  # (M, 2) v and the values of a day when that was last refused
     due: Int64Array  # (M,) hour from which on a value is judged while it is
@@ -57,7 +61,7 @@ def new_hours(n: int, period: int = DAY) -> Hours:
         closed=np.zeros(n, np.int64),
         means=np.full((n, period + 1), np.nan),
         around=np.full((n, period), np.nan),
-        sums=np.zeros((n, 6)),
+        sums=np.zeros((n, 8)),
         values=np.zeros((n, 2)),
         refused=np.zeros(n, np.uint8),
         found=np.zeros((n, 2)),
@@ -67,7 +71,7 @@ def new_hours(n: int, period: int = DAY) -> Hours:
 
 @inlined
 def _variance(m: int, st: Hours) -> float:
-    """v, of whole days."""
+    """v, of days that have ended."""
     variance: float = st.sums[m, 2] / max(st.sums[m, 4], 1.0)
     return variance
 
@@ -75,28 +79,33 @@ def _variance(m: int, st: Hours) -> float:
 @inlined
 def _certainty(m: int, st: Hours) -> float:
     """z; negative where hours a period apart differ more than their surroundings."""
-    total, days = st.sums[m, 2], st.sums[m, 5]
+    total, days, v = st.sums[m, 2], st.sums[m, 7], _variance(m, st)
     if days < DAYS_LEAST:
         return 0.0
     freedom = days - 1.0
-    square = total * total / days
-    t2 = square / max((st.sums[m, 3] - square) / freedom, _SMALL)
+    left = st.sums[m, 3] - v * (2.0 * st.sums[m, 5] - v * st.sums[m, 6])
+    t2 = total * total / days / max(left / freedom, _SMALL)
     z: float = (8.0 * freedom + 1.0) / (8.0 * freedom + 3.0) * math.sqrt(freedom * portable_log(1.0 + t2 / freedom))
     return z if total > 0.0 else -z
 
 
 @inlined
 def _end_day(m: int, most: float, st: Hours) -> None:
-    if st.sums[m, 1] > 0.0:
-        st.sums[m, 2] += st.sums[m, 0]
-        st.sums[m, 3] += st.sums[m, 0] * st.sums[m, 0]
-        st.sums[m, 4] += st.sums[m, 1]
-        st.sums[m, 5] += 1.0
-        if st.sums[m, 5] > most:
-            for k in range(2, 6):
+    s, n = st.sums[m, 0], st.sums[m, 1]
+    if n > 0.0:
+        st.sums[m, 2] += s
+        st.sums[m, 3] += s * s
+        st.sums[m, 4] += n
+        st.sums[m, 5] += s * n
+        st.sums[m, 6] += n * n
+        st.sums[m, 7] += 1.0
+        if st.sums[m, 7] > most:
+            for k in range(2, 8):
                 st.sums[m, k] *= 0.5
     st.sums[m, 0], st.sums[m, 1] = 0.0, 0.0
-    st.values[m, 1], st.values[m, 0] = st.values[m, 0], 0.0
+    # A weekend without values must not make a day look empty.
+    if st.values[m, 0] > 0.0:
+        st.values[m, 1], st.values[m, 0] = st.values[m, 0], 0.0
 
 
 @inlined
@@ -115,8 +124,7 @@ def _end_hour(m: int, mean: float, most: float, st: Hours) -> bool:
             w = 0.5 if k == i % (period + 1) or k == (i + 1) % (period + 1) else 1.0
             total += w * x
             weight += w
-    # Where the half of a period is empty its mean is not that of its hours.
-    d = st.means[m, (i - period // 2) % (period + 1)] - total / weight if 2.0 * weight >= period else np.nan
+    d = st.means[m, (i - period // 2) % (period + 1)] - total / weight if weight >= _KNOWN_LEAST * period else np.nan
     before = st.around[m, i % period]
     st.around[m, i % period] = d
     if d == d and before == before:
@@ -134,7 +142,7 @@ def _decide(m: int, allowed: float, st: Hours) -> None:
     if not st.refused[m]:
         if v > allowed and _certainty(m, st) > REFUSED_FROM:
             st.refused[m], st.found[m, 0], st.found[m, 1] = 1, v, st.values[m, 1]
-    elif st.sums[m, 5] >= 0.5 * DAYS_REMEMBERED and v < 0.5 * allowed:
+    elif st.sums[m, 7] >= 0.5 * DAYS_REMEMBERED and v < 0.5 * allowed:
         st.refused[m] = 0
 
 
@@ -193,5 +201,5 @@ def unsound_hours(st: Hours) -> bool:
     """Whether no values lead to this."""
     floats = all(bool(np.isfinite(array).all()) for array in (st.cell, st.sums, st.values, st.found))
     rings = not (np.isinf(st.means).any() or np.isinf(st.around).any())
-    counted = bool(((st.hour >= 0) == (st.cell[:, 1] > 0)).all() and (st.sums[:, [1, 3, 4, 5]] >= 0).all() and (st.values >= 0).all())
+    counted = bool(((st.hour >= 0) == (st.cell[:, 1] > 0)).all() and (st.sums[:, [1, 3, 4, 6, 7]] >= 0).all() and (st.values >= 0).all())
     return not (floats and rings and counted and bool((st.closed >= 0).all() and (st.refused <= 1).all() and (st.due >= 0).all()))
