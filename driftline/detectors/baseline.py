@@ -263,7 +263,7 @@ def _from_body(body: dict[str, Any]) -> Baseline:
     season = {}
     for item in body.get("season", ()):
         s, c = _place(item, counts)
-        season[s, c] = Season.from_json(item, len(ordered_codes(columns[c].kind, columns[c].n_bins)))
+        season[s, c] = Season.from_json(item, counts[s, c, ordered_codes(columns[c].kind, columns[c].n_bins)].tolist())
     return Baseline(columns, segments, counts, rows=rows, thinning=thinning, memory=memory, dependence=dependence, season=season)
 
 

@@ -7,7 +7,7 @@ reference is then only called by another number.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -74,8 +74,8 @@ class Season:
         return {"period": self.period, "cycles": self.cycles, "counts": [None if own is None else list(own) for own in self.counts]}
 
     @classmethod
-    def from_json(cls, item: Mapping[str, Any], codes: int) -> Season:
-        """The season of `to_json`, of a column with so many codes of values.
+    def from_json(cls, item: Mapping[str, Any], pooled: Sequence[int]) -> Season:
+        """The season of `to_json`, of a column whose reference has so many values by code in all hours.
 
         Raises
         ------
@@ -84,9 +84,14 @@ class Season:
         counts = tuple(None if own is None else tuple(int(n) for n in own) for own in item["counts"])
         out = cls(int(item["period"]), int(item["cycles"]), counts)
         known = [own for own in counts if own is not None]
-        sizes = out.period in (DAY, WEEK) and len(counts) == out.period and out.cycles >= 1 and bool(known)
-        if not sizes or any(len(own) != codes or min(own) < 0 or sum(own) < HOUR_VALUES_LEAST for own in known):
+        sizes = out.period in (DAY, WEEK) and len(counts) == out.period and bool(known)
+        if not sizes or any(len(own) != len(pooled) or min(own) < 0 or sum(own) < HOUR_VALUES_LEAST for own in known):
             raise ValueError("counts by hour that no reference gives")
+        # An hour that was seen in a cycle has a value of it.
+        if any(sum(own) > whole for own, whole in zip(zip(*known, strict=True), pooled, strict=True)) or not (
+            1 <= out.cycles <= max(map(sum, known))
+        ):
+            raise ValueError("more counts or cycles by hour than the reference has values")
         return out
 
 

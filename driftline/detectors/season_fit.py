@@ -18,7 +18,7 @@ from driftline.detectors.coding import scores
 from driftline.detectors.kernels.jit import kernel
 from driftline.detectors.kernels.season import add_hours, hour_effect, new_hours
 from driftline.detectors.season import DAY, HOUR_VALUES_LEAST, WAYS, WEEK, Season, hours_of, places_of
-from driftline.detectors.spec import N_CODES, Bool, Float64, Grouping, Int32, Int64, UInt8, ordered_codes
+from driftline.detectors.spec import N_CODES, Float64, Grouping, Int32, Int64, UInt8, ordered_codes
 
 VARIANCE_LEAST: Final = 0.01
 """Of the hours' means, the values' being 1."""
@@ -49,21 +49,28 @@ def find(pieces: Sequence[Coded], score: Float64, references: Sequence[ColumnRef
         return {}
     found: Seasons = {}
     places = [places_of(own) for own in hours]
-    asked: Bool = (score == score).any(axis=2)
-    for c in np.flatnonzero(asked.any(axis=0)).tolist():
+    for c in np.flatnonzero((score == score).any(axis=(0, 2))).tolist():
         own = np.ascontiguousarray(score[:, c])
-        sums, counts = np.zeros((len(own), last - first + 1, 2)), np.zeros((len(own), last - first + 1), np.int64)
+        in_week: Int64 = np.zeros((len(own), WEEK), np.int64)
+        for (codes, scopes, _), place in zip(pieces, places, strict=True):
+            _count_values(codes, c, scopes, place[:, 2], own, in_week)
+        fits = {s: fitting for s, each in enumerate(in_week) if (fitting := _fitting(each))}
+        if not fits:
+            continue
+        # Of a thousand segments most are too small for hours of their own: the rest have a row each in what follows.
+        rows: Int64 = np.full(len(own), -1, np.int64)
+        rows[list(fits)] = np.arange(len(fits))
+        sums, counts = np.zeros((len(fits), last - first + 1, 2)), np.zeros((len(fits), last - first + 1), np.int64)
         for (codes, scopes, _), at in zip(pieces, hours, strict=True):
-            _add_values(codes, c, scopes, at - first, own, sums, counts)
-        periods = {s: _period(sums[s], counts[s], first, grouping) for s in np.flatnonzero(asked[:, c]).tolist()}
+            _add_values(codes, c, scopes, rows, at - first, own, sums, counts)
+        periods = {s: _period(sums[rows[s]], counts[rows[s]], first, fitting, grouping) for s, fitting in fits.items()}
+        by_hour: Int64 = np.zeros((len(fits), WEEK, N_CODES), np.int64)
         ways = np.array([WAYS.index(periods.get(s, 1)) for s in range(len(own))], np.int64)
-        if ways.any():
-            by_hour: Int64 = np.zeros((len(own), WEEK, N_CODES), np.int64)
-            for (codes, scopes, _), place in zip(pieces, places, strict=True):
-                _count_hours(codes, c, scopes, place, ways, by_hour)
-            order = ordered_codes(references[c].kind, references[c].n_bins)
-            for s in np.flatnonzero(ways).tolist():
-                found[s, c] = _season(by_hour[s, : periods[s], order].T, counts[s], first)
+        for (codes, scopes, _), place in zip(pieces, places, strict=True) if ways.any() else ():
+            _count_hours(codes, c, scopes, rows, place, ways, by_hour)
+        order = ordered_codes(references[c].kind, references[c].n_bins)
+        for s in np.flatnonzero(ways).tolist():
+            found[s, c] = _season(by_hour[rows[s], : periods[s], order].T, counts[rows[s]], first)
     return dict(sorted(found.items()))
 
 
@@ -85,15 +92,19 @@ def _enough(values: Int64) -> bool:
     return bool(values[values >= HOUR_VALUES_LEAST].sum() >= COVERED_LEAST * max(int(values.sum()), 1))
 
 
+def _fitting(in_week: Int64) -> frozenset[int]:
+    """The periods whose hours have enough values, of the values by hour of the week."""
+    return frozenset(period for period in (DAY, WEEK) if _enough(in_week.reshape(-1, period).sum(axis=0)))
+
+
 def _by_hour(counts: Int64, first: int, period: int) -> Int64:
     """Of consecutive hours, by the hour of the day or week."""
     place = places_of(np.arange(first, first + len(counts)))[:, WAYS.index(period)]
     return np.bincount(place, weights=counts, minlength=period).astype(np.int64)
 
 
-def _period(sums: Float64, counts: Int64, first: int, grouping: Grouping) -> int:
+def _period(sums: Float64, counts: Int64, first: int, fits: frozenset[int], grouping: Grouping) -> int:
     """Hours that are told apart; 1 = none are."""
-    fits = {period for period in (DAY, WEEK) if _enough(_by_hour(counts, first, period))}
     if grouping != "auto":
         wanted = DAY if grouping == "hour_of_day" else WEEK
         return wanted if wanted in fits else 1
@@ -130,23 +141,37 @@ def _season(by_hour: Int64, counts: Int64, first: int) -> Season:
 
 
 @kernel
-def _add_values(codes: UInt8, c: int, scopes: Int32, hours: Int64, score: Float64, sums: Float64, counts: Int64) -> None:
-    """Add rows to each scope's hours: scores and their squares, standardised, and how many; hours below 0 are too long ago."""
+def _count_values(codes: UInt8, c: int, scopes: Int32, in_week: Int64, score: Float64, counts: Int64) -> None:
+    """Add rows to each scope's number of values by hour of the week."""
     for i in range(codes.shape[0]):
         for j in range(scopes.shape[1]):
             s = scopes[i, j]
             x = score[s, codes[i, c]]
-            if x == x and hours[i] >= 0:
-                sums[s, hours[i], 0] += x
-                sums[s, hours[i], 1] += (x * x - 1.0) / math.sqrt(2.0)
-                counts[s, hours[i]] += 1
+            if x == x:
+                counts[s, in_week[i]] += 1
 
 
 @kernel
-def _count_hours(codes: UInt8, c: int, scopes: Int32, places: Int64, ways: Int64, counts: Int64) -> None:
+def _add_values(codes: UInt8, c: int, scopes: Int32, rows: Int64, hours: Int64, score: Float64, sums: Float64, counts: Int64) -> None:
+    """Add rows to the hours of scopes that have a row: scores and their squares, standardised, and how many.
+
+    Hours below 0 are too long ago.
+    """
+    for i in range(codes.shape[0]):
+        for j in range(scopes.shape[1]):
+            s = scopes[i, j]
+            x, row = score[s, codes[i, c]], rows[s]
+            if x == x and row >= 0 and hours[i] >= 0:
+                sums[row, hours[i], 0] += x
+                sums[row, hours[i], 1] += (x * x - 1.0) / math.sqrt(2.0)
+                counts[row, hours[i]] += 1
+
+
+@kernel
+def _count_hours(codes: UInt8, c: int, scopes: Int32, rows: Int64, places: Int64, ways: Int64, counts: Int64) -> None:
     """Add rows to the counts of each scope by hour and code."""
     for i in range(codes.shape[0]):
         for j in range(scopes.shape[1]):
             s = scopes[i, j]
             if ways[s] > 0:
-                counts[s, places[i, ways[s]], codes[i, c]] += 1
+                counts[rows[s], places[i, ways[s]], codes[i, c]] += 1

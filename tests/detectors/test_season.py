@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from scipy import signal, stats
 
 from driftline.detectors.baseline import Baseline
-from driftline.detectors.baseline_build import BaselineBuilder
+from driftline.detectors.baseline_build import BaselineBuilder, numeric_reference
 from driftline.detectors.coding import SCORE_MAX
 from driftline.detectors.conformal import series_key
 from driftline.detectors.kernels.bank import pack, unpack
@@ -19,8 +20,11 @@ from driftline.detectors.kernels.portable import position_keys
 from driftline.detectors.kernels.season import DAYS_REMEMBERED, add_hours, hour_effect, new_hours
 from driftline.detectors.panel import Panel
 from driftline.detectors.panel_scores import _HOUR_TYPES, _TYPES, PanelScores
+from driftline.detectors.scopes import Scopes
 from driftline.detectors.season import DAY, HOUR_MS, WEEK, places_of
+from driftline.detectors.season_fit import find
 from driftline.detectors.spec import (
+    N_CODES,
     BaselineError,
     Column,
     Grouping,
@@ -224,6 +228,9 @@ def test_a_season_is_kept_in_the_file_and_one_that_was_tampered_with_is_refused(
         {"counts": [[5] * 3] * 24},
         {"counts": [None] * 24},
         {"column": 2},
+        {"cycles": 10**400},
+        {"counts": [[10**30] * len(counts[0])] * 24},
+        {"counts": [[n + 1 for n in own] for own in counts]},
     ):
         body = json.loads(json.dumps(whole["body"]))
         body["season"][0] |= damage
@@ -288,6 +295,23 @@ def test_the_share_of_the_hour_is_one_at_most_where_a_rate_has_grown() -> None:
     held = panel.levels(0)[1].suspended
     assert held is not None
     assert (held.cause, held.correlation) == ("hour_effect", 1.0)
+
+
+def test_small_segments_take_no_memory_for_hours_that_they_cannot_have() -> None:
+    n, shops = 200_000, 500
+    generator = np.random.default_rng(39)
+    rows = replace(
+        minutes(generator.normal(size=n), step_ms=5 * MINUTE_MS),
+        segments={"shop": (generator.integers(0, shops, n).astype(np.int32), [str(shop) for shop in range(shops)])},
+    )
+    coded = [(np.full((n, 1), 3, np.uint8), Scopes({"shop": tuple(rows.segments["shop"][1])}).encode(rows), rows.time_ms)]
+    score = np.zeros((shops + 2, 1, N_CODES))
+    tracemalloc.start()
+    assert find(coded, score, [numeric_reference("x", rows.numeric[:, 0], ())], "auto") == {}
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # every segment by every hour would take 200 MB; the places of the rows take 5
+    assert peak < 20_000_000
 
 
 def test_an_hour_with_few_values_has_those_of_all_and_so_has_one_never_seen() -> None:
