@@ -103,7 +103,7 @@ class EventPrinter:
         self._out.flush()
 
     def _line(self, row: dict[str, str]) -> str:
-        return "  ".join(row[name].ljust(width) for name, width in self._table.columns).rstrip()
+        return "  ".join(cell(row[name]).ljust(width) for name, width in self._table.columns).rstrip()
 
     def _row(self, value: bytes) -> dict[str, str]:
         import orjson

@@ -80,10 +80,17 @@ def cell(value: Any) -> str:
         case float():
             return f"{value:.4g}"
         case dict():
-            return ",".join(f"{k}={v}" for k, v in value.items()) or "-"
+            return _printable(",".join(f"{k}={v}" for k, v in value.items())) or "-"
         case list() | tuple():
-            return ",".join(str(v) for v in value) or "-"
-    return str(value)
+            return _printable(",".join(str(v) for v in value)) or "-"
+    return _printable(str(value))
+
+
+def _printable(text: str) -> str:
+    """The text with its control characters told instead of sent: values of records reach a terminal, which obeys them."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def fancy(stream: Any) -> bool:

@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from driftline.cli.events import EventPrinter
+from driftline.cli.output import plain_table
 from driftline.schemas.events import DriftEvent, Effect, Position
 from driftline.streams.alert.pipeline import AlertPipeline
 from driftline.streams.alert.state import Source
@@ -54,3 +55,16 @@ def test_a_line_of_a_drift_event_has_levels_in_the_unit_of_the_series(capsys: py
     ]
     events = [msgspec.to_builtins(event) for event in shown]
     assert [line[:22].strip() for line in lines("drift", events, capsys)] == ["83.25 (41)", "0.04 (0.02)", "-"]
+
+
+def test_control_characters_of_a_record_are_told_and_not_sent_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """A segment value and a version come from records as they are: one could clear the screen, or write a line of its own."""
+    wild = "a\x1b[2J\nresolved\u202e"
+    told = "a\\x1b[2J\\nresolved\\u202e"
+    for what, fields in (("drift", {"segment": {"country": wild}}), ("drift", {"kind": "version_seen", "reason": wild})):
+        printer = EventPrinter(what, "table")
+        printer.add(orjson.dumps(msgspec.to_builtins(drift(1, **fields))))
+        _, row = capsys.readouterr().out.splitlines()
+        assert told in row
+    assert told in plain_table([{"summary": wild}], ["summary"])[1]
+    assert plain_table([{"summary": "größer als 中"}], ["summary"])[1] == "größer als 中"
