@@ -183,6 +183,13 @@ def test_series_about_the_edge_of_its_band_comes_back_into_its_incident_and_late
     assert [told["firing"] for told in life.incidents] == [1, 1]
 
 
+def test_incident_that_has_resolved_does_not_open_again(life: Life) -> None:
+    life.say("feature:amount", 10 * MINUTE, since_ms=9 * MINUTE)
+    life.back("feature:amount", 30 * MINUTE)
+    life.say("feature:amount", 30 * MINUTE + 20_000, since_ms=30 * MINUTE + 10_000, life=2)
+    assert [told["condition"] for told in life.incidents] == ["resolved", "firing"]
+
+
 def test_segment_of_a_series_that_is_off_as_a_whole_is_part_of_that_whenever_it_is_dated(life: Life) -> None:
     life.say("feature:amount", 10 * MINUTE, since_ms=9 * MINUTE)
     life.say("feature:amount", 90 * MINUTE, since_ms=89 * MINUTE, segment={"country": "NL"}, life=2)
