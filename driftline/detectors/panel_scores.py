@@ -29,7 +29,7 @@ from driftline.detectors.kernels.conformal import SCORE_MOST, UInt64Array
 from driftline.detectors.kernels.dependence import Checks, check_push, new_checks, stride_of, unsound
 from driftline.detectors.kernels.jit import inlined, kernel
 from driftline.detectors.kernels.portable import normal_quantile, position_keys, uniform
-from driftline.detectors.kernels.season import Hours, begin_hour, count_value, hour_due, new_hours, unsound_hours
+from driftline.detectors.kernels.season import Hours, begin_hour, count_value, new_hours, unsound_hours, value_due
 from driftline.detectors.layout import SKIP, Layout, ranks_room, room
 from driftline.detectors.season import hour_scores, hours_of, places_of
 from driftline.detectors.season_fit import own_scores
@@ -310,8 +310,8 @@ def _fill_scores(
                         turns[turned]["day"] = hour_checks.found[place, 1]
                         turned += 1
                         x = np.inf
-                    # Another number than the one that breaks ties: the hour of a judged value must not lean to its rank.
-                    elif not judged or (refused and not hour_due(place, hours[i], keys[i] ^ ~m.own[s, k], hour_checks)):
+                    # Another number than the one that breaks ties: the place of a judged value must not lean to its rank.
+                    elif not judged or (refused and not value_due(place, checks.values[place], keys[i] ^ ~m.own[s, k], hour_checks)):
                         x = np.nan
                 out[i, j * n + k] = x
                 monitors[i, j * n + k] = place if m.active[s, k] else -1

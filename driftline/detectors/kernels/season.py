@@ -50,7 +50,7 @@ class Hours(NamedTuple):
     values: Float64Array  # (M, 2) today and on the last day before that had any
     refused: UInt8Array  # (M,)
     found: Float64Array  # (M, 2) v and the values of a day when that was last refused
-    due: Int64Array  # (M,) hour from which on a value is judged while it is
+    due: Int64Array  # (M,) number of the value from which on one is judged while it is
 
 
 def new_hours(n: int, period: int = DAY) -> Hours:
@@ -176,11 +176,15 @@ def count_value(m: int, x: float, hour: int, st: Hours) -> None:
 
 
 @part
-def hour_due(m: int, hour: int, key: np.uint64, st: Hours) -> bool:
-    """Whether a value is judged while the hour is refused: one a day is, at an hour drawn anew each time from its own key."""
-    if hour < st.due[m]:
+def value_due(m: int, number: int, key: np.uint64, st: Hours) -> bool:
+    """Whether a value is judged while the hour is refused: about one a day is, the next one drawn from its own key.
+
+    Among values, not among hours: quiet hours would have more than their share of what is judged, and the first one after a
+    closed night nearly all of it.
+    """
+    if number < st.due[m]:
         return False
-    st.due[m] = hour + DAY // 2 + int(uniform(key) * DAY)
+    st.due[m] = number + max(int((0.5 + uniform(key)) * st.values[m, 1]), 1)
     return True
 
 
