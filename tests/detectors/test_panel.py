@@ -190,7 +190,7 @@ def test_a_column_that_gets_stuck_is_named_with_the_length_of_its_run() -> None:
         *[(row, "evidence") for row, s in found[2:-1]],
         (found[-1][0], "recovery"),
     ]
-    assert found[1][1].reason == "100 equal values in a row"
+    assert found[1][1].reason == "100 equal values in a row; too few values yet to be sure of more than info"
     assert found[1][1].since is not None
     assert found[1][1].since.offset <= 2_000
     assert found[1][1].since.offset > 2_000 - 32

@@ -23,7 +23,8 @@ TROUBLE = {
     )
 }  # fmt: skip
 """Counts of what does not happen here."""
-ROWS, SHIFT_AT = 3_000, 1_500
+ROWS, SHIFTED = 4_500, range(1_500, 2_500)
+"""It goes back, so that an incident resolves."""
 
 
 def free_ports(n: int) -> int:
@@ -61,7 +62,7 @@ def test_every_metric_has_a_sample_somewhere(kafka: Kafka, redis_url: str, topic
         start = time.time_ns() // 1_000_000  # what is older than the workers is history, and has no detection delay
         predictions, labels = [], []
         for i in range(ROWS):
-            x = rng.normal() + 3 * (i >= SHIFT_AT)
+            x = rng.normal() + 3 * (i in SHIFTED)
             event = {
                 "id": f"i{i}",
                 "model": "m",
