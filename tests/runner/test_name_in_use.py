@@ -47,8 +47,8 @@ def consumer(bench: Bench) -> Bench:
 class Flow:
     """Input that goes on in small steps, and what must come of it."""
 
-    def __init__(self, bench: Bench) -> None:
-        self._bench, self.sent = bench, 0
+    def __init__(self, bench: Bench, broker: LocalKafka | None = None) -> None:
+        self._bench, self._broker, self.sent = bench, broker, 0
 
     def more(self) -> bool:
         self._bench.publish(_ROWS, first=self.sent)
@@ -58,7 +58,16 @@ class Flow:
     def all_came(self, *workers: Background) -> None:
         """Everything is there once, of a worker that lives."""
         outputs = self._bench.outputs(count=self.sent)
-        assert outputs == expected(list(range(self.sent)), "toy/0"), [worker.error for worker in workers]
+        # One number says which rows there are; a difference of all of them hides what the group did.
+        whole = outputs == expected(list(range(self.sent)), "toy/0")
+        assert whole, f"{len(outputs)} of {self.sent} {[worker.error for worker in workers]}\n{self._said_of_the_group()}"
+
+    def _said_of_the_group(self) -> str:
+        """What the broker says of the group's members: why one is still there is known to it alone."""
+        if self._broker is None:
+            return ""
+        prefix = self._bench.settings["prefix"]
+        return "\n".join(line for line in self._broker.log.read_text().splitlines() if prefix in line)
 
 
 def start(bench: Bench, health: Health | None = None) -> Background:
@@ -73,9 +82,9 @@ def ended(workers: Sequence[Background]) -> list[Exception]:
     return [worker.error for worker in workers if worker.error is not None]
 
 
-def test_a_worker_that_was_killed_and_started_at_once_waits_for_its_name_and_goes_on(consumer: Bench) -> None:
+def test_a_worker_that_was_killed_and_started_at_once_waits_for_its_name_and_goes_on(consumer: Bench, kafka: LocalKafka) -> None:
     """Its restart is there before it dies, so that it is refused for certain, on the slowest machine; it dies within a commit."""
-    flow = Flow(consumer)
+    flow = Flow(consumer, kafka)
     killed = consumer.start(failpoint="offsets_sent:20", time="data")
     until(lambda: flow.more() or len(consumer.outputs()) > 0, lambda: f"no output\n{consumer.log()}")
     health = Health()

@@ -128,7 +128,10 @@ def stalls(scene: Scene) -> None:
     """Redis stands still for 1, 10 and 30 s: the first costs time, the others an abort, and nobody loses its place for good."""
     for seconds in _STALLS_SHORT if scene.short else _STALLS_LONG * 2:
         before = heard(scene)
-        hits = [scene.hit(stage, f"redis stalls for {seconds:.0f} s") for stage in STAGES]
+        what = f"redis stalls for {seconds:.0f} s"
+        # While ingest stands still there may be nothing for the next stage to write.
+        scene.needs[what] = scene.needs.get(what, 0) + len(STAGES) - 1
+        hits = [scene.hit(stage, what) for stage in STAGES]
         with frozen(scene.services.redis.pid):
             time.sleep(0.4 * seconds)
             early = {stage: scene.committed(stage) for stage in STAGES}
