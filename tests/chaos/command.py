@@ -82,21 +82,25 @@ def parse(program: str, about: str, faults: Sequence[Named], arguments: Sequence
 
 
 def tried(run: Callable[[int], list[Row]], *, again: bool) -> list[Row]:
-    """The rows of a run, told as they come; with `again`, of a second one where the first was inconclusive.
+    """The rows of a run, told as they come; with `again`, of a second one for those that were inconclusive.
+
+    Faults that share an installation are all done once more. What passed the first time and lacks time or a witness the second
+    has passed; what is lost, doubled or changed in either has not.
 
     Parameters
     ----------
     run : takes the number of the attempt, 1 or 2.
     """
-    rows = _told(run(1))
-    failed = [row for row in rows if not row.passed]
-    if again and failed and all(row.inconclusive for row in failed):
-        for row in failed:
-            print(f"{row.label} is tried once more: {'; '.join(row.reasons)}", file=sys.stderr, flush=True)
-        rows = _told(run(2))
-        for row in rows:
-            row.attempt = 2
-    return rows
+    first = _told(run(1))
+    failed = [row for row in first if not row.passed]
+    if not again or not failed or not all(row.inconclusive for row in failed):
+        return first
+    for row in failed:
+        print(f"{row.label} is tried once more: {'; '.join(row.reasons)}", file=sys.stderr, flush=True)
+    second = _told(run(2))
+    for row in second:
+        row.attempt = 2
+    return [one if one.passed and other.inconclusive else other for one, other in zip(first, second, strict=True)]
 
 
 def directory_name(number: int, fault: str, without: str, attempt: int) -> str:

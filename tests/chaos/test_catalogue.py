@@ -102,21 +102,29 @@ LOST: dict[str, Any] = {"lost": 1, "drained": True}
 
 
 @pytest.mark.parametrize(
-    ("again", "first", "attempts"),
-    [(False, [LATE], 1), (True, [LATE], 2), (True, [{}], 1), (True, [LOST], 1), (True, [LATE, {}], 2), (True, [LATE, LOST], 1)],
+    ("again", "first", "second", "passed", "attempts"),
+    [
+        (False, [LATE], [], [False], 1),
+        (True, [LATE], [{}], [True], 2),
+        (True, [LATE], [LATE], [False], 2),
+        (True, [{}], [], [True], 1),
+        (True, [LOST], [], [False], 1),
+        (True, [LATE, LOST], [], [False, False], 1),
+        (True, [LATE, {}], [{}, LATE], [True, True], 2),
+        (True, [LATE, {}], [{}, LOST], [True, False], 2),
+    ],
 )
 def test_a_run_is_tried_once_more_when_asked_for_and_when_nothing_shows_a_broken_promise(
-    again: bool, first: list[dict[str, Any]], attempts: int
+    again: bool, first: list[dict[str, Any]], second: list[dict[str, Any]], passed: list[bool], attempts: int
 ) -> None:
     made: list[int] = []
 
     def run(attempt: int) -> list[Row]:
         made.append(attempt)
-        return [Row("nothing", "classic", 1, **(trouble if attempt == 1 else LATE)) for trouble in first]
+        return [Row("nothing", "classic", 1, **trouble) for trouble in (first, second)[attempt - 1]]
 
-    rows = tried(run, again=again)
+    assert [row.passed for row in tried(run, again=again)] == passed
     assert made == list(range(1, attempts + 1))
-    assert {row.attempt for row in rows} == {attempts}
 
 
 def test_a_table_has_the_last_run_of_each_fault_also_where_it_failed() -> None:
