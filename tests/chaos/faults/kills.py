@@ -58,8 +58,8 @@ def _name(stage: Stage, step: str) -> str:
 def _kill_at(scene: Scene, stage: Stage, step: str, count: int) -> None:
     """Kill until so many kills are witnessed, or there is no hope."""
     crew = scene.crew(stage)
-    # What a finished commit held is known only in the end, so a few more than needed.
-    goal = count + -(-count // 2) if step == "committed" and stage == "detect" else count
+    # What a finished commit held is known only in the end, and every third holds nothing: more than needed, of one most.
+    goal = count + 2 + -(-count // 2) if step == "committed" and stage == "detect" else count
     witnessed = 0
     for _ in range(goal * _ATTEMPTS):
         if witnessed >= goal:
