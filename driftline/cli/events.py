@@ -158,22 +158,29 @@ def _position(position: dict[str, Any] | None) -> str:
     return f"{position['partition']}:{position['offset']}" if position else "-"
 
 
-def dead_letter_line(message: Message) -> bytes:
-    """A dead letter as one JSON object: what its headers say, and the source record's key and value as text, or in base64."""
-    import base64
-
+def dead_letter_head(message: Message) -> dict[str, Any]:
+    """What the headers of a dead letter say; of a record that is none, where it stands."""
     import msgspec
-    import orjson
 
     from driftline.schemas.dead_letter import DeadLetter, DeadLetterError
 
     headers = [(str(name), content if isinstance(content, bytes) else None) for name, content in list(message.headers() or [])]
     try:
-        letter = msgspec.to_builtins(DeadLetter.from_headers(headers))
-        letter["time_ms"] = letter.pop("timestamp_ms")
+        head: dict[str, Any] = msgspec.to_builtins(DeadLetter.from_headers(headers))
     except DeadLetterError as error:
         place = {"topic": message.topic(), "partition": message.partition(), "offset": message.offset()}
-        letter = {**place, "stage": "-", "reason": "not_ours", "error": str(error), "time_ms": message.timestamp()[1]}
+        return {**place, "stage": "-", "reason": "not_ours", "error": str(error), "time_ms": message.timestamp()[1]}
+    head["time_ms"] = head.pop("timestamp_ms")
+    return head
+
+
+def dead_letter_line(message: Message) -> bytes:
+    """A dead letter as one JSON object: what its headers say, and the source record's key and value as text, or in base64."""
+    import base64
+
+    import orjson
+
+    letter = dead_letter_head(message)
     for name, content in (("key", message.key()), ("value", message.value())):
         raw = content.encode() if isinstance(content, str) else content
         try:

@@ -276,10 +276,9 @@ def _dead_letters(config: Config) -> dict[str, Any]:
 
     `newest` is None where this user may not read them: they are records as they came, and the other lines need no right to those.
     """
-    import orjson
     from confluent_kafka import KafkaException
 
-    from driftline.cli.events import dead_letter_line
+    from driftline.cli.events import dead_letter_head
     from driftline.cli.kafka import read_topic
     from driftline.schemas.topics import DEAD_LETTERS
     from driftline.streams.kafka import needs_a_person
@@ -289,7 +288,7 @@ def _dead_letters(config: Config) -> dict[str, Any]:
     try:
         # Markers of transactions stand between them, so that fewer may come than were asked for.
         for message in read_topic(config.kafka, DEAD_LETTERS.full_name(config.topics.prefix), tail=_DEAD_LETTERS_READ):
-            reasons[orjson.loads(dead_letter_line(message))["reason"]] += 1
+            reasons[dead_letter_head(message)["reason"]] += 1
             written_ms = max(written_ms, message.timestamp()[1])
     except (Refusal, KafkaException) as error:
         if isinstance(error, KafkaException) and not needs_a_person(error.args[0]):

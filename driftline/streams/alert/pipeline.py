@@ -221,8 +221,7 @@ class AlertPipeline:
 
     def adopt(self, state: AlertState, book: Book) -> Attributed:
         """The incident of an open alert that is in none: from before there were incidents, or after their topic was lost."""
-        topic_id, _, partition = state.source.rpartition("/")
-        return self._attributed(state.alert, Source(topic_id, int(partition), state.offset), book, None)
+        return self._attributed(state.alert, Source.of(state), book, None)
 
     def _with_incident(self, decision: Decision, source: Source, book: Book) -> Decision:
         """The decision with the incident that the alert belongs to, and what becomes of that."""

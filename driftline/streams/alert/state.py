@@ -71,6 +71,12 @@ class Source:
     partition: int
     offset: int
 
+    @classmethod
+    def of(cls, state: AlertState | IncidentState) -> Source:
+        """Of the last drift event that changed what is stored."""
+        topic_id, _, partition = state.source.rpartition("/")
+        return cls(topic_id, int(partition), state.offset)
+
     @property
     def key(self) -> str:
         return f"{self.topic_id}/{self.partition}"

@@ -37,15 +37,14 @@ def outbox_rows(decision: Decision, source: Source, *, prefix: str, environment:
 
 def state_row(state: AlertState, *, prefix: str) -> OutboxRow:
     """An alert to publish again: the very bytes it was published with."""
-    return _alert_row(state.alert, _source_of(state), prefix)
+    return _alert_row(state.alert, Source.of(state), prefix)
 
 
 def incident_row(state: IncidentState, *, prefix: str) -> OutboxRow:
     """An incident to publish, for the first time or again: the same bytes."""
-    incident, source = listed(state.incident), _source_of(state)
-    time_ms = incident.ends_at_ms if incident.ends_at_ms is not None else incident.observed_at_ms
+    incident, source = listed(state.incident), Source.of(state)
     topic, event_id = INCIDENTS.full_name(prefix), f"{incident.id}/{incident.seq}"
-    return _row(incident, event_id, time_ms, topic, incident.id, (source.offset, 2), source, incident.environment)
+    return _row(incident, event_id, _moment(incident), topic, incident.id, (source.offset, 2), source, incident.environment)
 
 
 def source_offset(header: bytes) -> tuple[str, int]:
@@ -62,14 +61,12 @@ def source_offset(header: bytes) -> tuple[str, int]:
 
 
 def _alert_row(alert: Alert, source: Source, prefix: str) -> OutboxRow:
-    time_ms = alert.ends_at_ms if alert.ends_at_ms is not None else alert.observed_at_ms
     topic, event_id = ALERTS.full_name(prefix), f"{alert.episode}/{alert.seq}"
-    return _row(alert, event_id, time_ms, topic, alert.fingerprint, (source.offset, 0), source, alert.environment)
+    return _row(alert, event_id, _moment(alert), topic, alert.fingerprint, (source.offset, 0), source, alert.environment)
 
 
-def _source_of(state: AlertState | IncidentState) -> Source:
-    topic_id, _, partition = state.source.rpartition("/")
-    return Source(topic_id, int(partition), state.offset)
+def _moment(told: Alert | Incident) -> int:
+    return told.ends_at_ms if told.ends_at_ms is not None else told.observed_at_ms
 
 
 def _row(
