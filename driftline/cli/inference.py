@@ -138,7 +138,7 @@ def _segment_rank(verdict: Verdict) -> tuple[bool, int]:
 
 def _choose_times(profiles: Mapping[str, Profile], roles: dict[str, tuple[Role, str]]) -> None:
     """The event time is the time column whose name says so or that ascends; a label's time has the label in its name."""
-    taken = {role for role, _ in roles.values()}
+    taken = _taken(roles)
     times = [name for name, profile in profiles.items() if profile.time_like and name not in roles]
     of_label = [name for name in times if _words(name) & _LABEL_WORDS]
     if of_label and "label_time" not in taken:
@@ -158,18 +158,22 @@ def _choose_times(profiles: Mapping[str, Profile], roles: dict[str, tuple[Role, 
 
 
 def _choose_named(profiles: Mapping[str, Profile], roles: dict[str, tuple[Role, str]], *, labelled: bool) -> None:
-    taken = {role for role, _ in roles.values()}
+    taken = _taken(roles)
     for role, names in _NAMES.items():
         if role not in taken and (found := _named(role, names, profiles, roles)) is not None:
             roles[found] = (role, "by its name")  # type: ignore[assignment]
     _choose_score(profiles, roles)
     if labelled:
         _choose_label(profiles, roles)
-    if "label" in {role for role, _ in roles.values()}:
+    if "label" in _taken(roles):
         for name, profile in profiles.items():
             speaks = _words(name) & _LABEL_WORDS or leaf(name).lower() in _NAMES["label"]
             if name not in roles and speaks and not profile.time_like:
                 roles[name] = ("left_out", "its name speaks of the label: it is not known when the prediction is made")
+
+
+def _taken(roles: Mapping[str, tuple[Role, str]]) -> set[Role]:
+    return {role for role, _ in roles.values()}
 
 
 def _named(role: str, names: Sequence[str], profiles: Mapping[str, Profile], roles: Mapping[str, tuple[Role, str]]) -> str | None:
@@ -183,7 +187,7 @@ def _named(role: str, names: Sequence[str], profiles: Mapping[str, Profile], rol
 
 def _choose_score(profiles: Mapping[str, Profile], roles: dict[str, tuple[Role, str]]) -> None:
     """Where no name says it alone, the one column of probabilities whose name speaks of one."""
-    if "score" in {role for role, _ in roles.values()}:
+    if "score" in _taken(roles):
         return
     found = [
         name
@@ -228,7 +232,7 @@ def _fits(role: str, profile: Profile) -> bool:
 
 def _choose_id(profiles: Mapping[str, Profile], roles: dict[str, tuple[Role, str]]) -> None:
     """The column that tells rows apart; one that is named for it may have a few repeats and holes."""
-    if "id" in {role for role, _ in roles.values()}:
+    if "id" in _taken(roles):
         return
     fit = {name: p for name, p in profiles.items() if name not in roles and p.n >= _ID_ROWS_MIN and not p.nested}
     fit = {name: p for name, p in fit.items() if p.integer or not p.numeric}

@@ -34,6 +34,7 @@ from driftline.detectors.spec import (
     Int64,
     Kind,
     PanelRows,
+    PanelSpec,
     UInt8,
 )
 
@@ -87,6 +88,14 @@ class BaselineBuilder:
         self.seen = 0
         self._kept = 0
         self._taken = 0
+
+    @classmethod
+    def of(cls, spec: PanelSpec) -> BaselineBuilder:
+        """The builder of what a panel compares with."""
+        return cls(
+            spec.columns, spec.segments, column_factory=spec.column_factory, sensitive=spec.sensitive, hash_key=spec.hash_key,
+            grouping=spec.grouping,
+        )  # fmt: skip
 
     def take_new_chunks(self) -> list[PanelRows]:
         """The pieces of rows that came since the last call, as they are kept; for checkpoints, before any thinning."""

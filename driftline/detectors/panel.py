@@ -52,10 +52,7 @@ class Panel:
         self._fresh = True
         self._ended: list[Ended] = []
         self._dropped: list[str] = []
-        self._builder = BaselineBuilder(
-            spec.columns, spec.segments, column_factory=spec.column_factory, sensitive=spec.sensitive, hash_key=spec.hash_key,
-            grouping=spec.grouping,
-        )  # fmt: skip
+        self._builder = BaselineBuilder.of(spec)
         if baseline is not None:
             self._start(baseline)
 

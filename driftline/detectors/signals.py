@@ -52,8 +52,7 @@ def _signal(note: Any, layout: Layout, tables: Tables, suspended: Suspensions) -
     q, scope = int(note["series"]), int(note["scope"])
     held = suspended(scope, q, int(note["row"]))
     series, effect, c = layout.series[q], int(note["effect_kind"]), layout.column_of[q]
-    medians = (median_of(note["counts"], layout.references[c]), median_of(layout.counts[scope, c], layout.references[c]))
-    now, base = medians if tables.is_value[q] else (None, None)
+    now, base = (median_of(of, layout.references[c]) if tables.is_value[q] else None for of in (note["counts"], layout.counts[scope, c]))
     recovered = int(note["kind"]) == RECOVERED
     return Signal(
         kind=_KINDS[int(note["kind"])],

@@ -62,11 +62,7 @@ class ReferenceLearner:
 
     def _builder(self, kind: PanelKind) -> BaselineBuilder:
         if kind not in self._builders:
-            spec = self._plan.panel(kind)
-            self._builders[kind] = BaselineBuilder(
-                spec.columns, spec.segments, column_factory=spec.column_factory, sensitive=spec.sensitive, hash_key=spec.hash_key,
-                grouping=spec.grouping,
-            )  # fmt: skip
+            self._builders[kind] = BaselineBuilder.of(self._plan.panel(kind))
         return self._builders[kind]
 
 
