@@ -6,13 +6,14 @@ failpoints, it can be killed or put to sleep with everything it knows; a sleeper
 
 from __future__ import annotations
 
+import importlib
 import logging
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Final
 from unittest import mock
 
 from driftline.schemas.config import Config
@@ -32,6 +33,28 @@ CHECKPOINTS = "driftline.checkpoints"
 SOURCES: list[PartitionId] = [(topic, n) for topic in toy.TOPICS for n in range(PARTITIONS)]
 FAILPOINTS = ("restored", "produced", "checkpointed", "offsets_sent", "committed")
 PORTS = ("read_committed", "claim", "store_read", "store_write", "begin", "send_offsets", "commit", "abort", "init")
+
+_TIMED = ("runner.commit", "runner.membership", "runner.name", "runner.publisher", "runner.waiting", "state.base")
+_REPLACED = (
+    "runner.runner.make_consumer", "runner.runner.make_admin", "runner.runner.member_named", "runner.runner.clocks",
+    "runner.publisher.make_producer", "runner.publisher.threading", "runner.commit.Failpoints",
+    "state.base.Consumer", "state.base.BASE_SECONDS", *(f"{module}.time" for module in _TIMED),
+)  # fmt: skip
+
+
+def _place(name: str) -> tuple[Any, str]:
+    module, _, attribute = name.rpartition(".")
+    return importlib.import_module(f"driftline.streams.{module}"), attribute
+
+
+_REAL: Final = {name: getattr(*_place(name)) for name in _REPLACED}
+
+
+def give_back() -> None:
+    """Put the real ports and clocks where worlds have replaced them, in whatever order those were closed, if they were."""
+    for name, value in _REAL.items():
+        setattr(*_place(name), value)
+
 
 _ROUNDS_MAX = 400
 _PATIENCE_SECONDS = 60
@@ -332,24 +355,22 @@ class World:
 
     def _patch(self, base_seconds: float) -> ExitStack:
         """The ports and the clock of the runner's modules; nothing of its logic."""
-        streams = "driftline.streams"
-        failpoints = mock.Mock(side_effect=lambda: mock.Mock(reach=self.step))
         new: dict[str, Any] = {
-            f"{streams}.runner.runner.make_consumer": self._consumer,
-            f"{streams}.runner.runner.make_admin": lambda _: None,
-            f"{streams}.runner.runner.member_named": lambda *_: None,
-            f"{streams}.runner.publisher.make_producer": self._producer,
-            f"{streams}.state.base.Consumer": lambda _: FakeReader(self),
-            f"{streams}.state.base.BASE_SECONDS": base_seconds,
-            f"{streams}.runner.commit.Failpoints": failpoints,
-            f"{streams}.runner.publisher.threading": SimpleNamespace(Thread=InlineThread),
-            f"{streams}.runner.runner.clocks": self.clock,
+            "runner.runner.make_consumer": self._consumer,
+            "runner.runner.make_admin": lambda _: None,
+            "runner.runner.member_named": lambda *_: None,
+            "runner.runner.clocks": self.clock,
+            "runner.publisher.make_producer": self._producer,
+            "runner.publisher.threading": SimpleNamespace(Thread=InlineThread),
+            "runner.commit.Failpoints": mock.Mock(side_effect=lambda: mock.Mock(reach=self.step)),
+            "state.base.Consumer": lambda _: FakeReader(self),
+            "state.base.BASE_SECONDS": base_seconds,
         }
-        for module in ("runner.commit", "runner.membership", "runner.name", "runner.publisher", "runner.waiting", "state.base"):
-            new[f"{streams}.{module}.time"] = self.clock
+        new |= {f"{module}.time": self.clock for module in _TIMED}
+        assert new.keys() == _REAL.keys(), "what is replaced must be given back"
         stack = ExitStack()
-        for target, value in new.items():
-            stack.enter_context(mock.patch(target, value))
+        for name, value in new.items():
+            stack.enter_context(mock.patch.object(*_place(name), value))
         log = logging.getLogger("driftline")
         stack.callback(log.setLevel, log.level)
         log.setLevel(logging.CRITICAL)
