@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from driftline.backtest.recording import ModelRows, Piece, Recording, covers
+from driftline.schemas.series import PAIR
 from driftline.streams.observation import UNLABELLED, Coded, Float64, Int64, Observations, encode
 
 Kind = Literal["shift", "scale", "nulls", "unseen", "correlation", "labels"]
@@ -60,6 +61,8 @@ class Change:
         if self.kind == "labels":
             return series.startswith("outcome:")
         if self.key is not None and segment.startswith(f"{self.key}="):
+            return True
+        if series.startswith("correlation:") and self.feature in series.removeprefix("correlation:").split(PAIR):
             return True
         return series == f"feature:{self.feature}" or series.startswith(f"quality:{self.feature}:")
 

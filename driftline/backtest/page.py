@@ -127,6 +127,9 @@ def _looked_at(trial: Trial) -> str:
     if change.kind == "labels":
         keys = [series for _, series, segment in trial.found.lines if series.startswith("outcome:") and not segment]
         return keys[0] if keys else "outcome:log_loss"
+    pairs = [series for _, series, segment in trial.found.lines if series.startswith("correlation:") and not segment]
+    if change.kind == "correlation" and (own := [series for series in pairs if change.touched(series, "")]):
+        return own[0]
     flags = {"nulls": f"quality:{change.feature}:missing", "unseen": f"quality:{change.feature}:unseen"}
     return flags.get(change.kind, f"feature:{change.feature}")
 

@@ -95,7 +95,7 @@ def _change_sentence(row: Json, trials: Sequence[Trial]) -> str:
     if not row["found"]:
         why = ""
         if row["change"] == "correlation":
-            why = ": each series is watched by itself, and its own values did not change"
+            why = ": the feature's own values did not change, and no pair of it in `correlations` showed it"
         return f"{head}not found in {row['runs']} of {row['runs']} runs{why}{beside}"
     worst = f"{row['delay_rows_worst']:,} events ({duration_words(row['delay_ms_worst'])})"
     missed = [t.change.feature or "labels" for t in trials if t.change.kind == row["change"] and t.outcome == "missed"]

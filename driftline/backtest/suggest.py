@@ -95,7 +95,7 @@ class Bench:
 
     Attributes
     ----------
-    changes : without those that no series of its own shows (correlation), and those that nothing could tell.
+    changes : without those that no series showed (correlations, where no pair of `correlations` did), or could tell.
     """
 
     config: Config
@@ -144,8 +144,9 @@ def step_of(false_alarms: str | None, alarms: int, quiet_alarms: int | None, tri
 
 
 def to_find(trials: Iterable[Trial]) -> list[Change]:
-    """The changes a budget is judged by: not a broken correlation, which no series shows by itself, nor what nothing could tell."""
-    return [trial.change for trial in trials if trial.change.kind != "correlation" and trial.outcome != "open"]
+    """The changes a budget is judged by: not what nothing could tell, nor a broken correlation that no pair has shown."""
+    shown = [trial for trial in trials if trial.change.kind != "correlation" or trial.outcome == "found"]
+    return [trial.change for trial in shown if trial.outcome != "open"]
 
 
 def rarer(text: str, by: int) -> str | None:

@@ -186,7 +186,7 @@ def _features(watched: WatchedModel) -> dict[str, float | None]:
     for part in watched.panels.values():
         if part.name.kind == "features" and part.panel.baseline is not None:
             for column in part.panel.baseline.columns:
-                if column.kind != "binary" and watched.plan.monitor_of(f"feature:{column.name}") is not None:
+                if column.kind != "binary" and not column.factors and watched.plan.monitor_of(f"feature:{column.name}") is not None:
                     found[column.name] = None if column.kind == "categorical" else column.sd or 0.0
     return found
 

@@ -18,6 +18,7 @@ from typing import Any, Final, cast
 import numpy as np
 
 from driftline.detectors.autoregression import Autoregression, Dependence
+from driftline.detectors.pairs import Factor
 from driftline.detectors.season import Season
 from driftline.detectors.spec import (
     ABOVE,
@@ -36,11 +37,12 @@ from driftline.detectors.spec import (
 )
 
 FORMAT: Final = "driftline-baseline"
-VERSION: Final = 3
+VERSION: Final = 4
+_WITHOUT_PAIRS: Final = 3
 _WITHOUT_SEASON: Final = 2
 _WITHOUT_MEMORY: Final = 1
-"""The versions before, which a baseline without seasons, or without autoregressions too, still has: an older release reads it, and
-its id stays."""
+"""The versions before, which a baseline without pairs, seasons and autoregressions, from the last on, still has: an older release
+reads it, and its id stays."""
 ID_HEX_DIGITS: Final = 16
 
 
@@ -57,6 +59,8 @@ class ColumnReference:
     categories : values by rank; `others` are values known beyond them. `complete` is False when even `others` was
         capped: a value that is in neither may then have been seen, and counts as OTHER, never as UNSEEN.
     sensitive : categories and others are keyed hashes.
+    factors : of a product, the two columns that are multiplied; edges and the rest are then the product's.
+    means : of a product, the mean of each bin's values, from which the correlation over a window is told.
     """
 
     name: str
@@ -72,6 +76,8 @@ class ColumnReference:
     others: tuple[str, ...] = ()
     complete: bool = True
     sensitive: bool = False
+    factors: tuple[Factor, Factor] | tuple[()] = ()
+    means: tuple[float, ...] = ()
 
     @property
     def n_bins(self) -> int:
@@ -147,9 +153,16 @@ class Baseline:
 
     def to_json(self) -> str:
         """The file's text; equal baselines give equal texts."""
-        without = _WITHOUT_SEASON if self._ordered() else _WITHOUT_MEMORY
-        whole = {"format": FORMAT, "version": VERSION if self.season else without, "id": self.id, "body": self._body()}
+        whole = {"format": FORMAT, "version": self._version(), "id": self.id, "body": self._body()}
         return _canonical(whole).decode()
+
+    def _version(self) -> int:
+        """The first that could say all that this one does."""
+        if any(column.factors for column in self.columns):
+            return VERSION
+        if self.season:
+            return _WITHOUT_PAIRS
+        return _WITHOUT_SEASON if self._ordered() else _WITHOUT_MEMORY
 
     def _body(self) -> dict[str, Any]:
         return self._ordered() | {
@@ -182,7 +195,7 @@ class Baseline:
             raise BaselineError(f"{place}: not JSON: {error}") from error
         if not isinstance(whole, dict) or whole.get("format") != FORMAT:
             raise BaselineError(f'{place}: not a baseline: expected an object with "format": "{FORMAT}"')
-        if whole.get("version") not in (_WITHOUT_MEMORY, _WITHOUT_SEASON, VERSION):
+        if whole.get("version") not in range(_WITHOUT_MEMORY, VERSION + 1):
             raise BaselineError(
                 f"{place}: version {whole.get('version')!r}, this release reads versions {_WITHOUT_MEMORY} to {VERSION}; "
                 "upgrade or rebuild it"
@@ -232,7 +245,10 @@ def _canonical(value: object) -> bytes:
 
 
 def _column_json(column: ColumnReference) -> dict[str, Any]:
-    return {
+    product: dict[str, Any] = {}
+    if column.factors:
+        product = {"factors": [factor.to_json() for factor in column.factors], "means": list(column.means)}
+    return product | {
         "name": column.name,
         "kind": column.kind,
         "edges": list(column.edges),
@@ -282,6 +298,11 @@ def _column_from_json(item: dict[str, Any]) -> ColumnReference:
     edges: Float64 = np.array(item["edges"], np.float64)
     if len(edges) >= MAX_BINS or not np.isfinite(edges).all() or (np.diff(edges) <= 0).any():
         raise ValueError(f"edges of column {item['name']!r} are not increasing numbers")
+    factors = tuple(Factor.from_json(factor) for factor in item.get("factors", ()))
+    means: Float64 = np.array(item["means"] if factors else [], np.float64)
+    bins = (len(edges) + 1 if item["low"] is not None else 0) if factors else 0
+    if len(factors) not in (0, 2) or (factors and kind != "numeric") or means.shape != (bins,) or not np.isfinite(means).all():
+        raise ValueError(f"column {item['name']!r} is no product of two")
     if len(item["categories"]) > MAX_BINS:
         raise ValueError(f"column {item['name']!r} has more than {MAX_BINS} categories")
     return ColumnReference(
@@ -298,6 +319,8 @@ def _column_from_json(item: dict[str, Any]) -> ColumnReference:
         others=tuple(map(_text, item["others"])),
         complete=bool(item["complete"]),
         sensitive=bool(item["sensitive"]),
+        factors=cast(tuple[Factor, Factor], factors),
+        means=tuple(means.tolist()),
     )
 
 

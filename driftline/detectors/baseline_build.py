@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -19,6 +21,8 @@ from driftline.detectors.autoregression_fit import VALUES_MIN, fit
 from driftline.detectors.baseline import Baseline, ColumnReference, scope_names
 from driftline.detectors.coding import RowCoder, scores
 from driftline.detectors.kernels.jit import compiled
+from driftline.detectors.pairs import Factor
+from driftline.detectors.products import Products
 from driftline.detectors.scopes import Scopes, Texts
 from driftline.detectors.season import hour_scores, hours_of, places_of
 from driftline.detectors.season_fit import find, own_scores
@@ -36,6 +40,7 @@ from driftline.detectors.spec import (
     PanelRows,
     PanelSpec,
     UInt8,
+    ordered_codes,
 )
 
 EXACT_ROWS: Final = 1_000_000
@@ -59,6 +64,7 @@ class BaselineBuilder:
     columns : what to measure; None = every column of the rows, by name.
     segments : key -> most values with counts of their own.
     column_factory : says the kind and tails of a discovered column.
+    pairs : products beside discovered columns, where both factors are numbers.
     grouping : whether values are counted by the hour, and by which; auto = where the hours differ.
     """
 
@@ -68,6 +74,7 @@ class BaselineBuilder:
         segments: Mapping[str, int],
         *,
         column_factory: Callable[[str, Kind], Column] | None = None,
+        pairs: tuple[Column, ...] = (),
         sensitive: frozenset[str] = frozenset(),
         hash_key: bytes = b"",
         exact_rows: int = EXACT_ROWS,
@@ -76,6 +83,7 @@ class BaselineBuilder:
         self._grouping = grouping
         self._columns = columns
         self._factory = column_factory
+        self._pairs = pairs
         self._segments = dict(segments)
         self._sensitive = sensitive
         self._hash_key = hash_key
@@ -93,8 +101,8 @@ class BaselineBuilder:
     def of(cls, spec: PanelSpec) -> BaselineBuilder:
         """The builder of what a panel compares with."""
         return cls(
-            spec.columns, spec.segments, column_factory=spec.column_factory, sensitive=spec.sensitive, hash_key=spec.hash_key,
-            grouping=spec.grouping,
+            spec.columns, spec.segments, column_factory=spec.column_factory, pairs=spec.pairs, sensitive=spec.sensitive,
+            hash_key=spec.hash_key, grouping=spec.grouping,
         )  # fmt: skip
 
     def take_new_chunks(self) -> list[PanelRows]:
@@ -134,7 +142,7 @@ class BaselineBuilder:
         """
         if not self._kept:
             raise BaselineError("no rows to build a baseline from")
-        references = [self._reference(name, kind, tails) for name, kind, tails in self._wanted()]
+        references = [self._reference(column) for column in self._wanted()]
         segments = {key: self._admitted(key, most) for key, most in self._segments.items()}
         counts = np.zeros((len(scope_names(segments)), len(references), N_CODES), np.int64)
         coder = RowCoder(references, hash_key=self._hash_key)
@@ -156,9 +164,9 @@ class BaselineBuilder:
             tuple(references), segments, counts, rows=self._kept, thinning=self._stride, memory=memory, dependence=left, season=season
         )
 
-    def _wanted(self) -> list[tuple[str, Kind, tuple[float, ...]]]:
+    def _wanted(self) -> Sequence[Column]:
         if self._columns is not None:
-            return [(column.name, column.kind, column.tails) for column in self._columns]
+            return self._columns
         present: dict[str, list[int]] = {}
         for chunk in self._chunks:
             for i, name in enumerate(chunk.numeric_names):
@@ -167,21 +175,48 @@ class BaselineBuilder:
                 present.setdefault(name, [0, 0])[1] += int(np.count_nonzero(codes >= 0))
         # A column that comes as numbers and as texts is what it mostly is; the rest of its values is invalid.
         kinds: dict[str, Kind] = {name: "categorical" if texts > numbers else "numeric" for name, (numbers, texts) in present.items()}
-        if self._factory is None:
-            return [(name, kinds[name], ()) for name in sorted(kinds)]
-        made = [self._factory(name, kinds[name]) for name in sorted(kinds)]
-        return [(column.name, column.kind, column.tails) for column in made]
+        made = self._factory or Column
+        pairs = [pair for pair in self._pairs if all(kinds.get(name) == "numeric" for name in pair.factors)]
+        return [*(made(name, kinds[name]) for name in sorted(kinds)), *pairs]
 
-    def _reference(self, name: str, kind: Kind, tails: tuple[float, ...]) -> ColumnReference:
-        if kind == "categorical":
+    def _reference(self, column: Column) -> ColumnReference:
+        if column.factors:
+            return self._product(column.name, column.factors)
+        name = column.name
+        if column.kind == "categorical":
             return self._categories(name)
         values = self._numbers(name)
         finite = values[np.isfinite(values)]
-        if kind == "binary":
+        if column.kind == "binary":
             ones = float(np.count_nonzero(finite >= 0.5))
             atom = max(ones, len(finite) - ones) / len(finite) if len(finite) else 0.0
-            return ColumnReference(name=name, kind=kind, atom=atom)
-        return numeric_reference(name, finite, tails)
+            return ColumnReference(name=name, kind="binary", atom=atom)
+        return numeric_reference(name, finite, column.tails)
+
+    def _product(self, name: str, names: tuple[str, str]) -> ColumnReference:
+        """The reference of a pair: of its products over the rows that have both values."""
+        factors = (self._factor(names[0]), self._factor(names[1]))
+        products = Products([factors])
+        values = np.concatenate([products.values(chunk)[:, 0] for chunk in self._chunks])
+        values = np.sort(values[~np.isnan(values)])
+        reference = numeric_reference(name, values, ())
+        if reference.high is None:
+            return replace(reference, factors=factors)
+        ends = [0, *np.searchsorted(values, reference.edges, side="right").tolist(), len(values)]
+        tops = (*reference.edges, reference.high)
+        # Just below a value that has a bin of its own there may be one without any.
+        means = (math.fsum(values[a:b].tolist()) / (b - a) if b > a else top for (a, b), top in zip(pairwise(ends), tops, strict=True))
+        return replace(reference, factors=factors, means=tuple(means))
+
+    def _factor(self, name: str) -> Factor:
+        """What the values of a column score, whether it is watched by itself or not."""
+        reference = self._reference(Column(name, "numeric"))
+        if reference.low is None:
+            return Factor(name)
+        coder = RowCoder([reference])
+        counts = sum(np.bincount(coder.encode(chunk)[0][:, 0], minlength=N_CODES) for chunk in self._chunks)
+        own = scores(np.asarray(counts, np.int64), reference.n_bins, "numeric")[ordered_codes("numeric", reference.n_bins)]
+        return Factor(name, reference.edges, reference.low, reference.high, tuple(own.tolist()))
 
     def _numbers(self, name: str) -> Float64:
         parts = []

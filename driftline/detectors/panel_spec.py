@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from driftline.detectors.openers import E_DETECTOR
 from driftline.detectors.spec import Column, ColumnDetector, PanelBudget, PanelSpec, Series, StateError
@@ -91,12 +91,13 @@ def describe(spec: PanelSpec, columns: tuple[Column, ...] | None) -> dict[str, A
 
 
 def _column(column: Column) -> dict[str, Any]:
-    return {
+    described: dict[str, Any] = {
         "name": column.name,
         "kind": column.kind,
         "tails": column.tails,
         "series": [_series(series) for series in column.series],
     }
+    return described | ({"factors": column.factors} if column.factors else {})
 
 
 def _series(series: Series) -> dict[str, Any]:
@@ -127,7 +128,8 @@ def _parse(described: Mapping[str, Any]) -> PanelSpec:
 
 
 def _parse_column(item: Mapping[str, Any]) -> Column:
-    return Column(item["name"], item["kind"], tuple(_parse_series(one) for one in item["series"]), tuple(item["tails"]))
+    series, (*factors,) = tuple(_parse_series(one) for one in item["series"]), item.get("factors", ())
+    return Column(item["name"], item["kind"], series, tuple(item["tails"]), cast(tuple[str, str], tuple(factors)))
 
 
 def _parse_series(item: Mapping[str, Any]) -> Series:

@@ -12,7 +12,7 @@ from driftline.detectors.episodes import EVIDENCE, NO_DETECTOR, OPENED, RECOVERE
 from driftline.detectors.evidence import statistics_of
 from driftline.detectors.layout import SKIP, Layout
 from driftline.detectors.levels import MEAN_EFFECT, PSI_EFFECT
-from driftline.detectors.medians import median_of
+from driftline.detectors.medians import correlation_of, median_of
 from driftline.detectors.openers import RUN_DETECTOR
 from driftline.detectors.spec import (
     ABOVE,
@@ -75,7 +75,11 @@ def _signal(note: Any, layout: Layout, tables: Tables, suspended: Suspensions) -
         episode=_anchor(note["episode_at"], exact=True),
         bins=_bins(note["counts"], layout, tables, scope, q),
         statistics=statistics_of(note["counts"], note["dependence"], layout, tables, scope, q),
-        reason=_reason(note, series, effect) + _unit_words(now, base) + _unsure(note, tables, q) + _uncovered(note, tables, q, held),
+        reason=_reason(note, series, effect)
+        + _unit_words(now, base)
+        + _pair_words(note, layout, scope, c)
+        + _unsure(note, tables, q)
+        + _uncovered(note, tables, q, held),
         suspended=held,
         median=now,
         baseline_median=base,
@@ -117,6 +121,12 @@ def _reason(note: Any, series: Series, effect: int) -> str:
 def _unit_words(median: float | None, base: float | None) -> str:
     """What was judged has no unit; these have the series' own."""
     return "" if median is None or base is None else f"; median {median:.6g} against {base:.6g}"
+
+
+def _pair_words(note: Any, layout: Layout, scope: int, c: int) -> str:
+    """The correlation of a pair, which its standardised product does not tell."""
+    now, base = (correlation_of(counts, layout.references[c]) for counts in (note["counts"], layout.counts[scope, c]))
+    return "" if now is None or base is None else f"; correlation {now:.3g} against {base:.3g}"
 
 
 def _unsure(note: Any, tables: Tables, q: int) -> str:

@@ -108,12 +108,20 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One watched quantity; `tails` are quantiles that get a bin edge of their own (numeric only)."""
+    """One watched quantity.
+
+    Attributes
+    ----------
+    tails : quantiles that get a bin edge of their own (numeric only).
+    factors : names of two numeric columns of the rows; the quantity is the product of their standardised values (`pairs.py`).
+        The name must tell the pair: columns of one name and kind are taken for the same.
+    """
 
     name: str
     kind: Kind
     series: tuple[Series, ...] = ()
     tails: tuple[float, ...] = ()
+    factors: tuple[str, str] | tuple[()] = ()
 
 
 REFERENCE_ERRORS = 4.0
@@ -148,6 +156,7 @@ class PanelSpec:
     ----------
     columns : or None: every numeric and categorical column of the learning rows, in order of name.
     column_factory : makes the Column of a discovered (name, kind); needed when `columns` is None.
+    pairs : where columns are discovered, the products that are columns beside them, of pairs that turn out to be numeric.
     segments : key -> most values with a scope of their own; the rest, and values never seen, share ``other``.
     window : rows kept per scope; no series' window may be longer.
     learn_rows : rows a baseline is learned from when none is given.
@@ -160,6 +169,7 @@ class PanelSpec:
 
     columns: tuple[Column, ...] | None
     column_factory: Callable[[str, Kind], Column] | None = None
+    pairs: tuple[Column, ...] = ()
     segments: Mapping[str, int] = field(default_factory=dict)
     window: int = 5_000
     learn_rows: int = 5_000

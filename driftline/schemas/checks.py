@@ -9,6 +9,7 @@ from typing import Final
 
 from driftline.schemas.budget_checks import check_budget
 from driftline.schemas.config import Config, Model, Redis, SecretRef
+from driftline.schemas.correlation_checks import check_correlations
 from driftline.schemas.detector_checks import check_detectors
 from driftline.schemas.document import Path, describe
 from driftline.schemas.estimate import series_count
@@ -46,6 +47,7 @@ def check(config: Config, directory: FilePath | None) -> Iterator[Flaw]:
         yield from _baseline(model, place, directory)
         yield from _task(config, model, place)
         yield from _segments(model, place)
+        yield from check_correlations(model, place)
         yield from _monitors(config, model, place)
         yield from check_budget(model, place)
         if model.features is not None and (count := series_count(config, name)) > model.series_max:
@@ -230,13 +232,15 @@ def _globs(config: Config, series: Sequence[Series], model: Model, index: int, h
 def _glob_hint(config: Config, series: Sequence[Series], glob: str) -> str:
     if glob.startswith(("outcome:", "stream:label", "stream:join")) and not config.labels:
         return 'these series need labels, and there is no "labels: TOPIC"'
+    if glob.startswith("correlation:"):
+        return 'they are watched of the pairs that the file names: "correlations: [[FEATURE, FEATURE]]"'
     if glob == "stream:join_rate":
         return "with labels.absent it is watched when labels.min_join is given, and never with min_join 0"
     if glob.startswith(("class_share:", "outcome:class:")):
         return 'shares are watched of the classes that the file names: "task: multiclass" and "classes: [...]"'
     names = [one.name for one in series if not one.unknown]
     near = did_you_mean(glob, [*names, *(f"{name.split(':')[0]}:*" for name in names if ":" in name)])
-    return near or "series begin with feature:, quality:, score, decision, class, service:, outcome: or stream:"
+    return near or "series begin with feature:, correlation:, quality:, score, decision, class, service:, outcome: or stream:"
 
 
 def _age(age: int | str) -> str:

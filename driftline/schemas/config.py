@@ -278,6 +278,9 @@ class Model(Section):
     owner: str | None = Field(None, description="a team or person; stands in alerts")
     task: Literal["binary", "multiclass", "regression"] = Field("binary", description="what the score and the label are")
     features: dict[str, Feature] | None = Field(None, description="null = learned from the first events")
+    correlations: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = Field(
+        default_factory=list, description="pairs of numeric features whose correlation is watched beside them, for example [[amount, age]]"
+    )
     classes: list[str] | None = Field(None, description="names of a probability vector's entries, in order; multiclass only")
     decision: float | None = Field(0.5, description="score from which the answer is yes; binary only")
     segments: dict[str, Segment] = Field(default_factory=dict, description="values that get series of their own")
@@ -370,6 +373,7 @@ class Config(Section):
 
 DEFAULT_MONITORS: tuple[Monitor, ...] = (
     Monitor(id="feature_drift", series=["feature:*"], detectors=_detectors("psi", "adwin", "page_hinkley")),
+    Monitor(id="correlation_drift", series=["correlation:*"], detectors=_detectors("psi", "adwin", "page_hinkley")),
     Monitor(id="data_quality", series=["quality:*"], detectors=_detectors("rate"), severity=Levels(warning=0.2, critical=1.0)),
     Monitor(id="score_drift", series=["score", "class", "confidence", "entropy"], detectors=_detectors("psi", "adwin", "page_hinkley")),
     Monitor(

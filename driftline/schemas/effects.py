@@ -43,6 +43,8 @@ class Effect:
 
 _SCORES: Final = ("scores/score", "scores/decision", "scores/class", "scores/confidence", "scores/entropy", "outcomes/outcome:*")
 _OUTCOMES: Final = ("outcomes/outcome:*",)
+_FEATURE: Final = ("features/NAME", "features/correlation:NAME~*", "features/correlation:*~NAME")
+"""A feature, and the pairs that it is in."""
 _EVENT_TIME: Final = "the time of events from now on"
 _DETECTOR: Final = (
     "that detector begins anew, the other detectors of the series go on; `delta` of adwin, `threshold` and "
@@ -96,7 +98,7 @@ EFFECTS: Final[tuple[Effect, ...]] = (
     Effect("predictions[].fields.model", "keeps", "which model an event is of"),
     Effect("predictions[].fields.version", "keeps", "a version that is new has series of its own"),
     Effect("predictions[].fields.features", "resets", "all features", ("features/*",)),
-    Effect("predictions[].fields.feature_names", "resets", "the features whose place has changed", ("features/NAME",)),
+    Effect("predictions[].fields.feature_names", "resets", "the features whose place has changed, and their correlations", _FEATURE),
     Effect("predictions[].fields.score", "resets", "score, decision, class, confidence, entropy and outcomes", _SCORES),
     Effect(
         "predictions[].fields.class", "resets", "the answered class, and whether it was wrong", ("scores/class", "outcomes/outcome:wrong")
@@ -127,15 +129,23 @@ EFFECTS: Final[tuple[Effect, ...]] = (
         "a feature that is new learns a reference of its own from then on (or takes it from "
         "`baseline.file`); one that is gone is forgotten; `null` goes on with those that are known",
     ),
-    Effect("models.NAME.features.NAME.kind", "resets", "that feature", ("features/NAME",)),
+    Effect("models.NAME.features.NAME.kind", "resets", "that feature, and its correlations", _FEATURE),
     Effect(
-        "models.NAME.features.NAME.path", "resets", "that feature, and the segment key of its name", ("features/NAME", "segment/NAME")
+        "models.NAME.features.NAME.path",
+        "resets",
+        "that feature, its correlations, and the segment key of its name",
+        (*_FEATURE, "segment/NAME"),
     ),
     Effect(
         "models.NAME.features.NAME.sensitive",
         "resets",
         "that feature, and the segment key of its name",
         ("features/NAME", "segment/NAME"),
+    ),
+    Effect(
+        "models.NAME.correlations",
+        "partly",
+        "a pair that is new learns a reference of its own from then on (or takes it from `baseline.file`); one that is gone is forgotten",
     ),
     Effect("models.NAME.classes", "resets", "class and outcomes", ("scores/class", "outcomes/outcome:*")),
     Effect(

@@ -32,7 +32,7 @@ class Costs:
     e_detector_ns: float = 205.0  # score or residual, self-check, bets and date
     river_ns: float = 2_000.0  # a class of river that RIVER_NS does not have
     ring_ns: float = 6.0  # writing a code, counting it in and the oldest out
-    code_ns: float = 25.0  # binary search over at most 60 edges, once a value whatever the scopes
+    code_ns: float = 25.0  # binary search over at most 60 edges, once a value whatever the scopes; a correlation takes three
 
     # Fixed work in microseconds: stages of a prototype of ingest, join and detect on a real broker.
     poll_us: float = 3.8  # a prediction and its label through librdkafka, both directions
@@ -323,7 +323,8 @@ class _Part:
             columns = self._columns(panel)
             kernels = sum(each.get(name, costs.river_ns) * count for name, count in self._detectors(series).items())
             kernels += columns * costs.ring_ns
-            total += (columns * costs.code_ns + kernels * scopes_of_a_row) * self.copies(panel) / 1_000
+            codes = columns + 2 * sum(one.name.startswith("correlation:") for one in series)
+            total += (codes * costs.code_ns + kernels * scopes_of_a_row) * self.copies(panel) / 1_000
         return total
 
 

@@ -14,6 +14,9 @@ Group = Literal["features", "quality", "scores", "service", "outcomes", "stream"
 UNKNOWN: Final = "?"
 """Stands for names that only the data tells: features to be learned."""
 
+PAIR: Final = "~"
+"""Stands between the names of two features; no feature of a pair has it in its name, so that the name of a series tells the pair."""
+
 _QUALITY: Final[dict[str, tuple[str, ...]]] = {
     "numeric": ("missing", "invalid", "out_of_range", "constant"),
     "categorical": ("missing", "invalid", "unseen", "constant"),
@@ -45,7 +48,14 @@ def model_series(config: Config, model: Model, features: dict[str, FeatureKind] 
     """Every series of a model; `features` overrides the file's (from a baseline)."""
     if features is None and model.features is not None:
         features = {name: feature.kind for name, feature in model.features.items()}
-    return [*_features(features), *_scores(config, model), *_outcomes(config, model), *_stream(config, model)]
+    pairs = (correlation_series(first, second) for first, second in model.correlations)
+    correlations = [Series(name, "features", name) for name in pairs]
+    return [*_features(features), *correlations, *_scores(config, model), *_outcomes(config, model), *_stream(config, model)]
+
+
+def correlation_series(first: str, second: str) -> str:
+    """The name of the series of a pair of features, in whichever order they are named."""
+    return f"correlation:{PAIR.join(sorted((first, second)))}"
 
 
 def matches(glob: str, series: Series) -> bool:

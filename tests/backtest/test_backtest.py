@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -44,10 +45,32 @@ def test_a_quiet_stream_stays_within_its_budget_and_a_shift_of_one_sd_is_found(q
     assert (shift["runs"], shift["found"], shift["accused"]) == (2, 2, 0)
     assert shift["delay_rows_worst"] < 200
     assert (correlation["runs"], correlation["found"]) == (2, 0)
-    assert any("not found in 2 of 2 runs: each series is watched by itself" in line for line in found["summary"])
+    assert any("not found in 2 of 2 runs: the feature's own values did not change" in line for line in found["summary"])
     for run in found["runs"][:2]:
         assert run["series"] == f"feature:{run['feature']}"
         assert run["delay_ms"] == (run["delay_rows"] - 1) * 1_000  # a row a second
+
+
+def test_a_broken_correlation_is_found_by_a_pair_that_is_named(quiet: Path, tmp_path: Path) -> None:
+    """Either feature is permuted: the pair's series sees both, the features' own see neither."""
+    path = tmp_path / "pair.csv"
+    with open(quiet, newline="") as source, open(path, "w", newline="") as target:
+        reader = csv.DictReader(source)
+        writer = csv.DictWriter(target, reader.fieldnames or [])
+        writer.writeheader()
+        for row in reader:
+            # The two make up the age between them: a correlation of .7.
+            writer.writerow(row | {"age": f"{40 + 0.7 * (float(row['age']) - 40) + 6.4 * float(row['amount']):.1f}"})
+    text = (quiet.parent / "budget.yml").read_text()
+    (tmp_path / "budget.yml").write_text(text + "    correlations: [[amount, age]]\n")
+    page = tmp_path / "report.html"
+    options = ["--changes", "correlation", "--starts", "1", "--into", "age,amount", "--html", str(page), "-o", "json"]
+    found = fraud(backtest(path, *options))
+    assert [(run["outcome"], run["series"], run["accused"]) for run in found["runs"]] == [("found", "correlation:age~amount", [])] * 2
+    assert max(run["delay_rows"] for run in found["runs"]) < 300
+    # A smaller budget is judged by what this one finds.
+    assert found["suggestion"]["budgets"][0]["runs"] == 2
+    assert "correlation of age, from row 4,500: correlation:age~amount, found after" in page.read_text()
 
 
 def test_the_table_says_the_same_in_words(quiet: Path) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.evidence import windows
+from driftline.detectors.baseline_build import BaselineBuilder
+from driftline.detectors.coding import RowCoder
 from driftline.detectors.kernels import (
     ALARM,
     AdwinBank,
@@ -28,6 +30,8 @@ from driftline.detectors.kernels.bets import BOUNDED, SCORES
 from driftline.detectors.kernels.blame import BLAME
 from driftline.detectors.kernels.portable import position_keys
 from driftline.detectors.kernels.psi import NO_GROUP, smoothed_shares
+from driftline.detectors.spec import Column
+from tests.detectors.panel_cases import plain_rows
 
 SCOPES, COLUMNS = 3, 4
 FIELDS = ALARM.names or ()
@@ -149,10 +153,19 @@ def digest(rows: int, seed: int, cuts: Sequence[int] = ()) -> str:
     return hashlib.sha256(exact.encode() + b"".join(b"".join(blobs) for blobs in state(banks).values()) + chain).hexdigest()
 
 
+def multiplied() -> str:
+    """The products of a pair, and their reference, which is built from them."""
+    values = a_stream(400, 9)[0]
+    builder = BaselineBuilder([Column("p", "numeric", factors=("a", "b"))], {})
+    builder.add(rows := plain_rows({"a": values[:, 0], "b": values[:, 1]}))
+    baseline = builder.finish()
+    return hashlib.sha256(baseline.to_json().encode() + RowCoder(baseline.columns).encode(rows)[1].tobytes()).hexdigest()
+
+
 def explained() -> str:
     """The statistics of a few windows."""
     return hashlib.sha256(repr(list(windows("ar_5", 200, 3, 9))).encode()).hexdigest()
 
 
 if __name__ == "__main__":
-    print(digest(400, 9), explained())
+    print(digest(400, 9), explained(), multiplied())

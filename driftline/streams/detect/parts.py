@@ -41,7 +41,8 @@ def share_out(
     if wanted.columns is None and not known:
         return kept, [wanted]
     lacking: dict[frozenset[str | None], list[Column]] = {}
-    for column in known.values() if wanted.columns is None else wanted.columns:
+    discovered = (*known.values(), *(pair for pair in wanted.pairs if pair.name not in known))
+    for column in discovered if wanted.columns is None else wanted.columns:
         if lack := frozenset(_keys(wanted) - covered.get(column.name, set())):
             lacking.setdefault(lack, []).append(column)
     begun = [
@@ -97,7 +98,7 @@ def _kept(wanted: PanelSpec, kind: str, held: PanelSpec, reset: Mapping[str, str
     columns = wanted.columns
     if columns is None:
         assert wanted.column_factory is not None
-        columns = tuple(wanted.column_factory(column.name, column.kind) for column in held.columns)
+        columns = tuple(wanted.column_factory(column.name, column.kind) for column in held.columns if not column.factors) + wanted.pairs
     columns = tuple(c for c in columns if (c.name, c.kind, c.tails) in known and edited(reset, f"{kind}/{c.name}") is None)
     if not columns or not (keys or held.whole):
         return None
@@ -118,8 +119,9 @@ def begins(spec: PanelSpec, kind: str, batch: Observations) -> bool:
         return False
     if kind != "features" or spec.columns is None:
         return True
-    own = [column.name for column in spec.columns if column.name != "stream:invalid"]
-    return not own or any(name in batch.numeric_names or name in batch.categorical for name in own)
+    # Of a pair, both: what is learned from rows with one of them alone is nothing.
+    own = [column.factors or (column.name,) for column in spec.columns if column.name != "stream:invalid"]
+    return not own or any(all(name in batch.numeric_names or name in batch.categorical for name in names) for names in own)
 
 
 def reasons_of(spec: PanelSpec, kind: str, reset: Mapping[str, str]) -> dict[str, str]:

@@ -16,6 +16,7 @@ from driftline.detectors.spec import Column, ColumnDetector, Direction, Kind, Pa
 from driftline.schemas.budget import REFERENCE_ERRORS, parse_false_alarms, parts, version_share
 from driftline.schemas.config import DEFAULT_MONITORS, Config, Model, Monitor
 from driftline.schemas.effects import Setting, settings
+from driftline.schemas.series import correlation_series
 
 PanelKind = Literal["features", "scores", "outcomes"]
 
@@ -96,14 +97,17 @@ class ModelPlan:
         rank : counted from 1, which version of its kind and age this panel is of.
         """
         model = self.model
+        pairs = tuple(self.correlation(*pair) for pair in model.correlations) if kind == "features" else ()
         if kind == "features":
             declared = model.features
-            columns = None if declared is None else (*(self.feature(n, f.kind) for n, f in declared.items()), self._invalid_rows())
+            own = (*(self.feature(n, f.kind) for n, f in (declared or {}).items()), *pairs, self._invalid_rows())
+            columns = None if declared is None else own
         else:
             columns = tuple(self._score_columns() if kind == "scores" else self._outcome_columns())
         return PanelSpec(
             columns=columns,
             column_factory=self.learned if kind == "features" else None,
+            pairs=pairs,
             segments={key: segment.max for key, segment in model.segments.items()},
             window=max([model.window, *(m.window or 0 for m in self.monitors)]),
             learn_rows=model.baseline.learn,
@@ -133,6 +137,11 @@ class ModelPlan:
         flags = ("missing", "invalid", last, "constant")
         series = [self.series(f"feature:{name}", None), *(self.series(f"quality:{name}:{flag}", flag) for flag in flags)]
         return Column(name=name, kind=kind, series=_watched(series))
+
+    def correlation(self, first: str, second: str) -> Column:
+        """The product of two features' standardised values."""
+        name, (first, second) = correlation_series(first, second), sorted((first, second))
+        return Column(name=name, kind="numeric", series=_watched([self.series(name, None)]), factors=(first, second))
 
     def series(self, name: str, flag: str | None) -> Series | None:
         """A series with the detectors of its monitor; None when it is not watched."""

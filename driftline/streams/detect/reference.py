@@ -16,7 +16,8 @@ import numpy as np
 from driftline.detectors.baseline import Baseline
 from driftline.detectors.baseline_build import BaselineBuilder
 from driftline.detectors.spec import BaselineError
-from driftline.schemas.config import Config
+from driftline.schemas.config import Config, Model
+from driftline.schemas.series import correlation_series
 from driftline.streams.detect.plan import ModelPlan, PanelKind
 from driftline.streams.detect.rows import feature_rows, outcome_rows, score_rows
 from driftline.streams.observation import Observations
@@ -107,7 +108,7 @@ def configured_baselines(config: Config) -> dict[str, dict[str, Baseline]]:
 
     Raises
     ------
-    BaselineError : a file cannot be used, or was built for another model.
+    BaselineError : a file cannot be used, was built for another model, or before a correlation was asked for.
     """
     found: dict[str, dict[str, Baseline]] = {}
     for name, model in config.models.items():
@@ -115,5 +116,17 @@ def configured_baselines(config: Config) -> dict[str, dict[str, Baseline]]:
             content = read_baselines(Path(model.baseline.file))
             if content["model"] != name:
                 raise BaselineError(f'{model.baseline.file}: built for model "{content["model"]}", the configuration names it for "{name}"')
+            _check_pairs(model, content["panels"])
             found[name] = content["panels"]
     return found
+
+
+def _check_pairs(model: Model, panels: Baselines) -> None:
+    """A baseline holds no rows: a pair that it was not built with cannot be made from it, and would go unwatched without a word."""
+    features = panels.get("features")
+    for first, second in model.correlations:
+        if features is not None and features.column(correlation_series(first, second)) is None:
+            raise BaselineError(
+                f'{model.baseline.file}: has nothing of the correlation of "{first}" and "{second}", or one of them is no number in it; '
+                "build it again with this configuration: driftline baseline build"
+            )
