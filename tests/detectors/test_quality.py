@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.quality import budgets, memory, single
+from benchmarks.quality import budgets, memory, pairs, single
 from benchmarks.quality.contenders import PEERS
 from benchmarks.quality.measure import Delay, FalseAlarms, delay, false_alarms, nearest_setting, poisson_interval
 from benchmarks.quality.report import Gate, Section, Size, figures, page, runs_of
@@ -117,6 +117,25 @@ def test_tables_of_memories_hold_their_gates_and_show_what_is_suspended() -> Non
     shown = {row[0]: float(row[1].rstrip("%")) for row in unseen.rows}
     assert shown["normal"] == 0.0
     assert min(shown["AR(1), 0.5"], shown["AR(1), 0.8"], shown["clusters of 2 to 500 equal rows"]) > 80
+
+
+def test_a_windowed_correlation_is_that_of_plain_windows() -> None:
+    g = np.random.default_rng(2)
+    reference, values = pairs.normal(0.3)(g, 2_000), np.concatenate([pairs.normal(0.3)(g, 700), pairs.normal(0.8)(g, 1_200)])
+    rows = np.concatenate([reference, values])
+    known = np.arctanh(np.corrcoef(reference.T)[0, 1])
+    error = math.sqrt(1 / (pairs.PEER_WINDOW - 3) + 1 / 1_997)
+    plain = [abs(np.arctanh(np.corrcoef(rows[i + 1 - pairs.PEER_WINDOW : i + 1].T)[0, 1]) - known) / error for i in range(2_000, 3_900)]
+    first = next(i for i, z in enumerate(plain) if z > 5.0)
+    assert pairs.windowed(5.0, reference, values) == [first, first + pairs.PEER_WINDOW]
+    assert pairs.windowed(max(plain[:700]) + 0.001, reference, values[:700]) == []
+
+
+def test_pairs_hold_their_gates() -> None:
+    found = pairs.pairs(dataclasses.replace(TINY, change_streams=9, null_rows=8_000))
+    assert all(gate.holds for gate in found.gates)
+    assert len(found.gates) == len(pairs.LAWS) + 2
+    assert len(found.rows) == len(pairs.LAWS) + len(pairs.CHANGES)
 
 
 def test_a_detector_that_fires_too_often_fails_its_gates(monkeypatch: pytest.MonkeyPatch) -> None:
