@@ -75,7 +75,7 @@ def windowed(limit: float, reference: Values, values: Values) -> list[int]:
     sums = [np.concatenate([[0.0], np.cumsum(c)]) for c in (x[:, 0], x[:, 1], x[:, 0] ** 2, x[:, 1] ** 2, x[:, 0] * x[:, 1])]
     a, b, aa, bb, ab = ((s[PEER_WINDOW + 1 :] - s[1:-PEER_WINDOW]) / PEER_WINDOW for s in sums)
     r = (ab - a * b) / np.sqrt((aa - a * a) * (bb - b * b))
-    known = np.corrcoef(reference.T)[0, 1]
+    known = np.asarray(np.corrcoef(reference.T))[0, 1]
     error = math.sqrt(1.0 / (PEER_WINDOW - 3) + 1.0 / (len(reference) - 3))
     over = np.flatnonzero(np.abs(np.arctanh(np.clip(r, -0.999999, 0.999999)) - math.atanh(known)) > limit * error)
     found: list[int] = []

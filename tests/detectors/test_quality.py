@@ -123,7 +123,7 @@ def test_a_windowed_correlation_is_that_of_plain_windows() -> None:
     g = np.random.default_rng(2)
     reference, values = pairs.normal(0.3)(g, 2_000), np.concatenate([pairs.normal(0.3)(g, 700), pairs.normal(0.8)(g, 1_200)])
     rows = np.concatenate([reference, values])
-    known = np.arctanh(np.corrcoef(reference.T)[0, 1])
+    known = np.arctanh(np.asarray(np.corrcoef(reference.T))[0, 1])
     error = math.sqrt(1 / (pairs.PEER_WINDOW - 3) + 1 / 1_997)
     plain = [abs(np.arctanh(np.corrcoef(rows[i + 1 - pairs.PEER_WINDOW : i + 1].T)[0, 1]) - known) / error for i in range(2_000, 3_900)]
     first = next(i for i, z in enumerate(plain) if z > 5.0)
