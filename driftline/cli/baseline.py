@@ -81,9 +81,9 @@ def build(
     else:
         source, batches = f"topic {config.predictions[0].topic} {begin} to {end or 'end'}", _topic_batches(config, begin, end)
     baselines = _learn(config, model, batches, source)
-    from driftline.streams.detect.reference import save_baselines
+    from driftline.streams.detect.reference import save_baselines, unit_of
 
-    save_baselines(path, model=model, source=source, baselines=baselines)
+    save_baselines(path, model=model, source=source, baselines=baselines, unit=unit_of(config.models[model]))
     _show([_row(path, model, source, panel, baseline) for panel, baseline in baselines.items()], output)
     note(f"use it with `baseline: {{file: {path.name}}}` under models.{model}")
 

@@ -75,7 +75,7 @@ def column_options(function: F) -> F:
 
     options = [click.option(*_declaration(flag), metavar=metavar, help=text) for flag, metavar, text in _OPTIONS]
     options += [
-        click.option("--segment", "segments", multiple=True, metavar="NAME[=COLUMN]", help="A segment that is not a feature; may repeat."),
+        click.option("--segment", "segments", multiple=True, metavar="NAME[=COLUMN]", help="A segment (or unit) that is no feature."),
         click.option("--row-start", metavar="TIME", help="Time of the first row when there is no --time."),
         click.option("--interval", default="1s", show_default=True, metavar="DURATION", help="Time between rows when there is no --time."),
         click.option("--seed", default=0, show_default=True, help="Of --label-delay, and of what `backtest` injects."),
@@ -208,12 +208,12 @@ def _features(columns: list[str], options: ColumnOptions, spec: Model | None) ->
     if spec is not None and spec.features is not None:
         return tuple(name for name in spec.features if name in columns and name not in dropped)
     used = {options.id, options.time, options.label, options.label_time, options.score, options.class_, options.latency, options.weight}
-    used |= {options.model, options.version, *(column for _, column in _pairs(options.segments))}
+    used |= {options.model, options.version, *(column for _, column in _pairs(options.segments)), spec.unit if spec is not None else None}
     return tuple(name for name in columns if name not in used and name not in dropped)
 
 
 def _segments(columns: list[str], features: tuple[str, ...], options: ColumnOptions, spec: Model | None) -> tuple[tuple[str, str], ...]:
-    """(path, column) of the segments to send beside the features."""
+    """(path, column) of the segments, and of the unit, to send beside the features."""
     given = dict(_pairs(options.segments))
     out: list[tuple[str, str]] = []
     for name, segment in (spec.segments if spec is not None else {}).items():
@@ -221,6 +221,9 @@ def _segments(columns: list[str], features: tuple[str, ...], options: ColumnOpti
         path = segment.path or name
         if column in columns and (name not in features or segment.path is not None):
             out.append((path, column))
+    unit = spec.unit if spec is not None else None
+    if unit in columns and unit not in features and unit not in given and all(path != unit for path, _ in out):
+        out.append((unit, unit))
     out += [(name, column) for name, column in given.items() if name not in features]
     return tuple(out)
 

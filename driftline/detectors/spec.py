@@ -227,6 +227,28 @@ class PanelRows:
         )
 
 
+    def take(self, rows: Int64) -> PanelRows:
+        """These rows, ascending, as copies."""
+        invalid = self.invalid
+        if invalid is not None:
+            place = np.full(self.n, -1, np.int32)
+            place[rows] = np.arange(len(rows), dtype=np.int32)
+            kept = place[invalid[:, 0]] >= 0
+            invalid = np.column_stack((place[invalid[kept, 0]], invalid[kept, 1]))
+        return PanelRows(
+            n=len(rows),
+            numeric=self.numeric[rows],
+            numeric_names=self.numeric_names,
+            categorical={name: (codes[rows], values) for name, (codes, values) in self.categorical.items()},
+            source=self.source[rows],
+            offset=self.offset[rows],
+            time_ms=self.time_ms[rows],
+            invalid=invalid,
+            not_applicable={name: mask[rows] for name, mask in self.not_applicable.items()},
+            segments={key: (codes[rows], values) for key, (codes, values) in self.segments.items()},
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Anchor:
     """A row's position. `exact`: this very row; otherwise the last indexed row at or before it."""

@@ -48,6 +48,7 @@ def check(config: Config, directory: FilePath | None) -> Iterator[Flaw]:
         yield from _task(config, model, place)
         yield from _segments(model, place)
         yield from check_correlations(model, place)
+        yield from _unit(model, place)
         yield from _monitors(config, model, place)
         yield from check_budget(model, place)
         if model.features is not None and (count := series_count(config, name)) > model.series_max:
@@ -190,6 +191,14 @@ def _segments(model: Model, place: Path) -> Iterator[Flaw]:
         if (hint := did_you_mean(key, model.features)) is not None:
             hint += f' else say where it is: "path: {key}"'
             yield Flaw((*place, "segments", key), "a feature's name, or a path", f'"{key}" without a path', hint)
+
+
+def _unit(model: Model, place: Path) -> Iterator[Flaw]:
+    if model.unit is None:
+        if "unit_window" in model.model_fields_set:
+            yield Flaw((*place, "unit_window"), "a unit to go with it", "none", 'name what a row is of, for example "unit: card_id"')
+    elif model.unit not in (known := model.features or {}) and (hint := did_you_mean(model.unit, known)) is not None:
+        yield Flaw((*place, "unit"), "a feature's name, or a path", f'"{model.unit}", which is no feature', hint)
 
 
 def _monitors(config: Config, model: Model, place: Path) -> Iterator[Flaw]:

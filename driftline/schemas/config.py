@@ -284,6 +284,14 @@ class Model(Section):
     classes: list[str] | None = Field(None, description="names of a probability vector's entries, in order; multiclass only")
     decision: float | None = Field(0.5, description="score from which the answer is yes; binary only")
     segments: dict[str, Segment] = Field(default_factory=dict, description="values that get series of their own")
+    unit: str | None = Field(
+        None,
+        description="what a row is of, for example the card or the user: a feature's name, a path, or segments.NAME (driftline.publish); "
+        "at most one row of each is watched in `unit_window`, as rows of one unit are no independent evidence",
+    )
+    unit_window: Annotated[DurationMs, Field(ge=1_000)] = Field(
+        3_600_000, description="event time in which one row of a unit is enough; the first such time only learns who is there"
+    )
     labels: Labels = Field(default_factory=Labels, description="how labels join")
     baseline: BaselineSource = Field(default_factory=BaselineSource, description="what is compared with")
     window: int = Field(5_000, ge=30, le=1_000_000, description="events in a sliding window")

@@ -41,6 +41,7 @@ class Effect:
     columns: tuple[str, ...] = ()
 
 
+_PANELS: Final = ("features/*", "scores/*", "outcomes/*")
 _SCORES: Final = ("scores/score", "scores/decision", "scores/class", "scores/confidence", "scores/entropy", "outcomes/outcome:*")
 _OUTCOMES: Final = ("outcomes/outcome:*",)
 _FEATURE: Final = ("features/NAME", "features/correlation:NAME~*", "features/correlation:*~NAME")
@@ -162,6 +163,8 @@ EFFECTS: Final[tuple[Effect, ...]] = (
     Effect("models.NAME.segments.NAME.path", "resets", "the series of that key's values", ("segment/NAME",)),
     Effect("models.NAME.segments.NAME.max", "keeps", "for the next reference that is learned: the values of one are fixed"),
     Effect("models.NAME.segments.NAME.sensitive", "resets", "the series of that key's values", ("segment/NAME",)),
+    Effect("models.NAME.unit", "resets", "all series of the model: other rows are watched", _PANELS),
+    Effect("models.NAME.unit_window", "resets", "all series of the model: other rows are watched", _PANELS),
     Effect(
         "models.NAME.labels.ages",
         "partly",

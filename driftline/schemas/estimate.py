@@ -341,9 +341,10 @@ def _topics(config: Config, parts: list[_Part], share: float, costs: Costs) -> t
     alarms = sum(rows * part.series_total() * 2 / 1e8 for part in parts)
     sizes = [(OBSERVATIONS, observations), (DRIFT, alarms * costs.drift_event_bytes), (SNAPSHOTS, snapshots)]
     if config.labels:
-        sizes[0] = (OBSERVATIONS, observations + sum(rows * costs.outcome_row_bytes * part.ages for part in parts))
+        outcomes = sum(rows * (costs.outcome_row_bytes + _unit_bytes(part, costs)) * part.ages for part in parts)
+        sizes[0] = (OBSERVATIONS, observations + outcomes)
         sizes[1:1] = [
-            (WAITING, rows * len(parts) * costs.waiting_row_bytes),
+            (WAITING, rows * sum(costs.waiting_row_bytes + _unit_bytes(part, costs) for part in parts)),
             (LABELS, rows * sum(part.labelled for part in parts) * costs.label_row_bytes),
         ]
     return tuple(
@@ -359,7 +360,12 @@ def _topics(config: Config, parts: list[_Part], share: float, costs: Costs) -> t
 def _observation_bytes(part: _Part, costs: Costs) -> int:
     numeric = sum(kind == "numeric" for kind in part.features.values())
     categorical = len(part.features) - numeric + len(part.model.segments)
-    return costs.observation_row_bytes + numeric * costs.numeric_bytes + categorical * costs.categorical_bytes
+    row = costs.observation_row_bytes + _unit_bytes(part, costs)
+    return row + numeric * costs.numeric_bytes + categorical * costs.categorical_bytes
+
+
+def _unit_bytes(part: _Part, costs: Costs) -> int:
+    return 0 if part.model.unit is None else costs.numeric_bytes
 
 
 def _snapshot_bytes(part: _Part, costs: Costs) -> int:

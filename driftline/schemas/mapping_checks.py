@@ -33,6 +33,13 @@ def check_mapping(config: Config) -> Iterator[Flaw]:
         own += [(("segments", key), segment.path) for key, segment in model.segments.items()]
         for loc, path in own:
             yield from _readable(path, ("models", name, *loc, "path"))
+        yield from _unit(model.unit, ("models", name, "unit"))
+
+
+def _unit(text: str | None, loc: Path) -> Iterator[Flaw]:
+    yield from _readable(text, loc)
+    if text == "topic" or (text is not None and text.startswith("const:")):
+        yield Flaw(loc, "a value that differs between units", describe(text), "all rows would be of one unit")
 
 
 def _source(fields: Fields, place: Path) -> Iterator[Flaw]:

@@ -31,7 +31,7 @@ Ids = npt.NDArray[np.void]
 _REQUIRED: Final = frozenset({"ids", "offset", "record_ms", "seen_ms", "time_ms"})
 _FLOATS: Final = frozenset({"score", "weight", "value", "probabilities"})
 _NAMED: Final = frozenset({"segment", "rows", "probabilities"})
-_WAITING: Final = Layout("waiting", _REQUIRED | {"model", "score"}, frozenset({"version", "class", "weight"}), _NAMED, _FLOATS)
+_WAITING: Final = Layout("waiting", _REQUIRED | {"model", "score"}, frozenset({"version", "class", "weight", "unit"}), _NAMED, _FLOATS)
 _LABELS: Final = Layout("labels", _REQUIRED | {"value"}, frozenset({"text", "model"}), frozenset(), _FLOATS)
 
 
@@ -78,6 +78,7 @@ class WaitingBlock:
     class_: Coded | None = None
     segments: dict[str, Coded] = field(default_factory=dict)
     weight: Float64 | None = None
+    unit: Int64 | None = None
     probabilities: dict[str, ClassProbabilities] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -120,6 +121,8 @@ def encode_waiting(block: WaitingBlock) -> bytes:
             out.coded("segment:" + name, segment)
         if block.weight is not None:
             out.floats("weight", block.weight)
+        if block.unit is not None:
+            out.integers("unit", block.unit)
         for model, vectors in block.probabilities.items():
             out.integers("rows:" + model, vectors.rows)
             out.floats("probabilities:" + model, np.ascontiguousarray(vectors.values).reshape(-1), classes=vectors.classes)

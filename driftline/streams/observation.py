@@ -35,6 +35,8 @@ WIRE_VERSION: Final = 1
 LABELLED: Final = 0
 IMPLICIT: Final = 1
 UNLABELLED: Final = 2
+NO_UNIT: Final = 0
+"""Of a row that does not say what it is of."""
 
 _META_KEY: Final = b"driftline"
 _FOREIGN: Final = "does another program write to this topic? The processor stops before it: nothing of ours may be skipped"
@@ -69,6 +71,7 @@ class Observations:
     numeric : shape (n, len(numeric_names)); NaN = missing; infinities as sent.
     invalid : (row, feature) pairs, shape (k, 2); feature indexes numeric_names + categorical_names.
     score : probability or regression output; NaN = missing. confidence, entropy: multi-class only.
+    unit : hash of what the row is of, `NO_UNIT` = it does not say; only of models that have a unit.
     label, delay_ms, label_state : outcomes only.
     generation : 0, or of a task that an operator had rebuilt: its `seq` began anew.
     """
@@ -97,6 +100,7 @@ class Observations:
     latency_ms: Float64 | None = None
     error: npt.NDArray[np.int8] | None = None
     weight: Float64 | None = None
+    unit: Int64 | None = None
     label: Float64 | None = None
     label_class: Coded | None = None
     label_probability: Float64 | None = None
@@ -117,6 +121,7 @@ _OPTIONAL: Final = (
     ("latency_ms", np.float64),
     ("error", np.int8),
     ("weight", np.float64),
+    ("unit", np.int64),
     ("label", np.float64),
     ("label_probability", np.float64),
     ("delay_ms", np.float64),

@@ -42,6 +42,7 @@ def test_a_waiting_block_comes_back_bit_for_bit(data: st.DataObject, n: int) -> 
     block.seen_ms = np.array(column(st.integers(0, 2**50)), np.int64)
     block.time_ms = np.array(column(st.integers(0, 2**50)), np.int64)
     block.score = np.array(column(st.floats()), np.float64)
+    block.unit = data.draw(st.one_of(st.none(), st.just(np.array(column(int64s), np.int64))))
     block.model = coded(["m"] * n)
     block.version = coded(column(names))  # type: ignore[arg-type]
     block.segments = {"country": coded(column(names))}  # type: ignore[arg-type]
@@ -51,6 +52,8 @@ def test_a_waiting_block_comes_back_bit_for_bit(data: st.DataObject, n: int) -> 
     assert (back.source, back.tick_ms, len(back)) == (("t", 3), block.tick_ms, n)
     for name in ("ids", "offset", "record_ms", "seen_ms", "time_ms", "score"):
         assert getattr(back, name).tobytes() == getattr(block, name).tobytes(), name
+    assert (back.unit is None) == (block.unit is None)
+    assert back.unit is None or block.unit is None or back.unit.tolist() == block.unit.tolist()
     assert back.version is not None
     assert block.version is not None
     assert (back.version.values, back.version.codes.tolist()) == (block.version.values, block.version.codes.tolist())

@@ -64,8 +64,9 @@ class Logs:
     """The broker's time of the records to come."""
 
     def predict(
-        self, *rows: tuple[str, float], tick: float | None = None, models: Sequence[str] = (), score: float = 0.5, partition: int = 0
-    ) -> Logs:
+        self, *rows: tuple[str, float], tick: float | None = None, models: Sequence[str] = (), score: float = 0.5, partition: int = 0,
+        units: Sequence[int] | None = None,
+    ) -> Logs:  # fmt: skip
         """A waiting block of (id, time) rows."""
         times = np.array([T0 + round(time * 1_000) for _, time in rows], np.int64)
         first = self.sent["waiting"]
@@ -79,6 +80,7 @@ class Logs:
             block.seen_ms = self._seen(block.source, times)
             block.model = code(list(models) or ["fraud"] * n)
             block.score = np.full(n, score)
+            block.unit = None if units is None else np.array(units, np.int64)
         self._tell(block.source, block.tick_ms)
         self.waiting.append(_record(WAITING, len(self.waiting), encode_waiting(block), self.written_ms))
         return self

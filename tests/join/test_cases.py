@@ -165,6 +165,13 @@ def test_the_memory_of_repeated_predictions_is_bounded() -> None:
     assert sum(join.task._decided.sizes()) <= 2 * (40 + 10)
 
 
+def test_outcomes_say_what_their_rows_are_of_where_the_model_has_a_unit() -> None:
+    logs = Logs().predict(("a", 0), ("b", 1), ("c", 2), models=["fraud", "ads", "fraud"], units=[7, 0, -9])
+    both = config(models={"fraud": {"features": {}, "unit": "card"}, "ads": {"features": {}}})
+    found = {batch.model: None if batch.unit is None else batch.unit.tolist() for batch in run(logs, Join(both)).batches()}
+    assert found == {"fraud": [7, -9], "ads": None}
+
+
 def test_no_label_by_the_age_is_unlabelled() -> None:
     join = run(Logs().predict(("a", 0)))
     assert join.rows() == [(0, None, UNLABELLED)]

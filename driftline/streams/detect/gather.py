@@ -29,7 +29,7 @@ Placed = tuple[int, Output]
 """A row of the batch, or a batch, and what it caused."""
 
 _ARRAYS: Final = (
-    "offset", "source", "time_ms", "record_ms", "score", "confidence", "entropy", "latency_ms", "error", "weight",
+    "offset", "source", "time_ms", "record_ms", "score", "confidence", "entropy", "latency_ms", "error", "weight", "unit",
     "label", "label_probability", "delay_ms", "label_state", "numeric",
 )  # fmt: skip
 _TEXTS: Final = ("version", "class_", "label_class")

@@ -8,6 +8,7 @@ import msgspec
 
 from driftline.streams.bounded import Count, Signed64
 from driftline.streams.detect.plan import PanelKind
+from driftline.streams.detect.units import HeldUnits
 
 _Place = tuple[str, Count, Count]
 
@@ -33,6 +34,7 @@ class HeldModel(msgspec.Struct):
     ----------
     settings : what decided the meaning of its series, by place in the configuration; see `driftline.schemas.effects`.
     owners : the monitors of series that no panel has.
+    units : by ledger, where the model has a unit.
     parked : it is configured no more, and its open episodes have ended.
     """
 
@@ -44,4 +46,5 @@ class HeldModel(msgspec.Struct):
     joins_opened: list[tuple[PanelKind, str | None, Count | None, _Place]] = []
     settings: dict[str, Any] = {}
     owners: dict[str, str] = {}
+    units: dict[str, HeldUnits] = {}
     parked: bool = False

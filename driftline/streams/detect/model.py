@@ -27,6 +27,7 @@ from driftline.streams.detect.parts import begins
 from driftline.streams.detect.plan import ModelPlan
 from driftline.streams.detect.publish import EventWriter, PanelName, RowContext, anchor_position
 from driftline.streams.detect.rows import feature_rows, outcome_rows, score_rows, take
+from driftline.streams.detect.units import Units
 from driftline.streams.detect.watched import PREDICTIONS, WatchedPanel, ledger_name, panel_path, segment_of
 from driftline.streams.observation import LABELLED, Observations
 from driftline.streams.task import Output
@@ -55,7 +56,8 @@ class WatchedModel:
 
     Attributes
     ----------
-    dropped : names of blobs and rings of panels that an edit left nothing of, to be removed with the next checkpoint.
+    units : by ledger, where the model has a unit.
+    dropped : names of blobs and rings that an edit left nothing of, to be removed with the next checkpoint.
     """
 
     plan: ModelPlan
@@ -70,6 +72,7 @@ class WatchedModel:
     health_opened: dict[str, Position] = field(default_factory=dict)
     joins: dict[PanelName, JoinRate] = field(default_factory=dict)
     joins_opened: dict[PanelName, Position] = field(default_factory=dict)
+    units: dict[str, Units] = field(default_factory=dict)
     dropped: list[str] = field(default_factory=list)
     _parts: dict[PanelName, list[WatchedPanel]] = field(default_factory=dict)
 
@@ -80,24 +83,27 @@ class WatchedModel:
         """Update the feature and score panels with a batch of predictions."""
         self._mark(PREDICTIONS, batch.generation)
         segments = list(self.plan.model.segments)
-        feeds = [Feed(PanelName("features"), None, feature_rows(batch, segments))]
-        for name, rows in self._by_version(PanelName("scores"), batch):
+        own = self._watched_rows(PREDICTIONS, batch)
+        features = feature_rows(batch, segments)
+        feeds = [Feed(PanelName("features"), own, features if own is None else features.take(own))]
+        for name, rows in self._by_version(PanelName("scores"), batch, own):
             part = batch if rows is None else take(batch, rows)
             feeds.append(Feed(name, rows, score_rows(part, self.plan.model, segments)))
         # The stream's series compare with the row before the batch, which the feeds move on.
-        return sorted([*self._stream(batch), *self._work(batch, feeds)], key=placing)
+        return sorted([*self._stream(batch), *self._work(batch, feeds, PREDICTIONS)], key=placing)
 
     def outcomes(self, batch: Observations) -> list[Placed]:
         """Update the outcome panels with a batch of joined predictions; those of an age that is configured no more are passed over."""
         if self.plan.left_out("outcomes", batch.age_ms):
             return []
-        self._mark(ledger_name(PanelName("outcomes", age_ms=batch.age_ms)), batch.generation)
+        kind = PanelName("outcomes", age_ms=batch.age_ms)
+        self._mark(ledger_name(kind), batch.generation)
         segments = list(self.plan.model.segments)
         feeds = []
-        for name, rows in self._by_version(PanelName("outcomes", age_ms=batch.age_ms), batch):
+        for name, rows in self._by_version(kind, batch, self._watched_rows(ledger_name(kind), batch)):
             part = batch if rows is None else take(batch, rows)
             feeds.append(Feed(name, rows, outcome_rows(part, self.plan.model, segments)))
-        return sorted(self._work(batch, feeds), key=placing)
+        return sorted(self._work(batch, feeds, ledger_name(kind)), key=placing)
 
     def tick(self, tick_ms: int, source: int, generation: int = 0) -> list[Output]:
         """Let time pass on a source partition without rows."""
@@ -132,6 +138,7 @@ class WatchedModel:
             "joins": [[name.kind, name.version, name.age_ms, join.export()] for name, join in self.joins.items()],
             "joins_opened": [[n.kind, n.version, n.age_ms, _position_list(position)] for n, position in self.joins_opened.items()],
             "settings": {place: setting.value for place, setting in self.plan.settings.items()},
+            **({"units": {name: units.export() for name, units in self.units.items()}} if self.units else {}),
             "owners": {series: owner.id for series in STREAM_SERIES if (owner := self.plan.monitor_of(series)) is not None},
         }
 
@@ -160,10 +167,18 @@ class WatchedModel:
     def _ledger(self, name: str) -> Ledger:
         return self.ledgers.setdefault(name, Ledger())
 
-    def _work(self, batch: Observations, feeds: list[Feed]) -> list[Placed]:
+    def _watched_rows(self, ledger: str, batch: Observations) -> np.ndarray[Any, Any] | None:
+        """The rows that panels see, of a model that has a unit; None = all."""
+        if self.plan.model.unit is None:
+            return None
+        units = self.units.setdefault(ledger, Units(self.plan.model))
+        rows = units.watched(batch.unit, batch.time_ms)
+        self.counters.increment("unit_repeats", {"model": self.plan.name}, len(batch) - len(rows))
+        return rows
+
+    def _work(self, batch: Observations, feeds: list[Feed], name: str) -> list[Placed]:
         """Hand the rows of a batch to their panels, stopping where an episode may be due for want of rows."""
         placed: list[Placed] = []
-        name = ledger_name(feeds[0].name)
         ledger = self._ledger(name)
         clock = ledger.rows(batch.record_ms, batch.source)
         for start, stop in pieces(clock, self.plan.model.stale, lambda: self._due_ms(name)):
@@ -247,17 +262,20 @@ class WatchedModel:
             part.first_ms = time_ms
         return True
 
-    def _by_version(self, kind: PanelName, batch: Observations) -> Iterator[tuple[PanelName, np.ndarray[Any, Any] | None]]:
-        """(panel, rows) in order of first row; rows None = the whole batch.
+    def _by_version(
+        self, kind: PanelName, batch: Observations, watched: np.ndarray[Any, Any] | None
+    ) -> Iterator[tuple[PanelName, np.ndarray[Any, Any] | None]]:
+        """(panel, rows) of the watched rows in order of first row; rows None = the whole batch.
 
         The first `VERSIONS_MAX` versions of a model have panels of their own, later ones share one: a producer that
         puts a build number into every event must not make state without end.
         """
         text = batch.version
         if text is None:
-            yield replace(kind, version=NO_VERSION), None
+            yield replace(kind, version=NO_VERSION), watched
             return
-        codes, firsts = np.unique(text.codes, return_index=True)
+        found = text.codes if watched is None else text.codes[watched]
+        codes, firsts = np.unique(found, return_index=True)
         live = sum(name.kind == kind.kind and name.age_ms == kind.age_ms for name in self._parts)
         members: dict[PanelName, list[int]] = {}
         for code in codes[np.argsort(firsts)].tolist():
@@ -267,7 +285,8 @@ class WatchedModel:
                 live += 1
             members.setdefault(name, []).append(code)
         for name, own in members.items():
-            yield name, None if len(members) == 1 else np.flatnonzero(np.isin(text.codes, own))
+            rows = None if len(members) == 1 else np.flatnonzero(np.isin(found, own))
+            yield name, rows if watched is None else watched if rows is None else watched[rows]
 
     def _seen_version(self, name: PanelName) -> bool:
         """Whether an earlier version has this panel: the file's baseline belongs to the first version seen."""

@@ -15,11 +15,12 @@ import numpy as np
 
 from driftline.detectors.baseline import Baseline
 from driftline.detectors.baseline_build import BaselineBuilder
-from driftline.detectors.spec import BaselineError
+from driftline.detectors.spec import BaselineError, PanelRows
 from driftline.schemas.config import Config, Model
 from driftline.schemas.series import correlation_series
 from driftline.streams.detect.plan import ModelPlan, PanelKind
 from driftline.streams.detect.rows import feature_rows, outcome_rows, score_rows
+from driftline.streams.detect.units import Units
 from driftline.streams.observation import Observations
 
 FORMAT: Final = "driftline-baselines"
@@ -27,6 +28,8 @@ VERSION: Final = 1
 PANELS: Final[tuple[PanelKind, ...]] = ("features", "scores", "outcomes")
 
 Baselines = Mapping[str, Baseline]
+Unit = list[str | int]
+"""A unit and its window in ms, as JSON has it."""
 
 
 class ReferenceLearner:
@@ -37,6 +40,8 @@ class ReferenceLearner:
         self._segments = list(plan.model.segments)
         self._builders: dict[PanelKind, BaselineBuilder] = {}
         self._sources: dict[tuple[str, int], int] = {}
+        self._watched = 0
+        self._units: dict[tuple[PanelKind, int | None], Units] = {}
 
     def add(self, batch: Observations) -> None:
         """Take one batch; other models' batches, ticks and empty ones are left alone."""
@@ -45,10 +50,18 @@ class ReferenceLearner:
         numbers = [self._sources.setdefault(source, len(self._sources)) for source in batch.sources]
         batch.source = np.array(numbers, np.uint16)[batch.source]
         if batch.kind == "predictions":
-            self._builder("features").add(feature_rows(batch, self._segments))
-            self._builder("scores").add(score_rows(batch, self._plan.model, self._segments))
+            self._take("features", feature_rows(batch, self._segments), batch)
+            self._take("scores", score_rows(batch, self._plan.model, self._segments), batch)
         elif batch.kind == "outcomes":
-            self._builder("outcomes").add(outcome_rows(batch, self._plan.model, self._segments))
+            self._take("outcomes", outcome_rows(batch, self._plan.model, self._segments), batch)
+
+    def _take(self, kind: PanelKind, rows: PanelRows, batch: Observations) -> None:
+        """Let a builder have the rows that its panel will see."""
+        if self._plan.model.unit is not None:
+            units = self._units.setdefault((kind, batch.age_ms), Units(self._plan.model))
+            rows = rows.take(units.watched(batch.unit, batch.time_ms))
+        self._watched += rows.n
+        self._builder(kind).add(rows)
 
     def finish(self) -> dict[str, Baseline]:
         """The baselines of all rows taken.
@@ -59,6 +72,9 @@ class ReferenceLearner:
         """
         if not self._builders:
             raise BaselineError(f'no rows of model "{self._plan.name}" to build a baseline from')
+        if not self._watched:
+            why = f"they span no more than its unit_window of {self._plan.model.unit_window / 3_600_000:g} h"
+            raise BaselineError(f'no row of model "{self._plan.name}" would be watched: {why}')
         return {kind: builder.finish() for kind, builder in self._builders.items()}
 
     def _builder(self, kind: PanelKind) -> BaselineBuilder:
@@ -67,22 +83,25 @@ class ReferenceLearner:
         return self._builders[kind]
 
 
-def save_baselines(path: Path, *, model: str, source: str, baselines: Baselines) -> None:
+def save_baselines(path: Path, *, model: str, source: str, baselines: Baselines, unit: Unit | None = None) -> None:
     """Write the file; the old one stays whole until the new one is.
 
     Parameters
     ----------
     source : where the rows came from, for people.
+    unit : by which rows were left out (`unit_of`).
     """
     panels = {kind: json.loads(baseline.to_json()) for kind, baseline in baselines.items()}
     whole = {"format": FORMAT, "version": VERSION, "model": model, "source": source, "panels": panels}
+    if unit is not None:
+        whole["unit"] = unit
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(json.dumps(whole, sort_keys=True) + "\n", encoding="utf-8")
     os.replace(partial, path)
 
 
 def read_baselines(path: Path) -> dict[str, Any]:
-    """The file's head and its baselines: keys model, source, panels (kind to Baseline).
+    """The file's head and its baselines: keys model, source, unit (None = none), panels (kind to Baseline).
 
     Raises
     ------
@@ -100,7 +119,12 @@ def read_baselines(path: Path) -> dict[str, Any]:
         raise BaselineError(f"{path}: version {whole.get('version')!r}, this release reads version {VERSION}; upgrade or build it again")
     known = {kind: panel for kind, panel in whole["panels"].items() if kind in PANELS}
     panels = {kind: Baseline.from_json(json.dumps(panel), place=f"{path}: panel {kind}") for kind, panel in known.items()}
-    return {"model": whole.get("model"), "source": whole.get("source"), "panels": panels}
+    return {"model": whole.get("model"), "source": whole.get("source"), "unit": whole.get("unit"), "panels": panels}
+
+
+def unit_of(model: Model) -> Unit | None:
+    """By what a model's rows are left out; None = all are watched."""
+    return None if model.unit is None else [model.unit, model.unit_window]
 
 
 def configured_baselines(config: Config) -> dict[str, dict[str, Baseline]]:
@@ -117,6 +141,10 @@ def configured_baselines(config: Config) -> dict[str, dict[str, Baseline]]:
             if content["model"] != name:
                 raise BaselineError(f'{model.baseline.file}: built for model "{content["model"]}", the configuration names it for "{name}"')
             _check_pairs(model, content["panels"])
+            if content["unit"] != (unit := unit_of(model)):
+                built, wanted = (json.dumps(one) for one in (content["unit"], unit))
+                why = f"built with unit and unit_window {built}, the configuration has {wanted}: other rows are watched"
+                raise BaselineError(f"{model.baseline.file}: {why}; build it again")
             found[name] = content["panels"]
     return found
 

@@ -26,7 +26,8 @@ from driftline.streams.detect.ledger import Ledger
 from driftline.streams.detect.model import WatchedModel
 from driftline.streams.detect.parts import reasons_of, share_out, split_budget
 from driftline.streams.detect.publish import PanelName, about_series, anchor_position
-from driftline.streams.detect.watched import PREDICTIONS, WatchedPanel, ledger_name, panel_path
+from driftline.streams.detect.units import Units
+from driftline.streams.detect.watched import PREDICTIONS, UNITS, WatchedPanel, ledger_name, panel_path, ring_of_units
 from driftline.streams.task import Output
 
 _log = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ def reopen(model: WatchedModel, meta: Mapping[str, Any], state_of: Callable[[str
     model.health = StreamHealth.restore(model.plan.model.freshness, held.health)
     model.ledgers = {name: Ledger.restore(ledger) for name, ledger in held.ledgers.items()}
     model.health_opened = {series: Position(*position) for series, position in held.health_opened.items()}
+    _units(model, held, state_of(UNITS)[1])
     groups: dict[PanelName, list[HeldPanel]] = {}
     for panel in held.panels:
         groups.setdefault(PanelName(panel.kind, panel.version, panel.age_ms), []).append(panel)
@@ -60,6 +62,16 @@ def reopen(model: WatchedModel, meta: Mapping[str, Any], state_of: Callable[[str
     outputs += _joins(model, held)
     _forget_sources(model)
     return outputs
+
+
+def _units(model: WatchedModel, held: HeldModel, rings: Rings) -> None:
+    """What is remembered of units, unless the model has none any more."""
+    if model.plan.model.unit is None:
+        model.dropped += [] if model.plan.gone else [f"{UNITS}/{name}" for name in rings]
+        return
+    for ledger, one in held.units.items():
+        ring = rings.get(ring_of_units(ledger))
+        model.units[ledger] = Units.restore(model.plan.model, one, b"" if ring is None else ring.rows)
 
 
 class _Group:

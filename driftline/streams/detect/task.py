@@ -22,7 +22,7 @@ from driftline.streams.detect.model import WatchedModel
 from driftline.streams.detect.plan import ModelPlan
 from driftline.streams.detect.publish import EventWriter
 from driftline.streams.detect.reopen import reopen
-from driftline.streams.detect.watched import model_path, panel_path
+from driftline.streams.detect.watched import UNITS, model_path, panel_path, ring_of_units
 from driftline.streams.errors import SequenceError, StateError
 from driftline.streams.observation import Observations, decode
 from driftline.streams.state.blob import read_state
@@ -279,6 +279,9 @@ def _exported(name: str, model: WatchedModel) -> tuple[dict[str, bytes | None], 
     blobs: dict[str, bytes | None] = {f"{model_path(name)}/{gone}": None for gone in model.dropped}
     model.dropped = []
     rings: list[RingWrite] = []
+    for ledger, units in model.units.items():
+        if (unsaved := units.ring()) is not None:
+            rings.append(RingWrite(f"{model_path(name)}/{UNITS}/{ring_of_units(ledger)}", *unsaved))
     for watched in model.panels.values():
         path = f"{model_path(name)}/{panel_path(watched.name)}/"
         changed, written = watched.panel.export()

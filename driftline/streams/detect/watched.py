@@ -11,6 +11,8 @@ from driftline.streams.detect.publish import PanelName
 
 PREDICTIONS: Final = "predictions"
 """The ledger of a model's predictions."""
+UNITS: Final = "units"
+"""Where rings of units stand, in place of a panel's path."""
 
 
 @dataclass(slots=True)
@@ -42,6 +44,11 @@ def panel_path(name: PanelName) -> str:
     """The panel's part of a blob's name; reversible and free of separators."""
     parts = [name.kind, quote(name.version or "", safe=""), "" if name.age_ms is None else str(name.age_ms)]
     return "~".join([*parts, str(name.part)] if name.part else parts)
+
+
+def ring_of_units(ledger: str) -> str:
+    """The ledger's part of a ring's name."""
+    return quote(ledger, safe="")
 
 
 def model_path(model: str) -> str:

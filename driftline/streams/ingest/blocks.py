@@ -12,7 +12,7 @@ import numpy.typing as npt
 from driftline.streams.columns import ClassProbabilities, LabelBlock, WaitingBlock, encode_labels, encode_waiting
 from driftline.streams.ingest.labels import LabelRows
 from driftline.streams.ingest.predictions import Predictions, partition_of
-from driftline.streams.observation import Coded
+from driftline.streams.observation import NO_UNIT, Coded
 from driftline.streams.task import PartitionId
 
 Int64 = npt.NDArray[np.int64]
@@ -88,6 +88,8 @@ def _together(groups: Sequence[Predictions], source: PartitionId, tick_ms: int) 
             block.segments[key] = column
     if any(group.weight is not None for group in groups):
         block.weight = _joined([np.full(len(g), np.nan) if g.weight is None else g.weight for g in groups])
+    if any(group.unit is not None for group in groups):
+        block.unit = _joined([np.full(len(g), NO_UNIT) if g.unit is None else g.unit for g in groups])
     for group, start in zip(groups, starts.tolist(), strict=False):
         if group.probabilities is not None:
             rows = np.flatnonzero(~np.isnan(group.probabilities).all(axis=1))
@@ -130,6 +132,7 @@ def _take(block: WaitingBlock, rows: Int64) -> WaitingBlock:
     out.class_ = None if block.class_ is None else _code_at(block.class_, rows)
     out.segments = {key: _code_at(column, rows) for key, column in block.segments.items()}
     out.weight = None if block.weight is None else block.weight[rows]
+    out.unit = None if block.unit is None else block.unit[rows]
     if block.probabilities:
         place = np.full(len(block), -1, np.int64)
         place[rows] = np.arange(len(rows))

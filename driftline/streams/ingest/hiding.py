@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from driftline.detectors.scopes import Texts
+import xxhash
+
+from driftline.detectors.scopes import Texts, hide
 from driftline.schemas.config import Config, Fields, Model
 from driftline.schemas.secret import resolve_secret
 from driftline.schemas.sensitive import has_sensitive, sensitive_parts
@@ -32,6 +34,7 @@ class Hiding:
 
     def __init__(self, model: Model, fields: Fields, key: bytes) -> None:
         parts = sensitive_parts(model, fields)
+        self._key = key
         self._texts = Texts(sensitive=True, key=key)
         self.features = sorted(parts.features)
         self.segments = parts.segments
@@ -39,6 +42,11 @@ class Hiding:
     def column(self, column: Coded) -> Coded:
         """A text column with hashes in place of its values."""
         return Coded(column.codes, self._texts.shown(column.values))
+
+    def number(self, text: str) -> int:
+        """64 bits that stand for a text, keyed where there is a key; never `NO_UNIT`."""
+        shown = hide(text, self._key) if self._key else text
+        return int.from_bytes(xxhash.xxh3_64_digest(shown.encode("utf-8", "replace")), "little", signed=True) or 1
 
     def in_maps(self, maps: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Undeclared features; sensitive numbers become texts, too."""

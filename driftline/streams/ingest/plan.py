@@ -70,6 +70,8 @@ class RowPlan:
     """By segment key: a slot, or the name of the declared feature it is."""
     published: dict[str, Slot]
     """By segment key without a path: where the publisher sends it, under ``segments``; read where there is nothing else."""
+    unit: Slot | str | None
+    """Where the unit of a row is, as a segment key's value."""
     features: FeaturePlan
     hiding: Hiding
     type: type[msgspec.Struct]
@@ -82,7 +84,7 @@ class RowPlan:
         plain = features.mode == "object" and features.node is not None and features.node.attr and not features.apart
         if not plain or features.categorical or set(features.node.children) != set(features.numeric):  # type: ignore[union-attr]
             return None
-        slots = [*self.slots.values(), *self.published.values(), *(s for s in self.segments.values() if isinstance(s, Slot))]
+        slots = [*self.slots.values(), *self.published.values(), *(s for s in (*self.segments.values(), self.unit) if isinstance(s, Slot))]
         elsewhere = {slot.leaf.index for slot in slots if slot.leaf is not None}
         if any(leaf.kind != "number" or leaf.index in elsewhere for leaf in features.leaves.values()):
             return None
@@ -121,12 +123,14 @@ def compile_plan(name: str, model: Model, fields: Fields, *, tag_field: str | No
             segments[key] = key
         else:
             segments[key] = _slot(mapped, segment.path or key, "any")
-    published = _published(mapped, [key for key, where in segments.items() if isinstance(where, Slot) and model.segments[key].path is None])
+    unit = None if model.unit is None else model.unit if model.unit in declared else _slot(mapped, model.unit, "any")
+    named = [key for key, where in segments.items() if isinstance(where, Slot) and model.segments[key].path is None]
+    published = _published(mapped, [*named, model.unit] if model.unit is not None and isinstance(unit, Slot) else named)
     if features.mode == "root":
         features.mapped = frozenset(mapped.root.children) | ({tag_field} if tag_field else set()) | _top_key(fields.model)
     tag = name if tag_field else None
     kind_of_row = mapped.build("Row", tag_field=tag_field, tag=tag)
-    plan = RowPlan(name, model, fields, mapped, slots, segments, published, features, Hiding(model, fields, hash_key), kind_of_row)
+    plan = RowPlan(name, model, fields, mapped, slots, segments, published, unit, features, Hiding(model, fields, hash_key), kind_of_row)
     if plan.scanned() is not None:
         assert features.node is not None
         plan.light = mapped.build_without(features.node, "LightRow", tag_field=tag_field, tag=tag)
@@ -205,7 +209,7 @@ def _leaf_kind(kind: str) -> Kind:
 
 def _bind(plan: RowPlan) -> None:
     slots = [*plan.slots.values(), *plan.published.values(), *plan.features.apart.values()]
-    slots += [s for s in plan.segments.values() if isinstance(s, Slot)]
+    slots += [s for s in (*plan.segments.values(), plan.unit) if isinstance(s, Slot)]
     if plan.features.slot is not None:
         slots.append(plan.features.slot)
     for slot in slots:

@@ -17,7 +17,7 @@ from driftline.streams.ingest.plan import RowPlan, Slot
 from driftline.streams.ingest.scores import read_scores
 from driftline.streams.ingest.times import RecordTimes
 from driftline.streams.ingest.values import NO_TIME, canonical_id, numbers, scalar_text, texts, times_ms, wrong_value
-from driftline.streams.observation import Coded
+from driftline.streams.observation import NO_UNIT, Coded
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
@@ -34,6 +34,7 @@ class Predictions:
         whose record time was set back.
     classes, probabilities : multi-class score vectors, shape (n, len(classes)); NaN where a row has none.
     classes_dropped : probabilities of classes that are no columns, as the model has too many.
+    unit : shape (n,), hashes of what the rows are of; `NO_UNIT` where a row does not say.
     """
 
     plan: RowPlan
@@ -56,6 +57,7 @@ class Predictions:
     latency_ms: Float64 | None
     error: npt.NDArray[np.int8] | None
     weight: Float64 | None
+    unit: Int64 | None
     invalid_fields: int
 
     def __len__(self) -> int:
@@ -91,6 +93,7 @@ def read_predictions(group: ModelRows, refused: list[Refused], times: RecordTime
         class_=scores.class_, score=scores.score, confidence=scores.confidence, entropy=scores.entropy,
         classes=scores.classes, probabilities=scores.probabilities, classes_dropped=scores.dropped,
         latency_ms=_number(plan, "latency_ms", group), error=_errors(plan, group), weight=_number(plan, "weight", group),
+        unit=_units(plan, group, features),
         invalid_fields=sum(leaf not in feature_leaves for _, leaf in group.faults),
     )  # fmt: skip
 
@@ -163,20 +166,38 @@ def _errors(plan: RowPlan, group: ModelRows) -> npt.NDArray[np.int8] | None:
 def _segments(plan: RowPlan, group: ModelRows, features: FeatureColumns) -> dict[str, Coded]:
     out: dict[str, Coded] = {}
     for key, where in plan.segments.items():
-        if isinstance(where, Slot):
-            values = where.column(group.rows, group.records)
-            if features.maps is not None and plan.model.segments[key].path is None:
-                values = [m[key] if m.get(key) is not None else v for m, v in zip(features.maps, values, strict=True)]
-            if (published := plan.published.get(key)) is not None and None in values:
-                sent = published.column(group.rows, group.records)
-                values = [s if v is None else v for v, s in zip(values, sent, strict=True)]
-            out[key] = texts(values)
-            if key in plan.hiding.segments:
-                out[key] = plan.hiding.column(out[key])
-        elif where in features.categorical:
-            out[key] = features.categorical[where]
-        else:
-            column = features.numeric[:, features.numeric_names.index(where)].tolist()
-            out[key] = texts([None if math.isnan(v) else scalar_text(v) for v in column])
+        out[key] = _values_at(plan, group, features, key, where, anywhere=plan.model.segments[key].path is None)
+        if isinstance(where, Slot) and key in plan.hiding.segments:
+            out[key] = plan.hiding.column(out[key])
     return out
 
+
+def _values_at(plan: RowPlan, group: ModelRows, features: FeatureColumns, key: str, where: Slot | str, *, anywhere: bool) -> Coded:
+    """A segment key or a unit as texts.
+
+    Parameters
+    ----------
+    where : a slot, or the name of the declared feature it is.
+    anywhere : it has no path of its own, so it may also be an undeclared feature, or stand where `driftline.publish` sends it.
+    """
+    if isinstance(where, Slot):
+        values = where.column(group.rows, group.records)
+        if anywhere and features.maps is not None:
+            values = [m[key] if m.get(key) is not None else v for m, v in zip(features.maps, values, strict=True)]
+        if (published := plan.published.get(key)) is not None and None in values:
+            sent = published.column(group.rows, group.records)
+            values = [s if v is None else v for v, s in zip(values, sent, strict=True)]
+        return texts(values)
+    if where in features.categorical:
+        return features.categorical[where]
+    column = features.numeric[:, features.numeric_names.index(where)].tolist()
+    return texts([None if math.isnan(v) else scalar_text(v) for v in column])
+
+
+def _units(plan: RowPlan, group: ModelRows, features: FeatureColumns) -> Int64 | None:
+    """Hashes, keyed where anything is sensitive: the value itself leaves ingest nowhere."""
+    if plan.unit is None or plan.model.unit is None:
+        return None
+    column = _values_at(plan, group, features, plan.model.unit, plan.unit, anywhere=True)
+    hashes = [plan.hiding.number(text) for text in column.values]
+    return np.array([*hashes, NO_UNIT], np.int64)[column.codes]

@@ -371,6 +371,7 @@ def observations_of(rows: Predictions, part: slice, source: PartitionId, task: s
         segments={name: text(column) for name, column in rows.segments.items()},
         score=cut(rows.score), confidence=cut(rows.confidence), entropy=cut(rows.entropy), class_=text(rows.class_),
         latency_ms=cut(rows.latency_ms), error=cut(rows.error), weight=cut(rows.weight),
+        unit=cut(rows.unit),
     )  # fmt: skip
 
 

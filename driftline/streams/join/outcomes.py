@@ -73,6 +73,7 @@ def outcomes(
         version=_text(block.version, rows, whole), class_=_text(block.class_, rows, whole), score=cut(block.score),
         segments={key: column for key in spec.segments if (column := _text(block.segments.get(key), rows, whole)) is not None},
         weight=None if weight is None or np.isnan(weight).all() else weight,
+        unit=None if block.unit is None or spec.unit is None else cut(block.unit),
         label=truth.label, label_class=None if truth.classes is None else texts(truth.classes),
         label_probability=_probability(block, name, rows, truth.classes), delay_ms=delay, label_state=truth.state,
     )  # fmt: skip
