@@ -6,7 +6,6 @@ changed, so that a second change comes while the first is open.
 
 from __future__ import annotations
 
-import json
 import math
 import tempfile
 from collections.abc import Sequence
@@ -17,12 +16,11 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from click.testing import CliRunner
 from scipy import stats
 
 from benchmarks.quality.measure import generator
+from benchmarks.quality.public import replayed
 from benchmarks.quality.report import Gate, Section, Size
-from driftline.cli.main import cli
 
 FEATURES: Final = 50
 ROWS_PER_SECOND: Final = 20
@@ -122,17 +120,13 @@ def write(path: Path, case: Case, g: np.random.Generator) -> None:
     pq.write_table(pa.table({**columns, "country": country, "score": score, "y": labels, "ts": times}), path)
 
 
-def replayed(case: Case, g: np.random.Generator) -> list[dict[str, Any]]:
+def last_records(case: Case, g: np.random.Generator) -> list[dict[str, Any]]:
     """The last record of each incident."""
     with tempfile.TemporaryDirectory() as directory:
-        config, rows = Path(directory, "m.yml"), Path(directory, "rows.parquet")
-        config.write_text(CONFIG)
+        rows = Path(directory, "rows.parquet")
         write(rows, case, g)
-        columns = ("--time", "ts", "--score", "score", "--label", "y", "--label-delay", "fixed:1m", "--segment", "country", "--model", "m")
-        result = CliRunner().invoke(cli, ["replay", str(rows), "-c", str(config), *columns, "--what", "incidents", "-o", "json"])
-    if result.exit_code:
-        raise SystemExit(f"{case.name}: {result.output[-2_000:]}")
-    return list({one["id"]: one for one in map(json.loads, result.stdout.splitlines())}.values())
+        columns = ("--time", "ts", "--score", "score", "--label", "y", "--label-delay", "fixed:1m", "--segment", "country")
+        return list({one["id"]: one for one in replayed(rows, CONFIG, *columns, what="incidents")}.values())
 
 
 def outcome(case: Case, incidents: Sequence[dict[str, Any]]) -> Outcome:
@@ -151,7 +145,7 @@ def incidents(size: Size) -> Section:
     rows, gates = [], []
     for case in CASES:
         streams = range(max(size.change_streams // 15, 4))
-        found = [outcome(case, replayed(case, generator(size.seed, "incidents", case.name, stream))) for stream in streams]
+        found = [outcome(case, last_records(case, generator(size.seed, "incidents", case.name, stream))) for stream in streams]
         counts = [one.first for one in found]
         above = sum(count > 2 for count in counts)
         middle, most = float(np.median(counts)), float(np.quantile(counts, 0.95, method="inverted_cdf"))

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import csv
 import gzip
-import json
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -22,11 +21,10 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from click.testing import CliRunner
 
 from benchmarks.quality.contenders import KSWIN, PEERS, Contender
+from benchmarks.quality.public import replayed
 from benchmarks.quality.streams import Law, Values
-from driftline.cli.main import cli
 from driftline.detectors.openers import E_DETECTOR
 
 EVENTS: Final = 20_000
@@ -157,16 +155,12 @@ def ours(trial: Trial) -> list[int]:
         "    features:", *(f"      {name}: numeric" for name in trial.names),
     ]  # fmt: skip
     with tempfile.TemporaryDirectory() as name:
-        config, rows = Path(name) / "m.yml", Path(name) / "rows.csv"
-        config.write_text("\n".join(lines) + "\n")
+        rows = Path(name) / "rows.csv"
         with rows.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(trial.names)
             writer.writerows(trial.values.tolist())
-        result = CliRunner().invoke(cli, ["replay", str(rows), "-c", str(config), "--model", "m", "-o", "json"])
-    if result.exit_code:
-        raise SystemExit(result.output[-2_000:])
-    events = [json.loads(line) for line in result.stdout.splitlines()]
+        events = replayed(rows, "\n".join(lines) + "\n")
     opened = {int(e["position"]["offset"]) for e in events if e["kind"] == "drift" and e["detector"] == E_DETECTOR}
     return sorted(opened)
 

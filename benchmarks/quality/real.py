@@ -10,15 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from click.testing import CliRunner
-
-from driftline.cli.main import cli
+from benchmarks.quality.public import replayed
 from driftline.detectors.openers import E_DETECTOR
 
 WEEK_MS: Final = 7 * 24 * 3_600_000
@@ -101,21 +98,10 @@ def configuration(stream: Stream) -> str:
     return "\n".join(lines) + "\n"
 
 
-def replayed(folder: Path, stream: Stream, what: str) -> list[dict[str, Any]]:
-    """What `driftline replay` prints."""
-    with tempfile.NamedTemporaryFile("w", suffix=".yml") as file:
-        file.write(configuration(stream))
-        file.flush()
-        arguments = ["replay", str(folder / stream.file), "-c", file.name, *stream.options, "--model", "m", "--what", what, "-o", "json"]
-        result = CliRunner().invoke(cli, arguments)
-    if result.exit_code:
-        raise SystemExit(f"{stream.file}: {result.output[-2_000:]}")
-    return [json.loads(line) for line in result.stdout.splitlines()]
-
-
 def measure(name: str, stream: Stream, folder: Path) -> Figures:
     """Run a stream."""
-    events, shots = (replayed(folder, stream, what) for what in ("drift", "snapshots"))
+    rows, text = folder / stream.file, configuration(stream)
+    events, shots = replayed(rows, text, *stream.options), replayed(rows, text, *stream.options, what="snapshots")
     alarms: dict[tuple[Any, ...], bool] = {}
     for event in events:
         if event["kind"] == "drift" and event["detector"] == E_DETECTOR:
