@@ -49,6 +49,7 @@ def check(config: Config, directory: FilePath | None) -> Iterator[Flaw]:
         yield from _segments(model, place)
         yield from check_correlations(model, place)
         yield from _unit(model, place)
+        yield from _expected(model, place)
         yield from _monitors(config, model, place)
         yield from check_budget(model, place)
         if model.features is not None and (count := series_count(config, name)) > model.series_max:
@@ -199,6 +200,12 @@ def _unit(model: Model, place: Path) -> Iterator[Flaw]:
             yield Flaw((*place, "unit_window"), "a unit to go with it", "none", 'name what a row is of, for example "unit: card_id"')
     elif model.unit not in (known := model.features or {}) and (hint := did_you_mean(model.unit, known)) is not None:
         yield Flaw((*place, "unit"), "a feature's name, or a path", f'"{model.unit}", which is no feature', hint)
+
+
+def _expected(model: Model, place: Path) -> Iterator[Flaw]:
+    for index, span in enumerate(model.expected):
+        if span.to <= span.from_:
+            yield Flaw((*place, "expected", index, "to"), "a time after from", "one that is not", "it is the first time after the span")
 
 
 def _monitors(config: Config, model: Model, place: Path) -> Iterator[Flaw]:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from driftline.schemas.budget import parse_false_alarms
-from driftline.schemas.durations import parse_duration_ms
+from driftline.schemas.durations import parse_duration_ms, parse_time_ms
 
 Severity = Literal["info", "warning", "critical"]
 TimeUnit = Literal["auto", "iso", "s", "ms", "us"]
@@ -52,6 +52,7 @@ def check_false_alarms(value: str) -> str:
 _DURATION_SCHEMA = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*(ms|s|m|h|d|w)\s*$"}]}
 
 DurationMs = Annotated[int, BeforeValidator(parse_duration_ms), WithJsonSchema(_DURATION_SCHEMA)]
+TimeMs = Annotated[int, BeforeValidator(parse_time_ms), WithJsonSchema({"type": ["string", "integer"]})]
 TopicName = Annotated[str, Field(pattern=TOPIC_PATTERN)]
 
 
@@ -179,6 +180,9 @@ class Feature(Section):
     kind: FeatureKind = Field(description="numeric or categorical")
     path: str | None = Field(None, description="default: its name under the source's fields.features")
     sensitive: bool = Field(False, description="its values leave ingest only as hashes keyed by hash_key; categorical features only")
+    accepted: str | None = Field(
+        None, description="your word that what it is like now is right, for example a date and why; another text, another reference"
+    )
 
 
 class Segment(Section):
@@ -223,7 +227,18 @@ class BaselineSource(Section):
     season: Literal["auto", "hour_of_day", "hour_of_week", "none"] = Field(
         "auto", description="under false_alarms, judge values against the reference's of their hour (UTC); auto = where its hours differ"
     )
+    accepted: str | None = Field(
+        None, description="your word that what the model gets and answers now is right; another text, other references of all its series"
+    )
     settle: DurationMs = Field(86_400_000, description="event time for which a learned baseline is provisional: severity at most info")
+
+
+class Expected(Section):
+    """A time in which rows are known to be unlike the others: they are counted and joined, and no series sees them."""
+
+    from_: TimeMs = Field(alias="from", description="event time of the first such row, ISO with a zone")
+    to: TimeMs = Field(description="event time of the first row after it, ISO with a zone")
+    reason: str = Field("", description="for people")
 
 
 class DetectorSpec(Section):
@@ -294,6 +309,7 @@ class Model(Section):
     )
     labels: Labels = Field(default_factory=Labels, description="how labels join")
     baseline: BaselineSource = Field(default_factory=BaselineSource, description="what is compared with")
+    expected: list[Expected] = Field(default_factory=list, description="times that say nothing of the others, such as a sale")
     window: int = Field(5_000, ge=30, le=1_000_000, description="events in a sliding window")
     false_alarms: Annotated[str, AfterValidator(check_false_alarms)] | None = Field(
         None,

@@ -143,6 +143,7 @@ EFFECTS: Final[tuple[Effect, ...]] = (
         "that feature, and the segment key of its name",
         ("features/NAME", "segment/NAME"),
     ),
+    Effect("models.NAME.features.NAME.accepted", "resets", "that feature, and its correlations", _FEATURE),
     Effect(
         "models.NAME.correlations",
         "partly",
@@ -180,6 +181,12 @@ EFFECTS: Final[tuple[Effect, ...]] = (
     ),
     Effect("models.NAME.baseline.learn", "keeps", "for what still learns: where it has more rows already, the next one is the last"),
     Effect("models.NAME.baseline.season", "keeps", "for what still learns, and for the next `driftline baseline build`"),
+    Effect(
+        "models.NAME.baseline.accepted",
+        "resets",
+        "all series of the model; with another `baseline.file` beside it they take their references from that",
+        _PANELS,
+    ),
     Effect("models.NAME.baseline.settle", "keeps", ""),
     Effect(
         "models.NAME.window",
@@ -193,6 +200,9 @@ EFFECTS: Final[tuple[Effect, ...]] = (
         "how many is a threshold: evidence and episodes go on. Given for the first time, e-detectors begin and other detectors go on "
         "as evidence; with null the e-detectors are forgotten; from a time to events or back they begin anew",
     ),
+    Effect("models.NAME.expected[].from", "keeps", "which rows are watched from now on"),
+    Effect("models.NAME.expected[].to", "keeps", "which rows are watched from now on"),
+    Effect("models.NAME.expected[].reason", "keeps", ""),
     Effect("models.NAME.series_max", "keeps", ""),
     Effect("models.NAME.snapshot_every", "keeps", ""),
     Effect("models.NAME.freshness", "keeps", "with null the open episode ends"),

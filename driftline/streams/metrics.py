@@ -92,8 +92,8 @@ CLASSES_DROPPED = Metric("driftline_classes_dropped_total", "counter", "values",
     "Probabilities of classes that are not kept, as the model already has 1,000 undeclared ones (in each source partition).")
 VERSIONS_SHARED = Metric("driftline_versions_shared_total", "counter", "rows", ("model",),
     "Predictions of versions beyond a model's first 50, which share one set of panels.")
-UNIT_REPEATS = Metric("driftline_unit_repeats_total", "counter", "rows", ("model",),
-    "Rows of a model with a `unit` that are not watched: a row of theirs was within `unit_window`, or the first such time is not over.")
+ROWS_UNWATCHED = Metric("driftline_rows_unwatched_total", "counter", "rows", ("model",),
+    "Rows that no series saw: of a `unit` that was watched within `unit_window` (or in the first such time), or in a time of `expected`.")
 
 LABEL_JOIN = Metric("driftline_label_join_total", "counter", "rows", ("model", "case"),
     "What became of predictions and labels: joined, implicit, unlabelled, early, duplicate, contradiction, late, orphan, "
@@ -145,7 +145,7 @@ BUILD_INFO = Metric("driftline_build_info", "gauge", "1", ("version",),
 METRICS: tuple[Metric, ...] = (
     RECORDS, LAG, WATERMARK_LAG, PROCESS_SECONDS, BATCH_RECORDS, COMMIT_SECONDS, BASE_SECONDS, BASE_BYTES, LAST_COMMIT, PROGRESS,
     TASKS, REBALANCES, ABORTS, DROPPED,
-    DEAD_LETTERS, INVALID_VALUES, TIME_REPLACED, FEATURES_DROPPED, CLASSES_DROPPED, VERSIONS_SHARED, UNIT_REPEATS,
+    DEAD_LETTERS, INVALID_VALUES, TIME_REPLACED, FEATURES_DROPPED, CLASSES_DROPPED, VERSIONS_SHARED, ROWS_UNWATCHED,
     LABEL_JOIN, LABEL_DELAY, WAITING, DRIFT_EVENTS, SCORE, THRESHOLD,
     EFFECT_SIZE, SUBJECTS_DRIFTED, SUBJECTS_SUSPENDED, SUBJECTS_MONITORED, DETECTION_DELAY, ALERTS, ALERT_TRANSITIONS,
     INCIDENTS, INCIDENTS_OPENED, INCIDENT_ALERTS,

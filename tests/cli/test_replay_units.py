@@ -106,7 +106,7 @@ def test_a_file_within_one_window_has_no_watched_row_and_says_so(tmp_path: Path)
     build = ["baseline", "build", str(config), "--from-file", str(stream), *OPTIONS, "-o", str(tmp_path / "b.json")]
     refused = CliRunner().invoke(cli, build)
     assert refused.exit_code == 2
-    assert "would be watched: they span no more than its unit_window of 24 h" in refused.stderr
+    assert "would be watched: its unit_window is 24 h, and they span no more" in refused.stderr
 
 
 def test_of_a_file_the_unit_is_no_feature(tmp_path: Path) -> None:

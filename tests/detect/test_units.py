@@ -14,7 +14,8 @@ from driftline.schemas.config import Model
 from driftline.streams.detect.gather import gather
 from driftline.streams.detect.units import HeldUnits, Units
 from driftline.streams.observation import NO_UNIT, Observations, decode, encode
-from driftline.streams.task import MemoryRecord, Output, RestoredRing, RestoredState
+from driftline.streams.task import MemoryRecord, Output, RestoredState
+from tests.detect.test_changed_configuration import Store
 from tests.detect.test_task import CONFIG, TOPIC, events, open_task, run, stream
 
 HOUR = 3_600_000
@@ -144,18 +145,11 @@ def with_units(sizes: Sequence[int], *, change_at: int = 1_500) -> list[MemoryRe
 
 def restarted(records: Sequence[MemoryRecord], text: str) -> list[Output]:
     """The outputs of a task that is opened anew for every record from what it kept."""
-    blobs: dict[str, bytes] = {}
-    rings: dict[str, RestoredRing] = {}
-    outputs: list[Output] = []
+    store, state, outputs = Store(), RestoredState(), []
     for record in records:
-        task = open_task(RestoredState(dict(blobs), dict(rings)), text)
+        task = open_task(state, text)
         outputs += run(task, [record])
-        delta = task.checkpoint()
-        blobs |= {name: blob for name, blob in delta.blobs.items() if blob is not None}
-        for ring in delta.rings:
-            before = b"" if ring.full or ring.name not in rings else rings[ring.name].rows
-            kept = (before + ring.rows)[-ring.window * ring.record_bytes :]
-            rings[ring.name] = RestoredRing(ring.name, ring.record_bytes, ring.window, ring.head, kept)
+        state = store.take(task)
     return outputs
 
 
@@ -177,19 +171,12 @@ def test_without_the_key_a_stream_with_units_is_that_without() -> None:
 
 
 def test_a_unit_that_is_given_begins_all_series_anew_and_one_that_is_taken_away_is_forgotten() -> None:
-    blobs: dict[str, bytes] = {}
-    rings: dict[str, RestoredRing] = {}
-    said = []
-    for text, records in ((UNIT_CONFIG, with_units([2_000, 2_000])[:1]), (CONFIG, with_units([2_000, 2_000])[1:])):
-        task = open_task(RestoredState(dict(blobs), dict(rings)), text)
-        said.append(events(run(task, records)))
-        delta = task.checkpoint()
-        for name, blob in delta.blobs.items():
-            blobs.pop(name, None)
-            rings.pop(name, None) if blob is None else blobs.update({name: blob})
-        for ring in delta.rings:
-            rings[ring.name] = RestoredRing(ring.name, ring.record_bytes, ring.window, ring.head, ring.rows)
-        assert ("m/units/predictions" in rings) == (text == UNIT_CONFIG)
+    store, state, said = Store(), RestoredState(), []
+    for text, record in zip((UNIT_CONFIG, CONFIG), with_units([2_000, 2_000]), strict=True):
+        task = open_task(state, text)
+        said.append(events(run(task, [record])))
+        state = store.take(task)
+        assert ("m/units/predictions" in state.rings) == (text == UNIT_CONFIG)
     assert [e["series"] for e in said[1] if e["kind"] == "baseline"] == ["panel:features", "panel:scores"]
 
 
@@ -201,3 +188,25 @@ def test_batches_are_gathered_with_their_units() -> None:
     (one,) = gather(parts)
     assert one.batch.unit is not None
     assert one.batch.unit.tolist() == [0, 1]
+
+
+SALE = """    expected:
+      - {from: "1970-01-01T00:02:30Z", to: "1970-01-01T00:03:20Z", reason: sale}
+    window: 300
+"""
+
+
+def test_rows_of_an_expected_time_are_in_no_series_and_what_stays_is_found_after_it() -> None:
+    """`a` moves at row 1,500, ten rows a second; the next 500 rows were announced."""
+    text = CONFIG.replace("    window: 300\n", SALE)
+    whole = run(open_task(text=text), stream([3_000]))
+    found = [e for e in events(whole) if e["kind"] == "drift"]
+    assert not [e for e in found if 1_500 <= e["position"]["offset"] < 2_000]
+    first = next(e for e in found if e["series"] == "feature:a" and e["segment"] is None)
+    assert 2_000 <= first["position"]["offset"] < 2_060
+    assert restarted(stream([250] * 12), text) == whole
+    over = text.replace("00:03:20", "00:10:00")
+    assert not [e for e in events(run(open_task(text=over), stream([3_000]))) if e["kind"] == "drift" and e["position"]["offset"] >= 1_500]
+    # Rows beside it are watched as ever: what was found before the sale is what is found without one.
+    without = [e for e in events(run(open_task(), stream([3_000]))) if e["position"]["offset"] < 1_500]
+    assert [e for e in events(whole) if e["position"]["offset"] < 1_500] == without

@@ -79,6 +79,8 @@ ONE_PROBLEM = [
     (with_model("features: {country: categorical}\nunit: contry"), 5, "models.fraud.unit", "a feature's name", 'did you mean "country"?'),
     (with_model("unit: .x"), 4, "models.fraud.unit", "a path such as", ""),
     (with_model("unit: topic"), 4, "models.fraud.unit", "a value that differs between units", ""),
+    (with_model("expected: [{from: 2026-11-27T00:00Z, to: 2026-11-27T00:00Z}]"), 4, "models.fraud.expected[0].to", "a time after from", ""),
+    (with_model("expected: [{from: 2026-11-27, to: 2026-11-28T00:00:00Z}]"), 4, "models.fraud.expected[0].from", "an ISO time", ""),
     (with_model("unit_window: 1h"), 4, "models.fraud.unit_window", "a unit to go with it", "unit: card_id"),
     (with_model("segments: {c: {path: .x}}"), 4, "models.fraud.segments.c.path", "a path such as", ""),
     ("predictions: a\nmodels: [Fraud, fraud]\n", 2, "models[1]", "names that differ by more than case", ""),

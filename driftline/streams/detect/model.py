@@ -27,7 +27,7 @@ from driftline.streams.detect.parts import begins
 from driftline.streams.detect.plan import ModelPlan
 from driftline.streams.detect.publish import EventWriter, PanelName, RowContext, anchor_position
 from driftline.streams.detect.rows import feature_rows, outcome_rows, score_rows, take
-from driftline.streams.detect.units import Units
+from driftline.streams.detect.units import Units, watched_rows
 from driftline.streams.detect.watched import PREDICTIONS, WatchedPanel, ledger_name, panel_path, segment_of
 from driftline.streams.observation import LABELLED, Observations
 from driftline.streams.task import Output
@@ -168,12 +168,11 @@ class WatchedModel:
         return self.ledgers.setdefault(name, Ledger())
 
     def _watched_rows(self, ledger: str, batch: Observations) -> np.ndarray[Any, Any] | None:
-        """The rows that panels see, of a model that has a unit; None = all."""
-        if self.plan.model.unit is None:
-            return None
-        units = self.units.setdefault(ledger, Units(self.plan.model))
-        rows = units.watched(batch.unit, batch.time_ms)
-        self.counters.increment("unit_repeats", {"model": self.plan.name}, len(batch) - len(rows))
+        """The rows that panels see; None = all."""
+        units = None if self.plan.model.unit is None else self.units.setdefault(ledger, Units(self.plan.model))
+        rows = watched_rows(self.plan.model, units, batch)
+        if rows is not None:
+            self.counters.increment("rows_unwatched", {"model": self.plan.name}, len(batch) - len(rows))
         return rows
 
     def _work(self, batch: Observations, feeds: list[Feed], name: str) -> list[Placed]:

@@ -20,7 +20,7 @@ from driftline.schemas.config import Config, Model
 from driftline.schemas.series import correlation_series
 from driftline.streams.detect.plan import ModelPlan, PanelKind
 from driftline.streams.detect.rows import feature_rows, outcome_rows, score_rows
-from driftline.streams.detect.units import Units
+from driftline.streams.detect.units import Units, watched_rows
 from driftline.streams.observation import Observations
 
 FORMAT: Final = "driftline-baselines"
@@ -57,9 +57,10 @@ class ReferenceLearner:
 
     def _take(self, kind: PanelKind, rows: PanelRows, batch: Observations) -> None:
         """Let a builder have the rows that its panel will see."""
-        if self._plan.model.unit is not None:
-            units = self._units.setdefault((kind, batch.age_ms), Units(self._plan.model))
-            rows = rows.take(units.watched(batch.unit, batch.time_ms))
+        model = self._plan.model
+        units = None if model.unit is None else self._units.setdefault((kind, batch.age_ms), Units(model))
+        if (watched := watched_rows(model, units, batch)) is not None:
+            rows = rows.take(watched)
         self._watched += rows.n
         self._builder(kind).add(rows)
 
@@ -73,8 +74,8 @@ class ReferenceLearner:
         if not self._builders:
             raise BaselineError(f'no rows of model "{self._plan.name}" to build a baseline from')
         if not self._watched:
-            why = f"they span no more than its unit_window of {self._plan.model.unit_window / 3_600_000:g} h"
-            raise BaselineError(f'no row of model "{self._plan.name}" would be watched: {why}')
+            why = f"its unit_window is {self._plan.model.unit_window / 3_600_000:g} h" if self._plan.model.unit else "all are expected"
+            raise BaselineError(f'no row of model "{self._plan.name}" would be watched: {why}, and they span no more')
         return {kind: builder.finish() for kind, builder in self._builders.items()}
 
     def _builder(self, kind: PanelKind) -> BaselineBuilder:

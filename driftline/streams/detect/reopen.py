@@ -16,7 +16,7 @@ import msgspec
 from driftline.detectors.panel import Panel
 from driftline.detectors.panel_carry import TAKEN_OVER, UNWATCHED
 from driftline.detectors.spec import Anchor, Ended, PanelSpec, RingState, Severity
-from driftline.schemas.effects import reset_by
+from driftline.schemas.effects import edited, reset_by
 from driftline.schemas.events import Position
 from driftline.streams.detect.health import StreamHealth
 from driftline.streams.detect.held import HeldModel, HeldPanel
@@ -25,6 +25,7 @@ from driftline.streams.detect.join_rate import JoinRate
 from driftline.streams.detect.ledger import Ledger
 from driftline.streams.detect.model import WatchedModel
 from driftline.streams.detect.parts import reasons_of, share_out, split_budget
+from driftline.streams.detect.plan import PanelKind
 from driftline.streams.detect.publish import PanelName, about_series, anchor_position
 from driftline.streams.detect.units import Units
 from driftline.streams.detect.watched import PREDICTIONS, UNITS, WatchedPanel, ledger_name, panel_path, ring_of_units
@@ -96,16 +97,17 @@ class _Group:
             outputs += self._go_on(watched, before, spec, reasons_of(before, name.kind, reset))
         first = max(watched.name.part for watched in self._held) + 1
         for part, spec in enumerate(begun, first):
-            self._begin(replace(name, part=part), spec)
+            self._begin(replace(name, part=part), spec, accepted=_accepted(spec, name.kind, reset))
         return outputs
 
     def _go_on(self, watched: WatchedPanel, before: PanelSpec, spec: PanelSpec | None, reasons: Mapping[str, str]) -> list[Output]:
         blobs, rings = self._found[watched.name]
         if spec is None:
-            gone = Panel.restore(before, blobs, rings)
+            # Not of the model any more; `_begin` still asks which reference it had.
+            watched.panel = Panel.restore(before, blobs, rings)
             self._model.dropped += [f"{panel_path(watched.name)}/{name}" for name in (*blobs, *rings)]
             _log.info("panel_removed model=%s panel=%s", self._model.plan.name, panel_path(watched.name))
-            return self._said(watched, gone.end_all(UNWATCHED, reasons))
+            return self._said(watched, watched.panel.end_all(UNWATCHED, reasons))
         watched.panel = Panel.restore(spec, blobs, rings, reasons=reasons)
         if len(watched.shown) > len(watched.panel.scope_names) or before.segments.keys() != spec.segments.keys():
             # By scope number; the next snapshot of each comes early.
@@ -120,14 +122,19 @@ class _Group:
         self._model.add(watched)
         return self._said(watched, watched.panel.end_all(why))
 
-    def _begin(self, name: PanelName, spec: PanelSpec) -> None:
-        """A part of its own for what is new; its reference from the file if that has all of it and this panel's came from there."""
+    def _begin(self, name: PanelName, spec: PanelSpec, *, accepted: bool) -> None:
+        """A part of its own for what is new; its reference from the file if that has all of it and this panel's came from there.
+
+        Parameters
+        ----------
+        accepted : it is new because what it is like now is accepted: then the file may also take the place of what was learned.
+        """
         baseline = self._model.baselines.get(name.kind)
         if baseline is not None:
             held = any(watched.panel.baseline is not None and watched.panel.baseline.id == baseline.id for watched in self._held)
             columns = [baseline.column(column.name) for column in spec.columns or ()]
             fits = bool(columns) and None not in columns and spec.segments.keys() <= baseline.segments.keys()
-            if held or not fits or all(watched.learned_here for watched in self._held):
+            if held or not fits or (not accepted and all(watched.learned_here for watched in self._held)):
                 baseline = None
         self._model.add(WatchedPanel(name, Panel(spec, baseline), learned_here=baseline is None))
         columns_named = None if spec.columns is None else [column.name for column in spec.columns]
@@ -143,6 +150,12 @@ class _Group:
             about = about_series(self._model.plan.name, watched.name, one.series, segment)
             out += removed(self._model, watched.name, one, about, anchor_position(one.episode, self._model.sources))
         return out
+
+
+def _accepted(spec: PanelSpec, kind: PanelKind, reset: Mapping[str, str]) -> bool:
+    """Whether every column of a part begins anew because of an edited ``accepted``."""
+    places = [edited(reset, f"{kind}/{column.name}") for column in spec.columns or ()]
+    return bool(places) and all(place is not None and place.endswith(".accepted") for place in places)
 
 
 def _watched(name: PanelName, held: HeldPanel) -> WatchedPanel:

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from driftline.detectors.kernels.jit import inlined, kernel
 from driftline.schemas.config import Model
 from driftline.streams.bounded import Count, Signed64
-from driftline.streams.observation import NO_UNIT
+from driftline.streams.observation import NO_UNIT, Observations
 
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
@@ -32,6 +32,24 @@ Bool = npt.NDArray[np.bool_]
 RECORD: Final = np.dtype([("unit", "<i8"), ("time_ms", "<i8")])
 GENERATION: Final = 1 << 16
 _SLOTS_MIN: Final = 1 << 8
+
+
+def watched_rows(model: Model, units: Units | None, batch: Observations) -> Int64 | None:
+    """The rows of a batch that panels see, ascending; None = all.
+
+    Parameters
+    ----------
+    units : of the batch's ledger, where the model has a unit.
+    """
+    rows = None if units is None else units.watched(batch.unit, batch.time_ms)
+    if not model.expected:
+        return rows
+    said = np.zeros(len(batch), np.bool_)
+    for span in model.expected:
+        said |= (batch.time_ms >= span.from_) & (batch.time_ms < span.to)
+    if not said.any():
+        return rows
+    return np.flatnonzero(~said) if rows is None else rows[~said[rows]]
 
 
 class HeldUnits(msgspec.Struct):
