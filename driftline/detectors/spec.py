@@ -213,6 +213,19 @@ class PanelRows:
         if invalid is not None:
             inside = (invalid[:, 0] >= start) & (invalid[:, 0] < stop)
             invalid = (invalid[inside] - np.array([start, 0])).astype(np.int32)
+        return self._at(part, invalid)
+
+    def take(self, rows: Int64) -> PanelRows:
+        """These rows, ascending, as copies."""
+        invalid = self.invalid
+        if invalid is not None:
+            place = np.full(self.n, -1, np.int32)
+            place[rows] = np.arange(len(rows), dtype=np.int32)
+            kept = place[invalid[:, 0]] >= 0
+            invalid = np.column_stack((place[invalid[kept, 0]], invalid[kept, 1]))
+        return self._at(rows, invalid)
+
+    def _at(self, part: Any, invalid: Int32 | None) -> PanelRows:
         return PanelRows(
             n=len(self.offset[part]),
             numeric=self.numeric[part],
@@ -224,28 +237,6 @@ class PanelRows:
             invalid=invalid,
             not_applicable={name: mask[part] for name, mask in self.not_applicable.items()},
             segments={key: (codes[part], values) for key, (codes, values) in self.segments.items()},
-        )
-
-
-    def take(self, rows: Int64) -> PanelRows:
-        """These rows, ascending, as copies."""
-        invalid = self.invalid
-        if invalid is not None:
-            place = np.full(self.n, -1, np.int32)
-            place[rows] = np.arange(len(rows), dtype=np.int32)
-            kept = place[invalid[:, 0]] >= 0
-            invalid = np.column_stack((place[invalid[kept, 0]], invalid[kept, 1]))
-        return PanelRows(
-            n=len(rows),
-            numeric=self.numeric[rows],
-            numeric_names=self.numeric_names,
-            categorical={name: (codes[rows], values) for name, (codes, values) in self.categorical.items()},
-            source=self.source[rows],
-            offset=self.offset[rows],
-            time_ms=self.time_ms[rows],
-            invalid=invalid,
-            not_applicable={name: mask[rows] for name, mask in self.not_applicable.items()},
-            segments={key: (codes[rows], values) for key, (codes, values) in self.segments.items()},
         )
 
 

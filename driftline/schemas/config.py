@@ -7,53 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from driftline.schemas.budget import parse_false_alarms
-from driftline.schemas.durations import parse_duration_ms, parse_time_ms
+from driftline.schemas.values import DurationMs, TimeMs, TopicName, check_false_alarms, check_start
 
 Severity = Literal["info", "warning", "critical"]
 TimeUnit = Literal["auto", "iso", "s", "ms", "us"]
 FeatureKind = Literal["numeric", "categorical"]
 Direction = Literal["up", "down", "both"]
-
-TOPIC_PATTERN = r"^[A-Za-z0-9._-]{1,249}$"
-"""Kafka's own rule for topic names."""
-
-def check_start(value: str) -> str:
-    """`value` itself when it says where to start reading.
-
-    Raises
-    ------
-    ValueError : neither ``now``, ``earliest``, a negative duration nor an ISO time with a zone.
-    """
-    if value in ("now", "earliest"):
-        return value
-    try:
-        if value.startswith("-"):
-            parse_duration_ms(value[1:])
-            return value
-        if datetime.fromisoformat(value.replace("Z", "+00:00")).tzinfo is not None:
-            return value
-    except ValueError:
-        pass
-    raise ValueError('expected "now", "earliest", "-24h" (any duration) or an ISO time with a zone such as "2026-01-31T00:00:00Z"')
-
-
-def check_false_alarms(value: str) -> str:
-    """`value` itself when it is a budget of false alarms."""
-    parse_false_alarms(value)
-    return value
-
-
-_DURATION_SCHEMA = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*(ms|s|m|h|d|w)\s*$"}]}
-
-DurationMs = Annotated[int, BeforeValidator(parse_duration_ms), WithJsonSchema(_DURATION_SCHEMA)]
-TimeMs = Annotated[int, BeforeValidator(parse_time_ms), WithJsonSchema({"type": ["string", "integer"]})]
-TopicName = Annotated[str, Field(pattern=TOPIC_PATTERN)]
 
 
 class Section(BaseModel):
