@@ -8,6 +8,10 @@ KAFKA_PORT ?= 9092
 REDIS_PORT ?= 6379
 DEMO_ARGS ?=
 TEST_ARGS ?=
+# Most tests wait for a broker, a session or a process: for all of them more workers than cores; a part costs less without any.
+TEST_WORKERS ?= $(if $(TEST_ARGS),0,4)
+# A file's tests share the services of their module: one worker has them all. Which files come first is for the tests to say.
+TEST_SPREAD := --dist loadfile --no-loadscope-reorder
 BENCH_ARGS ?=
 QUALITY_ARGS ?=
 CHAOS_ARGS ?=
@@ -23,9 +27,9 @@ venv: $(VENV)/.ready-dev  ## the environment for work on the code, in .venv
 demo: $(VENV)/.ready  ## see it find three changes; needs Python 3.11 and nothing else (DEMO_ARGS="--json --seed 7")
 	@$(BIN)/driftline demo $(DEMO_ARGS)
 
-test: $(VENV)/.ready-test  ## everything, on a real Kafka and Redis (TEST_ARGS="tests/join -x")
+test: $(VENV)/.ready-test  ## everything, on a real Kafka and Redis, several files at once (TEST_ARGS="tests/join -x": a part, alone)
 	@.ci/system-packages
-	@$(BIN)/pytest $(TEST_ARGS)
+	@$(BIN)/pytest -n $(TEST_WORKERS) $(TEST_SPREAD) $(TEST_ARGS)
 
 lint: $(VENV)/.ready-test  ## ruff
 	@$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """Real services for the tests: one Apache Kafka and one Redis for the session, started when a test first asks.
 
 DRIFTLINE_TEST_KAFKA (a bootstrap address) and DRIFTLINE_TEST_REDIS (a URL) name running services to use instead.
+With several workers (pytest-xdist, as `make test` runs) both start first, and the variables name them to the workers: all share them.
 DRIFTLINE_TEST_NO_SKIP=1 (CI) turns every skip into a failure.
 """
 
@@ -10,17 +11,26 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 from hypothesis import HealthCheck, settings
 
+from driftline.streams.local import process
 from driftline.streams.local.kafka import LocalKafka, kafka_answers
 from driftline.streams.local.process import LocalServiceError
 from driftline.streams.local.redis import LocalRedis, redis_answers
 
+_TESTS = Path(__file__).parent
+# Starts of paths, the longest files first; `--durations=50` says which they are.
+_LONGEST = (
+    "alert/test_faults", "secure/test_program", "outages/", "detectors/test_kernels", "alert/test_alert_app", "e2e/", "runner/", "secure/",
+    "cli/", "join/", "local/", "savepoint/", "demo/", "hostile/", "test_packaging",
+)  # fmt: skip
 _NO_SKIP = os.environ.get("DRIFTLINE_TEST_NO_SKIP") == "1"
 
 # Cores are shared and kernels compile at their first call, so a slow example says nothing. CI tries the same examples
@@ -41,6 +51,31 @@ class Kafka(Protocol):
 @dataclass(frozen=True, slots=True)
 class _RunningKafka:
     bootstrap: str
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Settings of this process and its children: a JVM that is quick to start, and ports that no other worker takes."""
+    # A broker here lives for seconds or minutes: the second compiler would cost half of its CPU and gain nothing by then.
+    os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
+    if worker := getattr(config, "workerinput", None):
+        number, count = int(worker["workerid"].removeprefix("gw")), worker["workercount"]
+        process.PORTS = process.PORTS[len(process.PORTS) * number // count : len(process.PORTS) * (number + 1) // count]
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Start what the workers share in the process that outlives them; they start after this and inherit its environment."""
+    config = session.config
+    if hasattr(config, "workerinput") or not config.getoption("tx", None) or config.option.collectonly:
+        return
+    started = ExitStack()
+    config.add_cleanup(started.close)
+    # Without Java or Redis each worker finds that out by itself, and skips with the reason.
+    with suppress(LocalServiceError):
+        if "DRIFTLINE_TEST_KAFKA" not in os.environ:
+            os.environ["DRIFTLINE_TEST_KAFKA"] = started.enter_context(LocalKafka()).bootstrap
+    with suppress(LocalServiceError):
+        if "DRIFTLINE_TEST_REDIS" not in os.environ:
+            os.environ["DRIFTLINE_TEST_REDIS"] = started.enter_context(LocalRedis()).url
 
 
 @pytest.fixture(scope="session")
@@ -119,6 +154,16 @@ def create_topics(kafka: Kafka, topic_prefix: str) -> CreateTopics:
         return full
 
     return create
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With several workers what takes longest begins first: a long file that begins last is waited for by all."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: _rank(item.path.relative_to(_TESTS).as_posix()))
+
+
+def _rank(path: str) -> int:
+    return next((rank for rank, start in enumerate(_LONGEST) if path.startswith(start)), len(_LONGEST))
 
 
 @pytest.hookimpl(wrapper=True)

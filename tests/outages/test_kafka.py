@@ -21,19 +21,26 @@ from tests.outages.conftest import PARTITIONS, Bench
 from tests.runner.worker import make_runner
 
 
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[LocalKafka]:
-    """A broker of its own, to kill."""
-    with LocalKafka(tmp_path / "kafka", heap="256m") as broker:
+@pytest.fixture(scope="module")
+def one_broker() -> Iterator[LocalKafka]:
+    """A broker of this module's own, to kill."""
+    with LocalKafka(heap="256m") as broker:
         yield broker
 
 
 @pytest.fixture
-def own_bench(broker: LocalKafka, own_redis: LocalRedis, tmp_path: Path) -> Iterator[Bench]:
+def broker(one_broker: LocalKafka) -> LocalKafka:
+    """It runs, whatever the test before did to it."""
+    return one_broker.start()
+
+
+@pytest.fixture
+def own_bench(broker: LocalKafka, own_redis: LocalRedis, redis_prefix: str, tmp_path: Path) -> Iterator[Bench]:
     admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+    source = f"{redis_prefix}.in"
     # The rows are years old by their times; the broker would delete them at its next look.
-    admin.create_topics([NewTopic("in", PARTITIONS, 1, config={"retention.ms": "-1"})])["in"].result(60)
-    bench = Bench(broker.bootstrap, "outage", "in", own_redis.url, tmp_path)
+    admin.create_topics([NewTopic(source, PARTITIONS, 1, config={"retention.ms": "-1"})])[source].result(60)
+    bench = Bench(broker.bootstrap, redis_prefix, source, own_redis.url, tmp_path)
     yield bench
     bench.close()
 

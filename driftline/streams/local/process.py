@@ -12,7 +12,8 @@ from pathlib import Path
 LOOPBACK = "127.0.0.1"
 # Below the range from which the kernel takes ports for outgoing connections (32768 up on Linux), so that a service
 # that is killed and started again on its port does not find it taken by a client.
-_PORTS = range(20_000, 32_000)
+# Whoever runs beside others gives each of them a part of it: a port is free until somebody listens, seconds later.
+PORTS = range(20_000, 32_000)
 
 
 class LocalServiceError(RuntimeError):
@@ -34,10 +35,10 @@ def free_port() -> int:
     """A loopback port nobody holds now."""
     generator = random.SystemRandom()
     for _ in range(200):
-        port = generator.choice(_PORTS)
+        port = generator.choice(PORTS)
         if not port_taken(port):
             return port
-    raise LocalServiceError(f"no free loopback port between {_PORTS.start} and {_PORTS.stop}")
+    raise LocalServiceError(f"no free loopback port between {PORTS.start} and {PORTS.stop}")
 
 
 class ServiceProcess:
