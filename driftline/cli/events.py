@@ -149,6 +149,8 @@ def _step(alert: dict[str, Any]) -> str:
 def _level(event: dict[str, Any]) -> str:
     """Now and in the baseline, in the unit of the series; `-` where what was judged has none."""
     now, base = event.get("median"), event.get("baseline_median")
+    if event.get("pair_correlation") is not None:
+        now, base = event["pair_correlation"], event.get("baseline_correlation")
     if (event.get("effect") or {}).get("kind") == "rate":
         now, base = event.get("value"), event.get("baseline_value")
     return "-" if now is None else cell(now) if base is None else f"{cell(now)} ({cell(base)})"

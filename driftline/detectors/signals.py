@@ -53,6 +53,7 @@ def _signal(note: Any, layout: Layout, tables: Tables, suspended: Suspensions) -
     held = suspended(scope, q, int(note["row"]))
     series, effect, c = layout.series[q], int(note["effect_kind"]), layout.column_of[q]
     now, base = (median_of(of, layout.references[c]) if tables.is_value[q] else None for of in (note["counts"], layout.counts[scope, c]))
+    together, before = (correlation_of(of, layout.references[c]) for of in (note["counts"], layout.counts[scope, c]))
     recovered = int(note["kind"]) == RECOVERED
     return Signal(
         kind=_KINDS[int(note["kind"])],
@@ -76,13 +77,15 @@ def _signal(note: Any, layout: Layout, tables: Tables, suspended: Suspensions) -
         bins=_bins(note["counts"], layout, tables, scope, q),
         statistics=statistics_of(note["counts"], note["dependence"], layout, tables, scope, q),
         reason=_reason(note, series, effect)
-        + _unit_words(now, base)
-        + _pair_words(note, layout, scope, c)
+        + _unit_words("median", now, base)
+        + _unit_words("correlation", together, before)
         + _unsure(note, tables, q)
         + _uncovered(note, tables, q, held),
         suspended=held,
         median=now,
         baseline_median=base,
+        correlation=together,
+        baseline_correlation=before,
     )
 
 
@@ -118,15 +121,9 @@ def _reason(note: Any, series: Series, effect: int) -> str:
     return f"{series.detectors[place].name} {statistic:.4g} passed {threshold:.4g}; {level}"
 
 
-def _unit_words(median: float | None, base: float | None) -> str:
+def _unit_words(what: str, now: float | None, base: float | None) -> str:
     """What was judged has no unit; these have the series' own."""
-    return "" if median is None or base is None else f"; median {median:.6g} against {base:.6g}"
-
-
-def _pair_words(note: Any, layout: Layout, scope: int, c: int) -> str:
-    """The correlation of a pair, which its standardised product does not tell."""
-    now, base = (correlation_of(counts, layout.references[c]) for counts in (note["counts"], layout.counts[scope, c]))
-    return "" if now is None or base is None else f"; correlation {now:.3g} against {base:.3g}"
+    return "" if now is None or base is None else f"; {what} {now:.6g} against {base:.6g}"
 
 
 def _unsure(note: Any, tables: Tables, q: int) -> str:

@@ -313,6 +313,7 @@ class Signal:
     since : where the change began, when the detector can tell.
     episode : the row that opened the episode, exactly.
     median, baseline_median : of a numeric series in its own unit, over the same rows; see `medians.py`.
+    correlation, baseline_correlation : of a pair of columns, over the same rows.
     suspended : at this row, of a series that a budget covers otherwise.
     """
 
@@ -340,6 +341,8 @@ class Signal:
     suspended: Suspended | None = None
     median: float | None = None
     baseline_median: float | None = None
+    correlation: float | None = None
+    baseline_correlation: float | None = None
 
 
 class Level(NamedTuple):

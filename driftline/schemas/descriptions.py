@@ -90,6 +90,9 @@ FIELDS: Final[Mapping[str, str]] = {
     "median": "of a numeric series in its own unit, over the `n` rows: interpolated within the baseline's bins; null where there is none, "
     "and where it lies beyond all that the baseline has seen",
     "baseline_median": "the same of the baseline",
+    "pair_correlation": "of a pair of features: the correlation of their standardised values over the `n` rows, in which both have one; "
+    "rough where those are few, as at the moment of an alarm",
+    "baseline_correlation": "the same of the baseline",
     "suspended": "why the budget of false alarms does not cover the series at this row, as its values depend on each other or on the hour; "
     "null = it does, or the series is not under a budget",
     "lag": "values so many apart depend on each other",

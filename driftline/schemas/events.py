@@ -139,6 +139,8 @@ class DriftEvent(msgspec.Struct, frozen=True, kw_only=True):
     suspended: Suspended | None = None
     median: float | None = None
     baseline_median: float | None = None
+    pair_correlation: float | None = None
+    baseline_correlation: float | None = None
 
 
 class SeriesLevel(msgspec.Struct, frozen=True, kw_only=True):

@@ -253,6 +253,8 @@ def test_summary_says_what_where_and_how_much(life: Life, drift_event: MakeEvent
     ({"effect": Effect("mean", 0.93), "value": 0.93, "baseline_value": 0.0, "median": 83.25, "baseline_median": 41.0},
      "moved up (0.93 baseline standard deviations; median 83.25, baseline 41, n 500)"),
     ({"median": 83.25, "baseline_median": 41.0}, "moved up (PSI 0.3; median 83.25, baseline 41, n 500)"),
+    ({"effect": Effect("mean", 0.48), "pair_correlation": 0.512, "baseline_correlation": -0.0213},
+     "moved up (0.48 baseline standard deviations; correlation 0.512, baseline -0.0213, n 500)"),
     # A category, or values beyond all that the baseline has seen.
     ({"direction": None, "bins": [BinShare("BR", 0.101, 0.3456, 0.3)]}, "changed (PSI 0.3; BR in 34.6 % of rows, baseline 10.1 %, n 500)"),
     ({"baseline_median": 41.0, "bins": [BinShare("> 412", 0.0, 0.9, 2.0)]},
@@ -263,7 +265,8 @@ def test_summary_says_what_where_and_how_much(life: Life, drift_event: MakeEvent
 def test_levels_are_told_in_the_unit_of_the_series(life: Life, drift_event: MakeEvent, fields: dict[str, Any], words: str) -> None:
     alert = life.change(drift_event(1, **fields))[0]
     assert alert.summary == f"fraud: feature:amount {words}"
-    assert (alert.evidence["median"], alert.evidence["baseline_median"]) == (fields.get("median"), fields.get("baseline_median"))
+    for name in ("median", "baseline_median", "pair_correlation", "baseline_correlation"):
+        assert alert.evidence[name] == fields.get(name)
 
 
 def test_ids_are_the_same_on_every_replay(drift_event: MakeEvent) -> None:

@@ -73,7 +73,10 @@ def test_features_that_begin_to_go_together_are_one_event_that_names_them() -> N
     assert (first["monitor"], first["detector"], first["direction"]) == ("correlation_drift", "e_detector", "up")
     assert CHANGED <= first["position"]["offset"] < CHANGED + 150
     assert abs(first["since"]["position"]["offset"] - CHANGED) < 60
-    assert "; correlation " in first["reason"]
+    # Few rows tell it roughly, and those that make an alarm are the ones that go together most.
+    assert 0.5 < first["pair_correlation"] <= 1.0
+    assert first["baseline_correlation"] == pytest.approx(0.0, abs=0.05)
+    assert f"; correlation {first['pair_correlation']:.6g} against {first['baseline_correlation']:.6g}" in first["reason"]
     assert (first["median"], first["baseline_median"]) == (None, None)
     assert first["effect"]["kind"] in ("mean", "psi")
 

@@ -60,15 +60,17 @@ def _levels(shown: Mapping[str, Any]) -> str:
 
 
 def _in_own_unit(shown: Mapping[str, Any]) -> str:
-    """The median of what the series holds; else the share of the bin that moved most: a category, or what lies beyond the baseline.
+    """The median of what the series holds, or the correlation of a pair; else the share of the bin that moved most.
 
-    Empty for rates and times, whose value is in their own unit, and for events that say neither.
+    That is a category, or what lies beyond the baseline. Empty for rates and times, whose value is in their own unit, and for events
+    that say neither.
     """
     if shown["effect"] is None or shown["effect"]["kind"] not in ("psi", "mean"):
         return ""
-    now, base = shown.get("median"), shown.get("baseline_median")
-    if now is not None and base is not None:
-        return f"median {now:.6g}, baseline {base:.6g}"
+    for name, of_baseline in (("median", "baseline_median"), ("pair_correlation", "baseline_correlation")):
+        now, base = shown.get(name), shown.get(of_baseline)
+        if now is not None and base is not None:
+            return f"{name.removeprefix('pair_')} {now:.6g}, baseline {base:.6g}"
     for found in shown["bins"][:1]:
         return f"{found['bin']} in {100 * found['observed']:.3g} % of rows, baseline {100 * found['expected']:.3g} %"
     return ""
@@ -91,6 +93,8 @@ def figures_of(event: DriftEvent) -> dict[str, Any]:
         "baseline_value": event.baseline_value,
         "median": event.median,
         "baseline_median": event.baseline_median,
+        "pair_correlation": event.pair_correlation,
+        "baseline_correlation": event.baseline_correlation,
         "effect": msgspec.to_builtins(event.effect),
         "direction": event.direction,
         "severity": event.severity,

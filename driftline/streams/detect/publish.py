@@ -134,6 +134,8 @@ class EventWriter:
             suspended=_suspended(signal.suspended),
             median=_finite(signal.median),
             baseline_median=_finite(signal.baseline_median),
+            pair_correlation=_finite(signal.correlation),
+            baseline_correlation=_finite(signal.baseline_correlation),
         )
         return self._drift_output(event)
 
