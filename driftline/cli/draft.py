@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from driftline.cli.inference import Verdict, hinted_segment, leaf, segment_candidates
+from driftline.schemas.series import PAIR
 
 _PLAIN: Final = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 _YAML_WORDS: Final = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null", "none"})
@@ -26,6 +27,7 @@ class Draft:
     prefix : of our topics, groups and keys; another one in every file.
     age_ms : the labels' age; None = auto.
     decision : score from which the answer is yes; None = the default.
+    pairs : numeric fields that go together most, with their correlation.
     """
 
     source: str
@@ -44,6 +46,7 @@ class Draft:
     age_ms: int | None = None
     age_note: str = ""
     notes: list[str] = field(default_factory=list)
+    pairs: Sequence[tuple[str, str, float]] = ()
 
 
 def write_draft(draft: Draft) -> str:
@@ -105,6 +108,7 @@ def _model(draft: Draft) -> list[str]:
         lines.append(f"    features:            # {len(features)} of {len(draft.verdicts)} fields")
         lines += _aligned([(_feature(v, draft.root), v.reason) for v in features])
     lines += _left_out(draft.verdicts)
+    lines += _pairs(draft)
     lines += _segments(draft.verdicts, draft.root)
     if draft.labels_topic is not None:
         age = f"[{duration(draft.age_ms)}]" if draft.age_ms is not None else "[auto]"
@@ -119,11 +123,23 @@ def _model(draft: Draft) -> list[str]:
 
 def _feature(verdict: Verdict, root: str) -> str:
     path = verdict.name
-    prefix = f"{root}." if root else ""
-    name = path.removeprefix(prefix)
-    if path == prefix + name and "." not in name and ":" not in name:
+    name = _name(path, root)
+    if path == (f"{root}." if root else "") + name:
         return f"      {quoted(name)}: {verdict.kind}"
-    return f"      {quoted(leaf(name))}: {{kind: {verdict.kind}, path: {quoted(path)}}}"
+    return f"      {quoted(name)}: {{kind: {verdict.kind}, path: {quoted(path)}}}"
+
+
+def _name(path: str, root: str) -> str:
+    """What a feature is called in the file."""
+    name = path.removeprefix(f"{root}." if root else "")
+    return name if "." not in name and ":" not in name else leaf(name)
+
+
+def _pairs(draft: Draft) -> list[str]:
+    """Suggested only: each is one more series, and moves with its features too."""
+    named = [(_name(first, draft.root), _name(second, draft.root), correlation) for first, second, correlation in draft.pairs]
+    lines = [f"    #   - [{quoted(a)}, {quoted(b)}]     # {r:.2f}" for a, b, r in named if PAIR not in a + b]
+    return ["    # correlations:      # what these have to do with each other, by rank; watched where it is named", *lines] if lines else []
 
 
 def _left_out(verdicts: Sequence[Verdict]) -> list[str]:

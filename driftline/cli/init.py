@@ -123,6 +123,7 @@ def _from_file(
         verdicts=verdicts,
         root="",
         task=_task(label),
+        pairs=_pairs(sample, verdicts),
     )
     if "time" in roles and "label_time" in roles:
         _measure_age(draft, sample, roles["time"].name, roles["label_time"].name)
@@ -204,6 +205,7 @@ def _from_topic(topic: str, labels_topic: str | None, bootstrap: str, model: str
     roles = {v.role: v for v in verdicts}
     draft = Draft(topic, sample.rows, bootstrap, topic, labels_topic, ["model"], _prefix(target, topic), verdicts)
     draft.root = _feature_root(verdicts)
+    draft.pairs = _pairs(sample, verdicts)
     draft.fields = _mapping(roles, sample, here)
     if draft.root != "features":
         draft.fields["features"] = draft.root
@@ -215,6 +217,13 @@ def _from_topic(topic: str, labels_topic: str | None, bootstrap: str, model: str
     if labels_topic is not None:
         draft.label_fields, draft.task = _label_mapping(sample_topic(kafka, labels_topic, rows), draft, given, labels_topic)
     return draft
+
+
+def _pairs(sample: Sample, verdicts: Sequence[Verdict]) -> list[tuple[str, str, float]]:
+    """Numeric features that go together most."""
+    from driftline.cli.correlated import most_correlated
+
+    return most_correlated({v.name: sample.columns[v.name] for v in verdicts if v.role == "feature" and v.kind == "numeric"})
 
 
 def _feature_root(verdicts: Sequence[Verdict]) -> str:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from scipy import stats
 
 from driftline.cli.main import cli
 from driftline.schemas.loading import load_config
@@ -197,3 +200,39 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     source.write_text("a,b\n")
     assert init(source, tmp_path / "x.yml").exit_code != 0
     assert not (tmp_path / "x.yml").exists()
+
+
+def test_features_that_go_together_are_suggested_as_correlations_that_validate(tmp_path: Path) -> None:
+    g = np.random.default_rng(4)
+    base = g.normal(size=2_000)
+    columns: dict[str, Any] = {
+        "net": np.round(np.exp(base), 3),
+        "gross": np.round(np.exp(-base + 0.3 * g.normal(size=2_000)), 3),
+        "items": np.floor(np.exp(0.5 * base + g.normal(size=2_000))) + 0.5,
+        "cents": np.round(np.exp(base), 3) * 100,
+        "alone": np.round(g.normal(size=2_000), 3),
+    }
+    columns["gross"][::7] = np.nan
+    path = tmp_path / "shop.csv"
+    pa.csv.write_csv(pa.table({name: pa.array(values, from_pandas=True) for name, values in columns.items()}), path)
+    target = tmp_path / "shop.yml"
+    assert init(path, target).exit_code == 0
+    text = target.read_text()
+    told = dict(re.findall(r"#   - \[(\w+, \w+)\]     # (-?[\d.]+)", text))
+    expected = {}
+    for a, b in (("net", "gross"), ("gross", "cents"), ("net", "items"), ("items", "cents"), ("gross", "items")):
+        both = ~(np.isnan(columns[a]) | np.isnan(columns[b]))
+        expected[f"{a}, {b}"] = float(stats.spearmanr(columns[a][both], columns[b][both])[0])
+    # Net and cents are one column in two units: the one tells all of the other.
+    assert {pair: float(r) for pair, r in told.items()} == {pair: pytest.approx(r, abs=0.02) for pair, r in expected.items()}
+    assert load_config(target).models["shop"].correlations == []
+    block = re.search(r"    # correlations:.*\n(    #   - .*\n)+", text)
+    assert block is not None
+    target.write_text(text.replace(block[0], re.sub(r"^    # ", "    ", block[0], flags=re.MULTILINE)))
+    assert [", ".join(pair) for pair in load_config(target).models["shop"].correlations] == list(told)
+
+
+def test_columns_that_do_not_go_together_are_not_suggested(transactions: Path, tmp_path: Path) -> None:
+    target = tmp_path / "fraud.yml"
+    assert init(transactions, target).exit_code == 0
+    assert "correlations" not in target.read_text()
