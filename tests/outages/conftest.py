@@ -35,7 +35,7 @@ class Bench:
         self.bootstrap, self.prefix, self.source, self.directory = bootstrap, prefix, source, directory
         self.ours = f"{prefix}-ours"
         self.path = directory / "m.yml"
-        self.port = free_port()
+        self.port = free_port(4)   # a stage each
         self.sent = 0
         self.configure(redis_url)
         driftline("topics", "create", self.path)

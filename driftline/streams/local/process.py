@@ -31,13 +31,13 @@ def port_taken(port: int) -> bool:
     return False
 
 
-def free_port() -> int:
-    """A loopback port nobody holds now."""
+def free_port(count: int = 1) -> int:
+    """The first of `count` loopback ports in a row that nobody holds now."""
     generator = random.SystemRandom()
     for _ in range(200):
-        port = generator.choice(PORTS)
-        if not port_taken(port):
-            return port
+        first = generator.choice(PORTS[: len(PORTS) - count + 1])
+        if not any(map(port_taken, range(first, first + count))):
+            return first
     raise LocalServiceError(f"no free loopback port between {PORTS.start} and {PORTS.stop}")
 
 
