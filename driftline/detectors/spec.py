@@ -113,8 +113,7 @@ class Column:
     Attributes
     ----------
     tails : quantiles that get a bin edge of their own (numeric only).
-    factors : names of two numeric columns of the rows; the quantity is the product of their standardised values (`pairs.py`).
-        The name must tell the pair: columns of one name and kind are taken for the same.
+    factors : two numeric columns of the rows whose standardised product the quantity is (`pairs.py`); the name must tell which.
     """
 
     name: str
@@ -312,8 +311,7 @@ class Signal:
     effect_size : PSI, mean in baseline standard deviations, or change of a rate relative to the baseline's (at least `rate_floor`).
     since : where the change began, when the detector can tell.
     episode : the row that opened the episode, exactly.
-    median, baseline_median : of a numeric series in its own unit, over the same rows; see `medians.py`.
-    correlation, baseline_correlation : of a pair of columns, over the same rows.
+    median, baseline_median, correlation, baseline_correlation : in the series' own unit, over the same rows (`medians.py`).
     suspended : at this row, of a series that a budget covers otherwise.
     """
 
