@@ -34,6 +34,7 @@ class HeldModel(msgspec.Struct):
     ----------
     settings : what decided the meaning of its series, by place in the configuration; see `driftline.schemas.effects`.
     owners : the monitors of series that no panel has.
+    sources : what numbers of sources in it mean; `rebuilt` as of the task it was made in.
     units : by ledger, where the model has a unit.
     parked : it is configured no more, and its open episodes have ended.
     """
@@ -47,4 +48,24 @@ class HeldModel(msgspec.Struct):
     settings: dict[str, Any] = {}
     owners: dict[str, str] = {}
     units: dict[str, HeldUnits] = {}
+    sources: list[tuple[str, Count]] = []
+    rebuilt: bool = False
     parked: bool = False
+
+
+class HeldTask(msgspec.Struct):
+    """A detect task.
+
+    Attributes
+    ----------
+    sources : of version 1, where all models shared one table; since then each has its own.
+    sequence, generations : of each upstream task, the last batch and the life it is of.
+    models : `HeldModel` of each.
+    """
+
+    sequence: dict[str, Count]
+    models: dict[str, dict[str, Any]]
+    sources: list[tuple[str, Count]] = []
+    generations: dict[str, Count] = {}
+    rebuilt: bool = False
+    live_since_ms: Count = 0

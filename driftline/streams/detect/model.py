@@ -27,6 +27,7 @@ from driftline.streams.detect.parts import begins
 from driftline.streams.detect.plan import ModelPlan
 from driftline.streams.detect.publish import EventWriter, PanelName, RowContext, anchor_position
 from driftline.streams.detect.rows import feature_rows, outcome_rows, score_rows, take
+from driftline.streams.detect.sources import SourceTable
 from driftline.streams.detect.units import Units, watched_rows
 from driftline.streams.detect.watched import PREDICTIONS, WatchedPanel, ledger_name, panel_path, segment_of
 from driftline.streams.observation import LABELLED, Observations
@@ -50,7 +51,7 @@ class WatchedModel:
 
     Parameters
     ----------
-    sources : the task's table of source partitions, shared by all models; rows index it.
+    sources : its source partitions; rows index them.
     baselines : from a file, by panel kind.
     rebuilt : an operator had the task's state rebuilt.
 
@@ -62,7 +63,7 @@ class WatchedModel:
 
     plan: ModelPlan
     writer: EventWriter
-    sources: list[tuple[str, int]]
+    sources: SourceTable
     baselines: Mapping[str, Baseline]
     counters: Counters
     rebuilt: bool = False
@@ -137,6 +138,7 @@ class WatchedModel:
             "health_opened": {series: _position_list(position) for series, position in self.health_opened.items()},
             "joins": [[name.kind, name.version, name.age_ms, join.export()] for name, join in self.joins.items()],
             "joins_opened": [[n.kind, n.version, n.age_ms, _position_list(position)] for n, position in self.joins_opened.items()],
+            "sources": self.sources.export(), "rebuilt": self.rebuilt,
             "settings": {place: setting.value for place, setting in self.plan.settings.items()},
             **({"units": {name: units.export() for name, units in self.units.items()}} if self.units else {}),
             "owners": {series: owner.id for series in STREAM_SERIES if (owner := self.plan.monitor_of(series)) is not None},
@@ -361,8 +363,7 @@ class WatchedModel:
         if signal.opened:
             self.health_opened[signal.series] = row.position
         opened = self.health_opened.get(signal.series, row.position)
-        output = self.writer.health(self.plan, signal, row, opened)
-        if output is not None:
+        if (output := self.writer.health(self.plan, signal, row, opened)) is not None:
             yield output
 
     def _join_rate(self, feed: Feed, batch: Observations, clock: Times, start: int, stop: int) -> Iterator[Placed]:
@@ -391,8 +392,8 @@ class WatchedModel:
         return self.plan.model.labels.min_join, monitor.window or self.plan.model.window, monitor.severity.critical
 
     def _row(self, batch: Observations, row: int) -> RowContext:
-        topic, partition = self.sources[int(batch.source[row])]
-        return RowContext(Position(topic, partition, int(batch.offset[row])), int(batch.time_ms[row]), int(batch.record_ms[row]))
+        place = Position(*self.sources[int(batch.source[row])], int(batch.offset[row]))
+        return RowContext(place, int(batch.time_ms[row]), int(batch.record_ms[row]))
 
 
 def _position_list(position: Position) -> list[Any]:

@@ -22,6 +22,7 @@ from driftline.streams.detect.health import HealthSignal
 from driftline.streams.detect.join_rate import CAUSES, JoinRateSignal
 from driftline.streams.detect.join_rate import SERIES as JOIN_RATE
 from driftline.streams.detect.plan import ModelPlan, PanelKind
+from driftline.streams.detect.sources import SourceTable
 from driftline.streams.identity import event_id
 from driftline.streams.partitioner import partition_for
 from driftline.streams.task import Output
@@ -277,8 +278,8 @@ def about_series(model: str, panel: PanelName, series: str, segment: dict[str, s
     return (model, panel.kind, panel.version, panel.age_ms, series, _segment_key(segment))
 
 
-def anchor_position(anchor: Anchor, sources: list[tuple[str, int]]) -> Position:
-    """The source record of an anchor; `sources` is the task's table."""
+def anchor_position(anchor: Anchor, sources: SourceTable) -> Position:
+    """The source record of an anchor; `sources` is its model's table."""
     topic, partition = sources[anchor.source]
     return Position(topic, partition, anchor.offset)
 

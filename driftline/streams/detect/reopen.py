@@ -27,6 +27,7 @@ from driftline.streams.detect.model import WatchedModel
 from driftline.streams.detect.parts import reasons_of, share_out, split_budget
 from driftline.streams.detect.plan import PanelKind
 from driftline.streams.detect.publish import PanelName, about_series, anchor_position
+from driftline.streams.detect.sources import SourceTable
 from driftline.streams.detect.units import Units
 from driftline.streams.detect.watched import PREDICTIONS, UNITS, WatchedPanel, ledger_name, panel_path, ring_of_units
 from driftline.streams.task import Output
@@ -49,6 +50,7 @@ def reopen(model: WatchedModel, meta: Mapping[str, Any], state_of: Callable[[str
     ValueError : damaged, or of another release.
     """
     held = msgspec.convert(meta, HeldModel)
+    model.sources, model.rebuilt = SourceTable(held.sources), model.rebuilt or held.rebuilt
     model.health = StreamHealth.restore(model.plan.model.freshness, held.health)
     model.ledgers = {name: Ledger.restore(ledger) for name, ledger in held.ledgers.items()}
     model.health_opened = {series: Position(*position) for series, position in held.health_opened.items()}

@@ -7,21 +7,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-import numpy as np
 import orjson
 
 from driftline.detectors.baseline import Baseline
 from driftline.detectors.spec import DetectorsError, RingState
 from driftline.schemas.config import Config
 from driftline.schemas.topics import OBSERVATIONS
-from driftline.streams.bounded import Count
 from driftline.streams.cluster import Cluster
 from driftline.streams.counters import Counters, MemoryCounters
 from driftline.streams.detect.gather import Placed, gather, in_order
+from driftline.streams.detect.held import HeldTask
 from driftline.streams.detect.model import WatchedModel
 from driftline.streams.detect.plan import ModelPlan
 from driftline.streams.detect.publish import EventWriter
 from driftline.streams.detect.reopen import reopen
+from driftline.streams.detect.sources import SourceTable
 from driftline.streams.detect.watched import UNITS, model_path, panel_path, ring_of_units
 from driftline.streams.errors import SequenceError, StateError
 from driftline.streams.observation import Observations, decode
@@ -30,17 +30,10 @@ from driftline.streams.task import FINAL_MS, Idle, Output, PartitionId, Record, 
 
 _log = logging.getLogger(__name__)
 
-STATE_VERSION: Final = 1
-_TASK_BLOB: Final = "task"
-
-
-class _Held(msgspec.Struct):
-    sources: list[tuple[str, Count]]
-    sequence: dict[str, Count]
-    models: dict[str, Any]
-    generations: dict[str, Count] = {}
-    rebuilt: bool = False
-    live_since_ms: Count = 0
+STATE_VERSION: Final = 2
+"""1 had one table of sources for all models; it is read, and written anew as 2 with the next commit."""
+OLDEST_READ: Final = 1
+TASK_BLOB: Final = "task"
 
 
 class DetectProcessor:
@@ -84,7 +77,7 @@ _SUBJECTS: Final = ("subjects_monitored", "subjects_drifted", "subjects_suspende
 
 
 class DetectTask:
-    """State: a table of sources, the last sequence number of every upstream task, and the models.
+    """State: the last sequence number of every upstream task, and the models.
 
     Raises
     ------
@@ -103,8 +96,6 @@ class DetectTask:
         self._counters = counters
         self._strict = strict
         self._next_offset: int | None = None
-        self._sources: list[tuple[str, int]] = []
-        self._source_index: dict[tuple[str, int], int] = {}
         self._sequence: dict[str, int] = {}
         self._generations: dict[str, int] = {}
         self._rebuilt = state.generation > 0
@@ -147,10 +138,9 @@ class DetectTask:
             changed, written = _exported(name, model)
             blobs |= changed
             rings += written
-        blobs[_TASK_BLOB] = orjson.dumps(
+        blobs[TASK_BLOB] = orjson.dumps(
             {
                 "v": STATE_VERSION,
-                "sources": self._sources,
                 "sequence": self._sequence,
                 "generations": self._generations,
                 "rebuilt": self._rebuilt,
@@ -181,14 +171,13 @@ class DetectTask:
             batch = decode(value)
             self._dirty = True
             self._check_sequence(batch)
-            table = self._table(batch.sources)
-            batch.source = table[batch.source] if len(batch) else table
-            yield batch
+            if (model := self._model(batch.model)) is not None:
+                table = model.sources.numbers(batch.sources)
+                batch.source = table[batch.source] if len(batch) else table
+                yield batch
 
     def _batch(self, batch: Observations) -> list[Placed]:
-        model = self._model(batch.model)
-        if model is None:
-            return []
+        model = self.models[batch.model]
         if batch.kind == "tick":
             if batch.tick_ms is None or batch.tick_ms >= FINAL_MS:
                 return []
@@ -220,28 +209,18 @@ class DetectTask:
                 "observations were lost, repeated or written by two workers at once"
             )
 
-    def _table(self, sources: list[tuple[str, int]]) -> np.ndarray[Any, np.dtype[np.uint16]]:
-        """The task's own numbers of a batch's sources; new ones are appended in order of appearance."""
-        for source in sources:
-            if source not in self._source_index:
-                self._source_index[source] = len(self._sources)
-                self._sources.append(source)
-        return np.array([self._source_index[source] for source in sources], np.uint16)
-
     def _model(self, name: str) -> WatchedModel | None:
         model = self.models.get(name)
         if model is None and name in self._plans:
             baselines = self._baselines.get(name, {})
-            model = WatchedModel(self._plans[name], self._writer, self._sources, baselines, self._counters, self._rebuilt)
+            model = WatchedModel(self._plans[name], self._writer, SourceTable(), baselines, self._counters, self._rebuilt)
             self.models[name] = model
         return model
 
     def _restore(self, state: RestoredState) -> None:
         place = f"detect partition {self._partition[1]}"
         try:
-            held = read_state(state.blobs[_TASK_BLOB], STATE_VERSION, _Held)
-            self._sources[:] = held.sources
-            self._source_index.update({source: index for index, source in enumerate(self._sources)})
+            held = read_state(state.blobs[TASK_BLOB], STATE_VERSION, HeldTask, oldest=OLDEST_READ)
             self._sequence.update(held.sequence)
             self._generations.update(held.generations)
             self._rebuilt = held.rebuilt
@@ -249,8 +228,9 @@ class DetectTask:
             self._writer.went_live(held.live_since_ms)
             # Edits are written with the next commit, rows or not: what they end is published in that one.
             self._dirty = True
-            for name, meta in held.models.items():
+            for name, found in held.models.items():
                 place = f'model "{name}"'
+                meta = {"sources": held.sources, **found}
                 if (model := self._model(name)) is not None:
                     self._opened += reopen(model, meta, lambda path, name=name: _under(state, f"{model_path(name)}/{path}/"))  # type: ignore[misc]
                 else:
@@ -260,7 +240,7 @@ class DetectTask:
 
     def _park(self, name: str, held: dict[str, Any], state: RestoredState) -> dict[str, Any]:
         """Keep the state of a model that is configured no more: forgotten, it would mix with what it makes when it comes back."""
-        model = WatchedModel(ModelPlan.of_former(name), self._writer, self._sources, {}, self._counters, self._rebuilt)
+        model = WatchedModel(ModelPlan.of_former(name), self._writer, SourceTable(), {}, self._counters, self._rebuilt)
         try:
             self._opened += reopen(model, held, lambda path: _under(state, f"{model_path(name)}/{path}/"))
         except DetectorsError as error:

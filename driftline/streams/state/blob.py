@@ -16,12 +16,13 @@ class _Versioned(msgspec.Struct):
     v: Any
 
 
-def read_state(blob: bytes, version: int, kind: type[_Held]) -> _Held:
+def read_state(blob: bytes, version: int, kind: type[_Held], *, oldest: int | None = None) -> _Held:
     """The state in a blob.
 
     Parameters
     ----------
     kind : what it must be, every field with type and bounds: a wrong one would end the worker rows later, without a reason.
+    oldest : the first version that `kind` reads too; None = only this one.
 
     Raises
     ------
@@ -29,7 +30,7 @@ def read_state(blob: bytes, version: int, kind: type[_Held]) -> _Held:
     """
     try:
         found = msgspec.json.decode(blob, type=_Versioned).v
-        if found == version:
+        if found in range(version if oldest is None else oldest, version + 1):
             return msgspec.json.decode(blob, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise StateError(f"its state is damaged: {error}") from error
