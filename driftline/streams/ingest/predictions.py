@@ -103,11 +103,6 @@ def digests(texts_: list[str]) -> Ids:
     return np.frombuffer(b"".join(map(xxhash.xxh3_128_digest, map(str.encode, texts_))), ID_TYPE)
 
 
-def partition_of(ids: Ids, partitions: int) -> Int64:
-    """The partition of `driftline.waiting` and `driftline.labels` each id belongs to."""
-    return (ids.view("<u8")[::2] % np.uint64(partitions)).astype(np.int64)
-
-
 def _with_ids(group: ModelRows, refused: list[Refused]) -> tuple[ModelRows, Ids]:
     """The rows that have an id, and those."""
     found = group.plan.slots["id"].column(group.rows, group.records)

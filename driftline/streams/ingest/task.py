@@ -21,11 +21,12 @@ import orjson
 from driftline.schemas.config import Config
 from driftline.schemas.sensitive import has_sensitive
 from driftline.schemas.topics import DEAD_LETTERS, LABELS, OBSERVATIONS, WAITING
+from driftline.streams.block_rows import MESSAGE_BYTES_MAX, label_messages, waiting_messages
 from driftline.streams.bounded import Count, Signed64
 from driftline.streams.cluster import Cluster
 from driftline.streams.columns import LabelBlock, WaitingBlock, encode_labels, encode_waiting
 from driftline.streams.counters import Counters
-from driftline.streams.ingest.blocks import MESSAGE_BYTES_MAX, label_blocks, label_messages, waiting_blocks, waiting_messages
+from driftline.streams.ingest.blocks import label_blocks, waiting_blocks
 from driftline.streams.ingest.dead_letters import dead_letter, report
 from driftline.streams.ingest.decoder import DecodedBatch, PredictionDecoder, Refused
 from driftline.streams.ingest.labels import LabelDecoder
@@ -39,7 +40,7 @@ from driftline.streams.state.blob import check_width, read_state
 from driftline.streams.task import FINAL_MS, Idle, Output, PartitionId, Record, RestoredState, StateDelta
 
 STATE_VERSION: Final = 1
-_STATE: Final = "ingest"
+STATE: Final = "ingest"
 _TICK_EVERY_MS: Final = 1_000
 _BATCH_ROWS_MAX: Final = 20_000
 # Beyond the last wall tick: its grace, its age of a second, and clocks that are not quite together. More is a broken clock.
@@ -49,7 +50,9 @@ _LABEL_SKEW_MS: Final = 600_000
 _SKEW_MS_MIN: Final = 60_000
 
 
-class _Held(msgspec.Struct):
+class HeldIngest(msgspec.Struct):
+    """What an ingest task keeps in its checkpoint, with types and bounds."""
+
     time_ms: Signed64
     seq: dict[str, Count]
     learned: dict[str, list[str]] = {}
@@ -74,6 +77,10 @@ class Targets:
         names = [topic.full_name(config.topics.prefix) for topic in (OBSERVATIONS, WAITING, LABELS, DEAD_LETTERS)]
         sizes = {name: cluster.partitions.get(name, config.topics.partitions) for name in names[:3]}
         return cls(names[0], names[1], names[2], names[3], sizes, bool(config.labels))
+
+    def widths(self) -> list[int]:
+        """Partitions of the topics that are written; without labels nothing is for the join, and its topics need not be there."""
+        return list(self.partitions.values())[: 3 if self.join else 1]
 
 
 class IngestTask:
@@ -106,8 +113,8 @@ class IngestTask:
         self._held: list[Record] = []
         self._skew_ms = _LABEL_SKEW_MS
         self._withhold = has_sensitive(config)
-        if (blob := state.blobs.get(_STATE)) is not None:
-            held = read_state(blob, STATE_VERSION, _Held)
+        if (blob := state.blobs.get(STATE)) is not None:
+            held = read_state(blob, STATE_VERSION, HeldIngest)
             check_width(held.partitions, targets.partitions)
             self._time_ms, self._seq, self._generation = held.time_ms, held.seq, held.generation
             self._learned = {model: LearnedNames(names) for model, names in held.learned.items()}
@@ -157,11 +164,10 @@ class IngestTask:
         learned = {model: names.export() for model, names in self._learned.items()}
         classes = {model: names.export() for model, names in self._classes.items()}
         held: dict[str, Any] = {"v": STATE_VERSION, "time_ms": self._time_ms, "seq": self._seq, "learned": learned, "classes": classes}
-        # Without labels nothing is written for the join, and its topics need not be there.
-        held["partitions"] = list(self._targets.partitions.values())[: 3 if self._targets.join else 1]
+        held["partitions"] = self._targets.widths()
         if self._generation:
             held["generation"] = self._generation
-        return StateDelta({_STATE: orjson.dumps(held)})
+        return StateDelta({STATE: orjson.dumps(held)})
 
     def committed(self) -> None:
         """Nothing to remove."""
