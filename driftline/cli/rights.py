@@ -20,6 +20,7 @@ READERS = "status, tail, picture"
 SENDERS = "publish"
 CREATORS = "topics create"
 STATE = "state"
+RESCALE = "state rescale"
 
 
 def acls(config: Config) -> list[Row]:
@@ -27,7 +28,7 @@ def acls(config: Config) -> list[Row]:
     rows: list[Row] = []
     for processor in needed(config):
         rows += _processor(config, processor)
-    rows += [*_readers(config), *_senders(config), *_creators(config), *_state(config)]
+    rows += [*_readers(config), *_senders(config), *_creators(config), *_state(config), *_rescale(config)]
     return rows
 
 
@@ -77,6 +78,18 @@ def _state(config: Config) -> Iterator[Row]:
     for topic in dict.fromkeys(topic for name in needed(config) for topic in topics_of(name, config)):
         yield _row(STATE, "topic", topic, "literal", ["Read", "Describe"])
     yield _row(STATE, "group", f"{config.kafka.group_prefix}.", "prefixed", ["Read", "Describe"])
+
+
+def _rescale(config: Config) -> Iterator[Row]:
+    """On the new topics; of the old ones it needs what `STATE` has."""
+    filled, emptied = (t.WAITING, t.LABELS, t.ALERTS, t.INCIDENTS), (t.WAITING, t.LABELS)
+    for topic in t.TOPICS:
+        operations = ["Read"] + ["Write"] * (topic in filled) + ["Delete"] * (topic in emptied) + ["Describe"]
+        yield _row(RESCALE, "topic", topic.full_name(config.topics.prefix), "literal", operations)
+    for name in sources_of(config):
+        yield _row(RESCALE, "topic", name, "literal", ["Describe"])
+    yield _row(RESCALE, "group", f"{config.kafka.group_prefix}.", "prefixed", ["Read", "Describe"])
+    yield _row(RESCALE, "transactional-id", f"{config.kafka.group_prefix}.rescale", "literal", ["Write", "Describe"])
 
 
 def _row(who: str, resource: str, name: str, pattern: str, operations: list[str]) -> Row:

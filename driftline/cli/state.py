@@ -1,11 +1,11 @@
-"""`driftline state inspect|export|import`: what is committed, a savepoint of it, and the way back."""
+"""`driftline state inspect|export|import|rescale`: what is committed, a savepoint of it, the way back, and other partitions."""
 
 from __future__ import annotations
 
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import click
 
@@ -13,12 +13,15 @@ from driftline.cli.errors import Refusal
 from driftline.cli.output import cell, config_option, note, output_option, write_json, write_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from confluent_kafka.admin import AdminClient
 
     from driftline.schemas.config import Config
     from driftline.streams.cluster import Cluster
-    from driftline.streams.savepoint.export import Exported
     from driftline.streams.state.redis_store import RedisStore
+
+_Done = TypeVar("_Done")
 
 _COLUMNS = ["task", "offset", "checkpoint", "age", "blobs", "windows", "version", "config", "owner", "rows", "watches", "fit"]
 # A checkpoint of hundreds of megabytes is one call; no transaction waits for it here.
@@ -75,15 +78,15 @@ def export(config_path: str, target: str, force: bool) -> None:
     from driftline.schemas.loading import load_config
 
     config = load_config(config_path)
-    path = Path(target)
-    if path.exists() and not force:
-        raise Refusal(f'"{path}" exists', hint="--force overwrites it")
+    path = _free(target, force=force)
     client, cluster, store = _connect(config)
+    from driftline.streams.savepoint.export import write_savepoint
     from driftline.streams.savepoint.groups import count_members
     from driftline.streams.wiring import tasks_of
 
     try:
-        done = _write_file(path, config, cluster, store)
+        now_ms = round(time.time() * 1_000)
+        done = _write_file(path, lambda sink: write_savepoint(sink, config, cluster, store, created_at_ms=now_ms))
         members = count_members(client, dict.fromkeys(place.group for place in tasks_of(config, cluster)))
     finally:
         store.close()
@@ -129,6 +132,47 @@ def import_(config_path: str, savepoint: str, replace: bool, rebase: bool) -> No
     write_json({"file": savepoint, "tasks": [task.task for task in one.contents.tasks], "changes": one.changes})
 
 
+@command.command()
+@config_option
+@click.argument("savepoint", metavar="FILE", type=click.Path(dir_okay=False))
+@click.option("--out", "-o", "target", required=True, type=click.Path(dir_okay=False), help="The file to write.")
+@click.option("--force", is_flag=True, help="Overwrite the file.")
+def rescale(config_path: str, savepoint: str, target: str, force: bool) -> None:
+    """Make a savepoint for another number of partitions.
+
+    FILE is of the old installation, stopped; --config is the new one, with a topics.prefix of its own. What waits for labels is
+    written into the new topics; the old ones are only read. Then import what this writes.
+    """
+    from driftline.schemas.loading import load_config
+
+    config = load_config(config_path)
+    path = _free(target, force=force)
+    with open(savepoint, "rb") as file:
+        from driftline.streams.savepoint.archive import ArchiveReader
+        from driftline.streams.savepoint.contents import SavepointReader
+
+        # Before any connection: a bad file is told at once.
+        reader = SavepointReader(ArchiveReader(file))
+        from driftline.cli.kafka import admin
+        from driftline.schemas.topics import TOPICS
+        from driftline.streams.kafka import read_cluster
+        from driftline.streams.rescale.rescale import Rescale
+        from driftline.streams.wiring import task_topics
+
+        client = admin(config.kafka)
+        ours = [topic.full_name(config.topics.prefix) for topic in TOPICS]
+        one = Rescale(reader, config, client, read_cluster(client, list(dict.fromkeys([*task_topics(config), *ours]))), note)
+        one.check()
+        moved = one.move()
+        done = _write_file(path, lambda sink: one.write(sink, moved, created_at_ms=round(time.time() * 1_000)))
+    note("the old installation is as it was; should it run again before the new one does, export and rescale again")
+    note(f"next: driftline state import -c {config_path} {path}, then driftline run {config_path}")
+    before, now = one.partitions
+    counts = {"waiting": moved.waiting, "labels": moved.labels, "alerts": moved.alerts}
+    tasks = [task.task for task in done.tasks]
+    write_json({"file": str(path), "bytes": path.stat().st_size, "partitions": [before, now], **counts, "tasks": tasks})
+
+
 def _tell(changes: list[str], *, rebase: bool) -> None:
     if not changes:
         return
@@ -138,14 +182,20 @@ def _tell(changes: list[str], *, rebase: bool) -> None:
     note(f"changes:\n{listed}\n  alerts are not in a savepoint; an episode that is open goes on, and ends under its id here")
 
 
-def _write_file(path: Path, config: Config, cluster: Cluster, store: RedisStore) -> Exported:
-    """Whole or not at all, and for its owner alone: segment values and feature names are in it."""
-    from driftline.streams.savepoint.export import write_savepoint
+def _free(target: str, *, force: bool) -> Path:
+    """The file to write, which is not there yet."""
+    path = Path(target)
+    if path.exists() and not force:
+        raise Refusal(f'"{path}" exists', hint="--force overwrites it")
+    return path
 
+
+def _write_file(path: Path, write: Callable[[BinaryIO], _Done]) -> _Done:
+    """Whole or not at all, and for its owner alone: segment values and feature names are in it."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with _private(part) as sink:
-            done = write_savepoint(sink, config, cluster, store, created_at_ms=round(time.time() * 1_000))
+            done = write(sink)
             sink.flush()
             os.fsync(sink.fileno())
         part.replace(path)

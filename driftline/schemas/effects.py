@@ -78,8 +78,8 @@ EFFECTS: Final[tuple[Effect, ...]] = (
     Effect(
         "topics.partitions",
         "keeps",
-        "for topics that are still to be made; a topic that was widened is refused, and state cannot be split over more "
-        "partitions: more of them are a new `topics.prefix`",
+        "for topics that are still to be made; a topic that was widened is refused: `driftline state rescale` brings state and what "
+        "waits to other topics with more of them, or fewer",
     ),
     Effect("topics.replication", "keeps", "for topics that are still to be made"),
     Effect("http.*", "keeps", ""),

@@ -69,7 +69,7 @@ def test_topics_print_lists_topics_and_the_rights_of_each_processor(config: Path
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert {row["topic"] for row in rows if "topic" in row} >= {"driftline.drift", "driftline.alerts", "driftline.observations"}
     who = {row["who"] for row in rows if "who" in row}
-    assert who == {"ingest", "join", "detect", "alert", "topics create", "publish", "state", "status, tail, picture"}
+    assert who == {"ingest", "join", "detect", "alert", "topics create", "publish", "state", "state rescale", "status, tail, picture"}
     assert {row["partitions"] for row in rows if row.get("topic") == "driftline.observations"} == {1}
 
 

@@ -88,11 +88,15 @@ models:
 
     def grant(self, users: dict[str, str]) -> None:
         """Make a user of Kafka for each who, with exactly the rows that `topics create --print` has for it."""
-        config = load_config(self.config("nobody"))
         for user in users.values():
             self.kafka.add_user(user, secret_of(user))
-        for row in acls(config):
-            self.kafka.allow(users[row["who"]], row["resource"], row["name"], row["pattern"], row["operations"].split(", "))
+        self.allow(users)
+
+    def allow(self, users: dict[str, str], **replaced: str) -> None:
+        """Give users the rows of each who in the table of a configuration."""
+        for row in acls(load_config(self.config("nobody", **replaced))):
+            if row["who"] in users:
+                self.kafka.allow(users[row["who"]], row["resource"], row["name"], row["pattern"], row["operations"].split(", "))
 
     def redis_user(self) -> list[str]:
         """The documented line, as words for the server."""
@@ -123,6 +127,7 @@ models:
 USERS = {
     "ingest": "svc-ingest", "join": "svc-join", "detect": "svc-detect", "alert": "svc-alert", "status, tail, picture": "svc-reader",
     "publish": "svc-sender", "topics create": "svc-creator", "state": "svc-state",
+    "state rescale": "svc-rescaler",
 }  # fmt: skip
 """Who in the table of rights, and the user that is given its rows."""
 

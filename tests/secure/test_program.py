@@ -17,10 +17,16 @@ from driftline.schemas.loading import load_config, parse_config
 from driftline.streams.redis_client import connect
 from tests.secure.broker import SecuredKafka
 from tests.secure.certificates import Authority
-from tests.secure.installation import COLUMNS, USERS, Installation, write_rows
+from tests.secure.installation import COLUMNS, USERS, Installation, secret_of, write_rows
 from tests.secure.test_redis_tls import server
 
 PROCESSORS = ("ingest", "join", "detect", "alert")
+RESCALE = "state rescale"
+WIDER = {
+    "topics: {prefix: secured, partitions: 1}": "topics: {prefix: secured-wider, partitions: 2}",
+    "key_prefix: secured\n": "key_prefix: secured-wider\n",
+}
+"""The same installation with topics of more partitions."""
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +34,10 @@ def installation(broker: SecuredKafka, ours: Authority, tmp_path_factory: pytest
     """Everybody has his rights; topics of predictions and labels are there."""
     with server(ours.issue("redis"), ours) as (running, port):
         made = Installation(tmp_path_factory.mktemp("installation"), "secured", broker, port, ours)
-        made.grant(USERS)
+        made.grant({who: user for who, user in USERS.items() if who != RESCALE})
+        made.kafka.add_user(USERS[RESCALE], secret_of(USERS[RESCALE]))
+        made.allow({"state": USERS[RESCALE]})
+        made.allow({RESCALE: USERS[RESCALE], "topics create": USERS["topics create"]}, **WIDER)
         admin = connect(Redis(url=running.url), timeout_seconds=5)
         admin.execute_command(*made.redis_user())
         admin.execute_command("ACL", "SETUSER", "default", "off")
@@ -64,6 +73,9 @@ def test_everything_runs_with_the_documented_rights_and_says_no_secret(installat
     rows = [json.loads(line) for line in run.driftline("state", "inspect", "-c", state, "-o", "json").splitlines()]
     assert {row["fit"] for row in rows} == {"fits"}
     run.driftline("state", "export", "-c", state, "-o", tmp_path / "all.savepoint")
+    run.driftline("topics", "create", run.config(USERS["topics create"], **WIDER))
+    wider = run.config(USERS[RESCALE], **WIDER)
+    run.driftline("state", "rescale", "-c", wider, tmp_path / "all.savepoint", "-o", tmp_path / "wider.savepoint")
     run.driftline("state", "import", "-c", state, tmp_path / "all.savepoint", "--replace")
     for processor in PROCESSORS:
         # After the import, and once more over what is there: recovery has its rights too.

@@ -198,7 +198,9 @@ class AlertApp:
         while True:
             try:
                 found = {number: await self._in_thread(self._worker.next_offset, number) for number in partitions}
-                if await self._had_events([number for number, offset in found.items() if offset is None]):
+                new = [number for number, offset in found.items() if offset is None]
+                # A store with nothing at all: the alerts of topics with another number of partitions may have been carried over.
+                if await self._had_events(new) or (new and await self._in_thread(self._worker.knows_none)):
                     log.info("alert_store_seeded alerts=%d", await self._in_thread(self._seed))
             except AwayError as error:
                 await self._wait_out(error)

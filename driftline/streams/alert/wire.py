@@ -13,10 +13,12 @@ from driftline.streams.alert.state import AlertState, IncidentState, Source
 from driftline.streams.alert.store import OutboxRow
 
 SOURCE_HEADER = "driftline_source"
-"""Id of the drift topic, partition and offset of the event behind a record: an emptied store is seeded with it (`recovery.py`)."""
+"""Id of the drift topic, partition and offset of the event behind a record: an emptied store is seeded with it (`recovery.py`).
+
+The offset is -1 where it was an event of another drift topic, before there was this one (`streams/rescale`)."""
 
 
-_SOURCE = re.compile(r"(?P<key>.+/[0-9]{1,10})/(?P<offset>[0-9]{1,18})")
+_SOURCE = re.compile(r"(?P<key>.+/[0-9]{1,10})/(?P<offset>-1|[0-9]{1,18})")
 
 
 def outbox_rows(decision: Decision, source: Source, *, prefix: str, environment: str) -> list[OutboxRow]:

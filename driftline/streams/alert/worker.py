@@ -104,6 +104,10 @@ class AlertWorker:
             self._known[key] = max(found, self._known.get(key, 0))
         return found
 
+    def knows_none(self) -> bool:
+        """Whether the store has no alert, neither open nor resolved lately."""
+        return not self._store.open_alerts() and not self._store.recent_alerts(1)
+
     def handle(self, records: Sequence[Record]) -> None:
         """Take records in order; when it returns all their effects are stored, delivered and gone from the outbox."""
         for record in records:

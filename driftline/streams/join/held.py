@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from driftline.streams.bounded import Count, Signed64
+from driftline.streams.join.before import HeldBefore
 from driftline.streams.join.clock import SourceTick
 
 
@@ -24,3 +25,4 @@ class HeldJoin(msgspec.Struct):
     generation: Count = 0
     ticks: dict[str, Signed64] = {}
     partitions: list[Count] = []
+    before: HeldBefore | None = None

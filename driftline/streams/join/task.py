@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import orjson
@@ -18,6 +19,7 @@ import orjson
 from driftline.streams.columns import LabelBlock, WaitingBlock, decode_labels, decode_waiting
 from driftline.streams.counters import Counters
 from driftline.streams.join.age import NO_LABEL, AgeMeasure
+from driftline.streams.join.before import DecidedBefore, written_ms
 from driftline.streams.join.cache import LabelCache
 from driftline.streams.join.clock import NEVER_MS, SourceClock
 from driftline.streams.join.decide import Matches, Window, match
@@ -34,8 +36,10 @@ from driftline.streams.partitioner import partition_for
 from driftline.streams.state.blob import check_width, read_state
 from driftline.streams.task import FINAL_MS, Idle, Output, PartitionId, Record, RestoredRing, RestoredState, StateDelta
 
-STATE_VERSION: Final = 1
-_STATE: Final = "join"
+STATE_VERSION: Final = 2
+"""2 while rows wait that had other partitions; otherwise 1 is written, which older workers read too."""
+OLDEST_READ: Final = 1
+STATE: Final = "join"
 # A label may come before its prediction by the age, and by at least this: producers and ingest workers are not in step.
 EARLY_MS: Final = 600_000
 
@@ -54,6 +58,7 @@ class JoinTask:
         self._counters = counters
         self._gauge = {"stream": name.rsplit("/", 1)[0], "partition": str(waiting[1])}
         self._pending = Pending()
+        self._before = DecidedBefore()
         self._waiting_next: int | None = None
         self._labels_next: int | None = None
         self._cached_next = 0
@@ -108,10 +113,12 @@ class JoinTask:
             return StateDelta()
         self._dirty = False
         ring = self._decided.ring()
+        waiting_next = self.positions().get(self._waiting)
+        before = self._before.export(waiting_next)
         blob = orjson.dumps(
             {
-                "v": STATE_VERSION,
-                "waiting_next": self.positions().get(self._waiting),
+                "v": OLDEST_READ if before is None else STATE_VERSION,
+                "waiting_next": waiting_next,
                 "labels_next": self._rebuild_until if self._rebuild_until is not None else self._labels_next,
                 # Half a rebuild is none: until it is done, the checkpoint asks for all that was there.
                 "cached_next": self._cached_next if self._rebuild_until is None else self._rebuild_goal,
@@ -125,9 +132,10 @@ class JoinTask:
                 "generation": self._generation,
                 "ticks": self._ticks.export(),
                 "partitions": [self._setting.observations_partitions],
+                **({} if before is None else {"before": msgspec.to_builtins(before)}),
             }
         )
-        return StateDelta({_STATE: blob}, () if ring is None else (ring,))
+        return StateDelta({STATE: blob}, () if ring is None else (ring,))
 
     def committed(self) -> None:
         """Remove the labels that found their predictions, and a part of those that never will."""
@@ -149,18 +157,18 @@ class JoinTask:
         self._counters.forget("waiting_labels", self._gauge)
 
     def _open(self, state: RestoredState) -> None:
-        blob = state.blobs.get(_STATE)
+        blob = state.blobs.get(STATE)
         if blob is None:
             self._cache.reset(0)
             return
-        held = read_state(blob, STATE_VERSION, HeldJoin)
+        held = read_state(blob, STATE_VERSION, HeldJoin, oldest=OLDEST_READ)
         check_width(held.partitions, {self._setting.observations: self._setting.observations_partitions})
         self._waiting_next, self._labels_next, self._cached_next = held.waiting_next, held.labels_next, held.cached_next
         self._label_clock.restore(held.label_ticks)
         self._waiting_clock.restore(held.waiting_ticks)
         self._read_clock.restore(held.waiting_ticks)
         self._marks.restore(*held.marks)
-        self._generation = held.generation
+        self._generation, self._before = held.generation, DecidedBefore(held.before)
         self._ticks.restore(held.ticks)
         self._seq, self._age_ms = held.seq, held.age_ms if self._setting.age == "auto" else self._setting.age
         covered = self._cache.covered()
@@ -209,7 +217,7 @@ class JoinTask:
         if (value := record.value()) is not None:
             block = decode_waiting(value)
             self._read_clock.advance(block.source, block.tick_ms)
-            self._pending.add(record.offset(), block, record.timestamp()[1])
+            self._pending.add(record.offset(), self._before.rest(record.offset(), block), written_ms(record))
 
     def _read_labels(self, records: Sequence[Record]) -> None:
         ids: list[bytes] = []
@@ -236,7 +244,7 @@ class JoinTask:
         offset = record.offset()
         if not rebuilding:
             self._marks.add(offset, self._label_clock)
-            self._label_clock.advance(block.source, block.tick_ms, record.timestamp()[1])
+            self._label_clock.advance(block.source, block.tick_ms, written_ms(record))
         if not len(block):
             return
         keys: list[bytes] = block.ids.tolist()

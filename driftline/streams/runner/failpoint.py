@@ -24,6 +24,9 @@ ALERT_STEPS: Final = ("alert_taken", "alert_decided", "alert_stored", "alert_sen
 """Of the alert app (`alert/worker.py`): an event is looked at; its effect is known; it is stored; what follows from it has been
 read from the outbox; Kafka has acknowledged that; it is gone from the outbox, and the event is not acknowledged to the group yet."""
 
+RESCALE_STEPS: Final = ("rescale_committed",)
+"""Of `driftline state rescale`: a transaction with some of what is moved stands."""
+
 _TURN_SECONDS: Final = 0.05
 _WAYS: Final = ("kill", "stop", "hang", "raise")
 
@@ -46,7 +49,7 @@ class Failpoints:
         times, _, how = rest.partition(":")
         self._left = int(times or 1)
         self._how = how or "kill"
-        known = (*STEPS, *ALERT_STEPS)
+        known = (*STEPS, *ALERT_STEPS, *RESCALE_STEPS)
         if self._step and self._step not in known:
             raise ValueError(f'DRIFTLINE_FAILPOINT: expected one of {", ".join(known)}, got "{self._step}"')
         if self._how not in _WAYS:

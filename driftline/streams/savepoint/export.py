@@ -50,7 +50,7 @@ def write_savepoint(sink: BinaryIO, config: Config, cluster: Cluster, store: Sto
             if place.group not in groups:
                 groups[place.group] = opened.enter_context(GroupOffsets(config.kafka, place.group))
         # Before the states: what is written after an end is then never thought to be in them.
-        ends = _ends(config, cluster, groups[places[0].group])
+        ends = ends_of(config, cluster, groups[places[0].group])
         live = store.read([live_since_key(config.redis.key_prefix, config.environment, cluster.cluster_id)])[0]
         for place in places:
             found = read_task(place, config, cluster, store, _reader(groups[place.group], place))
@@ -73,7 +73,8 @@ def _reader(group: GroupOffsets, place: TaskPlace) -> Callable[[], Committed]:
     return lambda: group.committed(place.inputs)
 
 
-def _ends(config: Config, cluster: Cluster, reader: GroupOffsets) -> list[tuple[str, int, int]]:
+def ends_of(config: Config, cluster: Cluster, reader: GroupOffsets) -> list[tuple[str, int, int]]:
+    """Where every partition ends that tasks write."""
     topics = [topic for topic in task_outputs(config) if topic in cluster.partitions]
     return [(topic, partition, reader.bounds((topic, partition))[1]) for topic in topics for partition in range(cluster.partitions[topic])]
 
