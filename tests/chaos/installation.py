@@ -211,6 +211,8 @@ def _model(name: str, task: str, *, with_file: bool) -> dict[str, Any]:
         "freshness": "2s",
         "monitors": monitors,
     }
+    if name == _RIVER:
+        model |= {"unit": "card", "unit_window": "1s"}
     if name != FILE_BASELINE:
         model["segments"] = {"country": {"max": 3}}
     return model
