@@ -39,6 +39,7 @@ class DecidedIds:
         self._sizes = [0, 0]
         self.head = 0
         self._unsaved: list[npt.NDArray[np.void]] = []
+        self._grown = False
 
     def __contains__(self, key: bytes) -> bool:
         return key in self._newer or key in self._older
@@ -80,11 +81,14 @@ class DecidedIds:
             return None
         rows = np.concatenate(self._unsaved)
         self._unsaved = []
-        full = len(rows) >= self.window
+        full, self._grown = self._grown or len(rows) >= self.window, False
         return RingWrite(RING, RECORD.itemsize, self.window, self.head, rows[-self.window :].tobytes(), full)
 
     def restore(self, ring: RestoredRing, sizes: Iterable[int]) -> npt.NDArray[np.void]:
-        """Go on from a checkpoint; returns the ring's rows, oldest first."""
+        """Go on from a checkpoint; returns the ring's rows, oldest first.
+
+        After `kafka.commit_rows` was raised the ring is longer, and `head` counts from its first row; it never becomes shorter.
+        """
         older, newer = sizes
         if ring.record_bytes != RECORD.itemsize or older + newer > len(ring.rows) // RECORD.itemsize:
             raise StateError(f'its window "{RING}" has not the {older + newer} rows that it should have')
@@ -94,6 +98,10 @@ class DecidedIds:
         self._older = set(keys[len(keys) - newer - older : len(keys) - newer])
         self._sizes = [older, newer]
         self.head = ring.head
+        if ring.window < self.window:
+            # Written anew, as a longer ring, with the rows that there are; a ring has as many as its head says.
+            self.head, self._unsaved, self._grown = len(rows), [rows], True
+        self.window = max(self.window, ring.window)
         return rows
 
 

@@ -180,7 +180,7 @@ class JoinTask:
     def _reopen_decided(self, ring: RestoredRing, held: HeldJoin) -> None:
         """A crash between a commit and the removal of what it decided left labels behind: they would be found again."""
         rows = self._decided.restore(ring, held.decided)
-        self._settle_head = held.settle_head
+        self._settle_head = max(0, held.settle_head + self._decided.head - ring.head)
         last = rows[max(0, len(rows) - (self._decided.head - self._settle_head)) :]
         if not len(last):
             return
