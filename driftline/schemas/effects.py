@@ -184,7 +184,8 @@ EFFECTS: Final[tuple[Effect, ...]] = (
     Effect(
         "models.NAME.baseline.accepted",
         "resets",
-        "all series of the model; with another `baseline.file` beside it they take their references from that",
+        "all series of the model; with another `baseline.file` beside it, which none of them was compared with, they take their "
+        "references from that",
         _PANELS,
     ),
     Effect("models.NAME.baseline.settle", "keeps", ""),
@@ -237,6 +238,9 @@ EFFECTS: Final[tuple[Effect, ...]] = (
 )
 
 
+NO_DEFAULT: Final = object()
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """A value that decides what columns and segments mean.
@@ -244,10 +248,14 @@ class Setting:
     Attributes
     ----------
     columns : globs over ``panel/column`` and ``segment/key``: what begins anew when it changes.
+    owner : the place of the model, feature, segment or source that it is of.
+    default : what it was before there was such a key; `NO_DEFAULT` where it always was one.
     """
 
     value: Any
     columns: tuple[str, ...]
+    owner: str = ""
+    default: Any = NO_DEFAULT
 
 
 def settings(config: Config, model: str) -> dict[str, Setting]:
@@ -255,18 +263,24 @@ def settings(config: Config, model: str) -> dict[str, Setting]:
     out: dict[str, Setting] = {}
     for effect in EFFECTS:
         if effect.kind == "resets":
-            for place, value, name in _values(config, model, effect.key):
-                out[place] = Setting(value, tuple(glob.replace("NAME", escape(name)) for glob in effect.columns))
+            for place, name, value, owner, default in _values(config, model, effect.key):
+                out[place] = Setting(value, tuple(glob.replace("NAME", escape(name)) for glob in effect.columns), owner, default)
     return out
 
 
 def reset_by(before: Mapping[str, Any], now: Mapping[str, Setting]) -> dict[str, str]:
     """What begins anew: glob to the place in the file that was edited.
 
-    What is named on one side only says nothing: a topic, feature or segment that is new or gone, or a release that did
-    not write it yet.
+    A topic, feature or segment that is named on one side only is new or gone, which is no edit of it. A key alone that
+    is missing of one that was there before is of a later release: it had its default.
     """
-    changed = [(place, setting) for place, setting in now.items() if place in before and before[place] != setting.value]
+    known = {setting.owner for place, setting in now.items() if place in before}
+
+    def was(place: str, setting: Setting) -> Any:
+        return before.get(place, setting.default if setting.owner in known else NO_DEFAULT)
+
+    found = [(place, setting, was(place, setting)) for place, setting in now.items()]
+    changed = [(place, setting) for place, setting, value in found if value is not NO_DEFAULT and value != setting.value]
     return {glob: place for place, setting in changed for glob in setting.columns}
 
 
@@ -275,39 +289,43 @@ def edited(reset: Mapping[str, str], what: str) -> str | None:
     return next((place for glob, place in reset.items() if fnmatchcase(what, glob)), None)
 
 
-def _values(config: Config, model: str, key: str) -> Iterator[tuple[str, Any, str]]:
-    """Place, value and innermost name of a key, wherever it stands in the file for this model."""
+def _values(config: Config, model: str, key: str) -> Iterator[tuple[str, str, Any, str, Any]]:
+    """Place, innermost name, value, owner and default of a key, wherever it stands in the file for this model."""
     if key == "hash_key":
         for kind, held in (("features", config.models[model].features or {}), ("segments", config.models[model].segments)):
             for name, one in held.items():
                 if one.sensitive:
-                    yield f"hash_key of models.{model}.{kind}.{name}", _plain(config.hash_key), name
+                    yield f"hash_key of models.{model}.{kind}.{name}", name, _plain(config.hash_key), "", NO_DEFAULT
     elif key == "predictions[].fields.feature_names":
         for source in config.predictions:
             for index, name in enumerate(source.fields.feature_names or ()):
-                yield f"predictions[{source.topic}].fields.feature_names.{name}", index, name
+                yield f"predictions[{source.topic}].fields.feature_names.{name}", name, index, "", NO_DEFAULT
     else:
-        yield from _walk(config, key.split("."), "", model, "")
+        yield from _walk(config, key.split("."), "", model, "", "")
 
 
-def _walk(section: Any, parts: Sequence[str], place: str, model: str, name: str) -> Iterator[tuple[str, Any, str]]:
-    if not parts:
-        yield place, _plain(section), name
-        return
+def _walk(section: Any, parts: Sequence[str], place: str, model: str, name: str, owner: str) -> Iterator[tuple[str, str, Any, str, Any]]:
     part, rest = parts[0], parts[1:]
     if part == "NAME":
         # The first NAME of a key is the model; what stands below it has names of its own.
         chosen = [model] if place == "models" else list(section or {})
         for one in chosen:
-            yield from _walk(section[one], rest, f"{place}.{one}", model, one)
+            yield from _walk(section[one], rest, f"{place}.{one}", model, one, f"{place}.{one}")
         return
     here = f"{place}.{part}" if place else part
     if part.endswith("[]"):
         for one in getattr(section, part[:-2]):
-            yield from _walk(one, rest, f"{here[:-2]}[{one.topic}]", model, name)
+            there = f"{here[:-2]}[{one.topic}]"
+            yield from _walk(one, rest, there, model, name, there)
         return
-    found = getattr(section, "class_" if part == "class" else part)
-    yield from _walk(found, rest, here, model, name)
+    attribute = "class_" if part == "class" else part
+    found = getattr(section, attribute)
+    if rest:
+        yield from _walk(found, rest, here, model, name, owner)
+        return
+    field = type(section).model_fields[attribute]
+    default = NO_DEFAULT if field.is_required() else _plain(field.get_default(call_default_factory=True))
+    yield here, name, _plain(found), owner, default
 
 
 def _plain(value: Any) -> Any:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 
 from driftline.detectors.baseline import Baseline
 from driftline.streams.detect.plan import ModelPlan
 from driftline.streams.detect.reference import ReferenceLearner
-from driftline.streams.detect.task import DetectProcessor
+from driftline.streams.detect.task import DetectProcessor, DetectTask
 from driftline.streams.observation import decode
 from driftline.streams.task import RestoredState
 from tests.detect.test_changed_configuration import SIZES, Store, edited, without
@@ -63,12 +64,17 @@ def test_a_change_after_the_acceptance_is_found_and_another_word_accepts_it_too(
     assert ended <= {"feature:a", "quality:a:out_of_range"}
 
 
-def reference(records: list[Any]) -> Baseline:
-    """A baseline of rows, as `baseline build` makes it."""
-    learner = ReferenceLearner(ModelPlan.of("m", config().models["m"]))
+def references(records: list[Any], text: str = CONFIG) -> dict[str, Baseline]:
+    """Baselines of rows, as `baseline build` makes them."""
+    learner = ReferenceLearner(ModelPlan.of("m", config(text).models["m"]))
     for record in records:
         learner.add(decode(record.value() or b""))
-    return learner.finish()["features"]
+    return learner.finish()
+
+
+def reference(records: list[Any]) -> Baseline:
+    """That of the features."""
+    return references(records)["features"]
 
 
 @pytest.mark.parametrize("learned", [True, False], ids=["after a learned one", "after another file"])
@@ -99,3 +105,55 @@ def test_the_same_file_is_what_was_normal_before() -> None:
     found = events(run(task, records[8:]))
     assert [e["position"]["offset"] for e in found if e["kind"] == "baseline" and e["series"] == "panel:features"] == [2_599]
     assert not of(found, "feature:a", "drift")
+
+
+def ids(task: DetectTask) -> set[str | None]:
+    """The references of all panels; None = one is being learned."""
+    known = [watched.panel.baseline for watched in task.models["m"].panels.values()]
+    return {None if baseline is None else baseline.id for baseline in known}
+
+
+def test_a_file_that_was_normal_before_comes_back_with_no_later_acceptance() -> None:
+    """Also of a version that began when the file was in use already, and of a model that was taken out in between."""
+    records = stream([700] * 8, versions=2)
+    old, new = references(records[:2]), references(records[6:])
+    store = Store()
+    task = DetectProcessor(config(), CLUSTER, {"m": old}).open("detect/0", RestoredState())
+    run(task, records)
+    first = {baseline.id for baseline in old.values()}
+    assert ids(task) > first, "the second version has learned its own"
+    for word, file in (("one", old), ("two", old), ("three", None), ("four", new), ("five", new), ("six", old)):
+        if file is None:
+            task = open_task(store.take(task), CONFIG.replace("  m:\n", "  n:\n"))
+            continue
+        text = CONFIG.replace(OF_MODEL[0], OF_MODEL[1].replace("tariff", word))
+        task = DetectProcessor(config(text), CLUSTER, {"m": file}).open("detect/0", store.take(task))
+        another = word in ("four", "six")
+        assert ids(task) == ({baseline.id for baseline in file.values()} if another else {None}), word
+
+
+@pytest.mark.parametrize("learned", [True, False], ids=["after a learned one", "after another file"])
+def test_a_new_file_is_taken_where_features_are_discovered_too(learned: bool) -> None:
+    text = CONFIG.replace("    features: {a: numeric, b: numeric, c: categorical}\n", "")
+    records = stream(SIZES)
+    old, new = references(records[:4], text), references(records[10:], text)
+    store = Store()
+    task = DetectProcessor(config(text), CLUSTER, {} if learned else {"m": old}).open("detect/0", RestoredState())
+    run(task, records[:8])
+    task = DetectProcessor(config(text.replace(*OF_MODEL)), CLUSTER, {"m": new}).open("detect/0", store.take(task))
+    assert ids(task) == {baseline.id for baseline in new.values()}
+    assert {event["series"] for event in events(task.opened())} >= {"feature:a"}
+    assert not of(events(run(task, records[8:])), "feature:a", "drift")
+
+
+@pytest.mark.parametrize("edit", [OF_FEATURE, OF_MODEL], ids=["feature", "model"])
+def test_a_release_that_knows_the_key_first_sees_it_given(edit: tuple[str, str]) -> None:
+    task = open_task()
+    run(task, stream(SIZES)[:8])
+    state = Store().take(task)
+    blob = orjson.loads(state.blobs["task"])
+    held = blob["models"]["m"]
+    held["settings"] = {place: value for place, value in held["settings"].items() if not place.endswith(".accepted")}
+    del held["taken"]
+    task = open_task(RestoredState({**state.blobs, "task": orjson.dumps(blob)}, state.rings), CONFIG.replace(*edit))
+    assert "feature:a" in {event["series"] for event in events(task.opened())}

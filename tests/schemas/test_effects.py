@@ -127,3 +127,22 @@ def test_names_with_signs_of_globs_stand_for_themselves() -> None:
     found = reset("path: e", "path: f", text=text)
     assert edited(found, "features/a*[1]")
     assert edited(found, "features/a") is None
+
+
+@pytest.mark.parametrize(
+    ("edit", "place"),
+    [
+        (("m:\n", "m:\n    unit: card\n"), "models.m.unit"),
+        (("m:\n", "m:\n    baseline: {accepted: tariff}\n"), "models.m.baseline.accepted"),
+        (("amount: numeric", "amount: {kind: numeric, accepted: tariff}"), "models.m.features.amount.accepted"),
+    ],
+    ids=["unit", "model accepted", "feature accepted"],
+)
+def test_a_key_that_came_with_the_release_is_an_edit_of_its_default(edit: tuple[str, str], place: str) -> None:
+    text = "version: 1\npredictions: p\nmodels:\n  m:\n    features: {amount: numeric}\n"
+    assert edit[0] in text
+    written = {key: one.value for key, one in settings(parse_config(text, name="a.yml"), "m").items() if key != place}
+    assert reset_by(written, settings(parse_config(text, name="b.yml"), "m")) == {}
+    now = settings(parse_config(text.replace(*edit), name="b.yml"), "m")
+    assert reset_by(written, now) == dict.fromkeys(now[place].columns, place)
+    assert reset_by({}, now) == {}, "a state that says nothing of what it was made with"

@@ -36,6 +36,7 @@ class HeldModel(msgspec.Struct):
     owners : the monitors of series that no panel has.
     sources : what numbers of sources in it mean; `rebuilt` as of the task it was made in.
     units : by ledger, where the model has a unit.
+    taken : ids of the file's baselines that a panel began with, by kind; of the file that is configured.
     parked : it is configured no more, and its open episodes have ended.
     """
 
@@ -50,6 +51,7 @@ class HeldModel(msgspec.Struct):
     units: dict[str, HeldUnits] = {}
     sources: list[tuple[str, Count]] = []
     rebuilt: bool = False
+    taken: dict[str, str] = {}
     parked: bool = False
 
 

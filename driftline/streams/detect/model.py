@@ -58,6 +58,7 @@ class WatchedModel:
     Attributes
     ----------
     units : by ledger, where the model has a unit.
+    taken : kinds of which a panel that is gone began with the file's baseline.
     dropped : names of blobs and rings that an edit left nothing of, to be removed with the next checkpoint.
     """
 
@@ -74,6 +75,7 @@ class WatchedModel:
     joins: dict[PanelName, JoinRate] = field(default_factory=dict)
     joins_opened: dict[PanelName, Position] = field(default_factory=dict)
     units: dict[str, Units] = field(default_factory=dict)
+    taken: set[str] = field(default_factory=set)
     dropped: list[str] = field(default_factory=list)
     _parts: dict[PanelName, list[WatchedPanel]] = field(default_factory=dict)
 
@@ -128,6 +130,7 @@ class WatchedModel:
 
     def export_meta(self) -> dict[str, Any]:
         """What a restart needs beside the panels' own blobs, as JSON; `reopen.py` reads it."""
+        taken = self.taken | {w.name.kind for w in self.panels.values() if self.began_with_file(w)}
         return {
             "panels": [
                 [panel_path(p.name), p.name.kind, p.name.version, p.name.age_ms, p.seen, p.first_ms, p.learned_here, p.shown, p.name.part]
@@ -138,7 +141,7 @@ class WatchedModel:
             "health_opened": {series: _position_list(position) for series, position in self.health_opened.items()},
             "joins": [[name.kind, name.version, name.age_ms, join.export()] for name, join in self.joins.items()],
             "joins_opened": [[n.kind, n.version, n.age_ms, _position_list(position)] for n, position in self.joins_opened.items()],
-            "sources": self.sources.export(), "rebuilt": self.rebuilt,
+            "sources": self.sources.export(), "rebuilt": self.rebuilt, "taken": {kind: self.baselines[kind].id for kind in sorted(taken)},
             "settings": {place: setting.value for place, setting in self.plan.settings.items()},
             **({"units": {name: units.export() for name, units in self.units.items()}} if self.units else {}),
             "owners": {series: owner.id for series in STREAM_SERIES if (owner := self.plan.monitor_of(series)) is not None},
@@ -155,6 +158,11 @@ class WatchedModel:
         """Let a panel take part; those of one name see rows in the order in which they were added."""
         self.panels[watched.name] = watched
         self._parts.setdefault(replace(watched.name, part=0), []).append(watched)
+
+    def began_with_file(self, watched: WatchedPanel) -> bool:
+        """Whether a panel compares with what the configured file holds."""
+        file, own = self.baselines.get(watched.name.kind), watched.panel.baseline
+        return file is not None and own is not None and own.id == file.id and not watched.learned_here
 
     def rank(self, name: PanelName) -> int:
         """Which version of its kind and age a panel is of that is about to be opened, counted from 1; the order is part of the state."""
@@ -325,9 +333,8 @@ class WatchedModel:
         panel = watched.panel
         if panel.baseline is None:
             if len(parts) == 1:
-                yield self.writer.snapshot(
-                    self.plan, watched.name, row, [], segment=None, state="learning", rows=watched.seen, baseline=None
-                )  # fmt: skip
+                seen = watched.seen
+                yield self.writer.snapshot(self.plan, watched.name, row, [], segment=None, state="learning", rows=seen, baseline=None)
             return
         watched.shown += [0] * (len(panel.scope_names) - len(watched.shown))
         ready = [part.panel for part in parts if part.panel.baseline is not None]
@@ -341,16 +348,9 @@ class WatchedModel:
             if not sharing or sharing[0][0] is not panel:
                 continue
             watched.shown[scope] = rows
-            yield self.writer.snapshot(
-                self.plan,
-                watched.name,
-                row,
-                [level for one, place in sharing for level in one.levels(place)],
-                segment=segment_of(panel, scope),
-                state="watching",
-                rows=watched.seen if scope == 0 else rows,
-                baseline=panel.baseline.id,
-            )
+            levels = [level for one, place in sharing for level in one.levels(place)]
+            about, baseline, seen = segment_of(panel, scope), panel.baseline.id, watched.seen if scope == 0 else rows
+            yield self.writer.snapshot(self.plan, watched.name, row, levels, segment=about, state="watching", rows=seen, baseline=baseline)
 
     def _stream(self, batch: Observations) -> Iterator[Placed]:
         before = self._ledger(PREDICTIONS).last

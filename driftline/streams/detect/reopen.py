@@ -54,6 +54,7 @@ def reopen(model: WatchedModel, meta: Mapping[str, Any], state_of: Callable[[str
     model.health = StreamHealth.restore(model.plan.model.freshness, held.health)
     model.ledgers = {name: Ledger.restore(ledger) for name, ledger in held.ledgers.items()}
     model.health_opened = {series: Position(*position) for series, position in held.health_opened.items()}
+    model.taken = {kind for kind, file in model.baselines.items() if held.taken.get(kind) == file.id}
     _units(model, held, state_of(UNITS)[1])
     groups: dict[PanelName, list[HeldPanel]] = {}
     for panel in held.panels:
@@ -95,8 +96,8 @@ class _Group:
         reset = reset_by(settings_before, plan.settings)
         kept, begun = split_budget(*share_out(wanted, name.kind, made_with, reset), wanted)
         outputs = []
-        for watched, before, spec in zip(self._held, made_with, kept, strict=True):
-            outputs += self._go_on(watched, before, spec, reasons_of(before, name.kind, reset))
+        for watched, made, spec in zip(self._held, made_with, kept, strict=True):
+            outputs += self._go_on(watched, made, spec, reasons_of(made, name.kind, reset))
         first = max(watched.name.part for watched in self._held) + 1
         for part, spec in enumerate(begun, first):
             self._begin(replace(name, part=part), spec, accepted=_accepted(spec, name.kind, reset))
@@ -107,6 +108,7 @@ class _Group:
         if spec is None:
             # Not of the model any more; `_begin` still asks which reference it had.
             watched.panel = Panel.restore(before, blobs, rings)
+            self._model.taken |= {watched.name.kind} if self._model.began_with_file(watched) else set()
             self._model.dropped += [f"{panel_path(watched.name)}/{name}" for name in (*blobs, *rings)]
             _log.info("panel_removed model=%s panel=%s", self._model.plan.name, panel_path(watched.name))
             return self._said(watched, watched.panel.end_all(UNWATCHED, reasons))
@@ -129,14 +131,16 @@ class _Group:
 
         Parameters
         ----------
-        accepted : it is new because what it is like now is accepted: then the file may also take the place of what was learned.
+        accepted : it is new because what it is like now is accepted: then another file than was used before may also take the place of
+            what was learned.
         """
         baseline = self._model.baselines.get(name.kind)
         if baseline is not None:
             held = any(watched.panel.baseline is not None and watched.panel.baseline.id == baseline.id for watched in self._held)
-            columns = [baseline.column(column.name) for column in spec.columns or ()]
-            fits = bool(columns) and None not in columns and spec.segments.keys() <= baseline.segments.keys()
-            if held or not fits or (not accepted and all(watched.learned_here for watched in self._held)):
+            columns = None if spec.columns is None else [baseline.column(column.name) for column in spec.columns]
+            fits = (columns is None or (bool(columns) and None not in columns)) and spec.segments.keys() <= baseline.segments.keys()
+            known = name.kind in self._model.taken if accepted else all(watched.learned_here for watched in self._held)
+            if held or not fits or known:
                 baseline = None
         self._model.add(WatchedPanel(name, Panel(spec, baseline), learned_here=baseline is None))
         columns_named = None if spec.columns is None else [column.name for column in spec.columns]
@@ -155,8 +159,9 @@ class _Group:
 
 
 def _accepted(spec: PanelSpec, kind: PanelKind, reset: Mapping[str, str]) -> bool:
-    """Whether every column of a part begins anew because of an edited ``accepted``."""
-    places = [edited(reset, f"{kind}/{column.name}") for column in spec.columns or ()]
+    """Whether every column of a part begins anew because of an edited ``accepted``; of one that discovers them, all there were."""
+    names = [""] if spec.columns is None else [column.name for column in spec.columns]
+    places = [edited(reset, f"{kind}/{name}") for name in names]
     return bool(places) and all(place is not None and place.endswith(".accepted") for place in places)
 
 

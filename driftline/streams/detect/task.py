@@ -251,7 +251,8 @@ class DetectTask:
         changed, _ = _exported(name, model)
         self._written |= changed
         joins = [[*name, {**join, "open": False, "told": False}] for *name, join in held.get("joins", ())]
-        return {**held, **model.export_meta(), "joins": joins, "settings": held.get("settings", {}), "parked": True}
+        own = {key: held.get(key, {}) for key in ("settings", "taken")}
+        return {**held, **model.export_meta(), "joins": joins, **own, "parked": True}
 
 
 def _exported(name: str, model: WatchedModel) -> tuple[dict[str, bytes | None], list[RingWrite]]:
