@@ -85,6 +85,8 @@ def describe(spec: PanelSpec, columns: tuple[Column, ...] | None) -> dict[str, A
         "sensitive": sorted(spec.sensitive),
         "whole": spec.whole,
     }
+    if spec.pairs:
+        described["pairs"] = [_column(pair) for pair in spec.pairs]
     if spec.budget is not None:
         described["budget"] = {"by_rows": spec.budget.by_rows}
     return json.loads(json.dumps(described, default=str))  # type: ignore[no-any-return]  # as it is read back
@@ -118,6 +120,7 @@ def _parse(described: Mapping[str, Any]) -> PanelSpec:
     columns, budget = described["columns"], described.get("budget")
     return PanelSpec(
         columns=None if columns is None else tuple(_parse_column(item) for item in columns),
+        pairs=tuple(_parse_column(item) for item in described.get("pairs", ())),
         segments={key: int(most) for key, most in described["segments"]},
         window=int(described["window"]),
         learn_rows=int(described["learn_rows"]),

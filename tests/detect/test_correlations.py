@@ -15,7 +15,7 @@ from driftline.streams.detect.plan import ModelPlan
 from driftline.streams.detect.reference import ReferenceLearner, configured_baselines, save_baselines
 from driftline.streams.detect.task import DetectProcessor, DetectTask
 from driftline.streams.observation import Observations, code, decode, encode
-from driftline.streams.task import MemoryRecord, RestoredState
+from driftline.streams.task import MemoryRecord, Output, RestoredState
 from tests.detect.test_changed_configuration import Store
 from tests.detect.test_task import CLUSTER, TOPIC, events, run
 
@@ -139,6 +139,24 @@ def test_a_pair_of_discovered_features_that_is_added_later_learns_from_then_on()
     task = opened(text, store.take(task))
     columns = {name.part: len(one.panel.columns) for name, one in task.models["m"].panels.items() if name.kind == "features"}
     assert columns == {0: 4, 1: 1}
+
+
+@pytest.mark.parametrize("other", ["country", "never"])
+def test_a_pair_that_is_none_of_discovered_numbers_is_no_new_one_at_every_start(other: str) -> None:
+    text = TEXT.replace(FEATURES, "").replace(NAMED, f"    correlations: [[items, amount], [amount, {other}]]\n")
+    records, store, task = stream(), Store(), opened(text)
+    expected = run(opened(text), records)
+    found: list[Output] = []
+    for at in range(0, len(records), 5):
+        found += run(task, records[at : at + 5])
+        task = opened(text, store.take(task))
+        assert task.opened() == []
+        assert [name.part for name in task.models["m"].panels if name.kind == "features"] == [0]
+    assert found == expected
+    # Taken out and named again it is a pair that is new.
+    task = opened(text.replace(f", [amount, {other}]", ""), store.take(task))
+    task = opened(text, store.take(task))
+    assert [name.part for name in task.models["m"].panels if name.kind == "features"] == [0, 1]
 
 
 def test_where_a_feature_is_read_from_elsewhere_its_pairs_begin_anew() -> None:

@@ -41,7 +41,9 @@ def share_out(
     if wanted.columns is None and not known:
         return kept, [wanted]
     lacking: dict[frozenset[str | None], list[Column]] = {}
-    discovered = (*known.values(), *(pair for pair in wanted.pairs if pair.name not in known))
+    # A pair that was asked for when columns were discovered, and is none of them, is not of numbers.
+    tried = {pair.name for one, spec in zip(held, kept, strict=True) if spec is not None for pair in one.pairs}
+    discovered = (*known.values(), *(pair for pair in wanted.pairs if pair.name not in known.keys() | tried))
     for column in discovered if wanted.columns is None else wanted.columns:
         if lack := frozenset(_keys(wanted) - covered.get(column.name, set())):
             lacking.setdefault(lack, []).append(column)
