@@ -180,6 +180,23 @@ def test_a_unit_that_is_given_begins_all_series_anew_and_one_that_is_taken_away_
     assert [e["series"] for e in said[1] if e["kind"] == "baseline"] == ["panel:features", "panel:scores"]
 
 
+def test_rows_that_ingest_wrote_before_it_knew_of_the_unit_are_no_reference_for_those_after() -> None:
+    """Detect is restarted first; what waits in the topic, and outcomes of an age of weeks, have no units yet."""
+    without_units, known = stream([500] * 12, change_at=4_500), with_units([500] * 12, change_at=4_500)
+    records = without_units[:4] + known[4:]
+    whole = run(open_task(text=UNIT_CONFIG), records)
+    assert restarted(records, UNIT_CONFIG) == whole
+    offset = next(e["position"]["offset"] for e in events(whole) if e["kind"] == "baseline" and e["series"] == "panel:features")
+    from_the_start = events(run(open_task(text=UNIT_CONFIG), known))
+    own = next(e["position"]["offset"] for e in from_the_start if e["kind"] == "baseline" and e["series"] == "panel:features")
+    assert offset == pytest.approx(2_000 + own, abs=5)
+    # An older worker of ingest beside newer ones: its rows say nothing, and are watched as such.
+    mixed = Units(MODEL)
+    assert mixed.watched(None, np.array([0, 2 * HOUR])).tolist() == []
+    assert mixed.watched(np.array([7, 7]), np.array([3 * HOUR, 4 * HOUR])).tolist() == [1]
+    assert mixed.watched(None, np.array([4 * HOUR, 4 * HOUR])).tolist() == [0, 1]
+
+
 def test_batches_are_gathered_with_their_units() -> None:
     parts = [Observations("predictions", "m", "t", 1, [("p", 0)], unit=np.array([n])) for n in range(2)]
     for n, part in enumerate(parts):

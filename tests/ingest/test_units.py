@@ -76,3 +76,21 @@ def test_the_value_itself_leaves_ingest_nowhere() -> None:
     assert found.outputs
     assert not [output for output in found.outputs if b"4111" in (output.value or b"")]
     assert b"4111" in orjson.dumps(event(card="4111-1111-1111-1111"))
+
+
+@pytest.mark.parametrize("sensitive", [False, True])
+@pytest.mark.parametrize("unit", ["country", "card"])
+def test_an_empty_text_is_nobodys(unit: str, sensitive: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HASH_KEY", "one")
+    spec = {"features": {"country": {"kind": "categorical", "sensitive": sensitive}}}
+    more = {"hash_key": {"env": "HASH_KEY"}} if sensitive else {}
+    records = [record(event(card=value, features={"country": value}), n) for n, value in enumerate(("a", "", "a", ""))]
+    a, nobody, again, nobody_either = units(ingest(unit, *records, spec=spec, **more))
+    assert a == again != NO_UNIT == nobody == nobody_either
+
+
+def test_what_is_no_scalar_is_nobodys_and_long_texts_stay_different() -> None:
+    values = [{"x": 1}, ["a"], None, "x" * 100_000, "x" * 99_999 + "y", "x" * 100_000]
+    nested, listed, nothing, one, other, again = units(ingest("card", *(record(event(card=value), n) for n, value in enumerate(values))))
+    assert (nested, listed, nothing) == (NO_UNIT,) * 3
+    assert one == again != other

@@ -110,12 +110,15 @@ class Units:
 
         Parameters
         ----------
-        units : shape (n,); None = no row says what it is of.
+        units : shape (n,); None = written before ingest, or the join, knew of the unit. Until one that knew of it has written, nothing
+            is watched: a reference of rows that were not thinned out is none for those that are.
         time_ms : shape (n,), event times, in any order.
         """
         n = len(time_ms)
-        if n and self._first_ms is None:
+        if n and self._first_ms is None and units is not None:
             self._first_ms = int(time_ms[0])
+        if self._first_ms is None:
+            return np.empty(0, np.int64)
         found = np.ones(n, np.bool_)
         start = 0
         while units is not None and start < n:
@@ -125,7 +128,7 @@ class Units:
             stop = _find(units, time_ms, self._window_ms, start, room, older.units, older.times, newer.units, newer.times, found)
             self._remember(units[start:stop], time_ms[start:stop], found[start:stop])
             start = stop
-        return np.flatnonzero(found & (time_ms >= (self._first_ms or 0) + self._window_ms))
+        return np.flatnonzero(found & (time_ms >= self._first_ms + self._window_ms))
 
     def export(self) -> dict[str, Any]:
         """The small state, as JSON."""

@@ -12,7 +12,7 @@ from driftline.schemas.secret import resolve_secret
 from driftline.schemas.sensitive import has_sensitive, sensitive_parts
 from driftline.streams.ingest.mapping import Invalid
 from driftline.streams.ingest.values import scalar_text
-from driftline.streams.observation import Coded
+from driftline.streams.observation import NO_UNIT, Coded
 
 
 def hash_key(config: Config) -> bytes:
@@ -36,6 +36,7 @@ class Hiding:
         parts = sensitive_parts(model, fields)
         self._key = key
         self._texts = Texts(sensitive=True, key=key)
+        self._nothing = {"", hide("", key)}
         self.features = sorted(parts.features)
         self.segments = parts.segments
 
@@ -44,7 +45,9 @@ class Hiding:
         return Coded(column.codes, self._texts.shown(column.values))
 
     def number(self, text: str) -> int:
-        """64 bits that stand for a text, keyed where there is a key; never `NO_UNIT`."""
+        """64 bits that stand for a text, keyed where there is a key; `NO_UNIT` for an empty one, sensitive or not."""
+        if text in self._nothing:
+            return NO_UNIT
         shown = hide(text, self._key) if self._key else text
         return int.from_bytes(xxhash.xxh3_64_digest(shown.encode("utf-8", "replace")), "little", signed=True) or 1
 

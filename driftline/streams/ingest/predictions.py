@@ -190,7 +190,10 @@ def _values_at(plan: RowPlan, group: ModelRows, features: FeatureColumns, key: s
 
 
 def _units(plan: RowPlan, group: ModelRows, features: FeatureColumns) -> Int64 | None:
-    """Hashes, keyed where anything is sensitive: the value itself leaves ingest nowhere."""
+    """Hashes, keyed where anything is sensitive: the value itself leaves ingest nowhere.
+
+    A guest's empty card number is nobody's: rows that have none are not of one unit.
+    """
     if plan.unit is None or plan.model.unit is None:
         return None
     column = _values_at(plan, group, features, plan.model.unit, plan.unit, anywhere=True)
