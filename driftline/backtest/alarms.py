@@ -134,6 +134,7 @@ class Account:
     Attributes
     ----------
     first_row : the first row that was watched; before it the baseline was learned.
+    judged : rows from there on that a series saw: a `unit` and times that are `expected` leave out some.
     count : alarms to hold against `allowed`: one where a budget names several series at once.
     beside : alarms that no budget covers.
     quiet : those within what the user named as quiet.
@@ -142,6 +143,7 @@ class Account:
     model: str
     rows: int
     first_row: int
+    judged: int
     first_ms: int
     last_ms: int
     allowed: Allowed
@@ -172,14 +174,22 @@ def account(watched: WatchedModel, rows: ModelRows, events: Sequence[Json], quie
     alarms = tuple(alarms_of(events, name, rows))
     first = min(learned_rows(events, name, rows).get("features", 0), rows.count - 1)
     span = max(int(times[-1]) - int(times[first]), 1)
-    limit = allowed(watched.plan.model, watched, rows.count - first, span)
+    judged = _judged(watched, rows.count - first)
+    limit = allowed(watched.plan.model, watched, judged, span)
     covered = [alarm for alarm in alarms if alarm.covered or not limit.budget]
     count = len({alarm.moment for alarm in covered}) if limit.budget else len(covered)
     return Account(
-        model=name, rows=rows.count, first_row=first, first_ms=int(times[first]), last_ms=int(times[-1]), allowed=limit, alarms=alarms,
-        count=count, beside=len(alarms) - len(covered), quiet=tuple(alarm for alarm in covered if within(alarm.time_ms, quiet)),
+        model=name, rows=rows.count, first_row=first, judged=judged, first_ms=int(times[first]), last_ms=int(times[-1]), allowed=limit,
+        alarms=alarms, count=count, beside=len(alarms) - len(covered), quiet=tuple(alarm for alarm in covered if within(alarm.time_ms, quiet)),
         quiet_named=bool(quiet),
     )  # fmt: skip
+
+
+def _judged(watched: WatchedModel, rows: int) -> int:
+    model = watched.plan.model
+    if model.unit is None and not model.expected:
+        return rows
+    return max((part.panel.scope_rows(0) for part in watched.panels.values() if part.name.kind == "features"), default=0)
 
 
 def within(time_ms: int, quiet: Quiet) -> bool:
@@ -215,7 +225,9 @@ def sentence(found: Account) -> str:
     """One model's account in plain words."""
     span = duration_words(found.span_ms)
     limit = f"{_figure(found.allowed.most)} ({found.allowed.source})"
-    head = f"{found.model}: {_alarm_words(found.count)} in {span} and {found.rows - found.first_row:,} events; asked for at most {limit}"
+    events = found.rows - found.first_row
+    of = f", of which {found.judged:,} are watched" if found.judged < events else ""
+    head = f"{found.model}: {_alarm_words(found.count)} in {span} and {events:,} events{of}; asked for at most {limit}"
     counted = [alarm for alarm in found.alarms if alarm.covered or not found.allowed.budget]
     tail = f": {_where(counted)}" if counted else ""
     beside = f" Besides, {_alarm_words(found.beside)} that no budget covers." if found.beside else ""

@@ -73,6 +73,25 @@ def test_a_broken_correlation_is_found_by_a_pair_that_is_named(quiet: Path, tmp_
     assert "correlation of age, from row 4,500: correlation:age~amount, found after" in page.read_text()
 
 
+def test_of_a_unit_only_rows_that_are_watched_are_held_against_the_budget(quiet: Path, tmp_path: Path) -> None:
+    """A row a second of sixty cards in turn: in two minutes one row of each is watched, every second one."""
+    path = tmp_path / "cards.csv"
+    with open(quiet, newline="") as source, open(path, "w", newline="") as target:
+        reader = csv.DictReader(source)
+        writer = csv.DictWriter(target, [*(reader.fieldnames or []), "card"])
+        writer.writeheader()
+        for row, values in enumerate(reader):
+            writer.writerow(values | {"card": f"c{row % 60}"})
+    text = (quiet.parent / "budget.yml").read_text() + "    unit: card\n    unit_window: 2m\n"
+    (tmp_path / "budget.yml").write_text(text)
+    result = backtest(path, "--changes", "nulls", "--starts", "1", "--into", "age", "--no-suggest", "-o", "json")
+    found = fraud(result)
+    # 2,000 of what is left of 9,000 were learned from.
+    judged = (ROWS - 120) // 2 - 2_000
+    assert found["allowed"]["most"] == pytest.approx(judged / 100_000, abs=60 / 100_000)
+    assert re.search(rf"events, of which {judged // 1_000},\d\d\d are watched; asked for", found["summary"][0])
+
+
 def test_the_table_says_the_same_in_words(quiet: Path) -> None:
     result = backtest(quiet, "--changes", "nulls", "--starts", "1", "--into", "age", "--nulls", "0.3", "--within", "500", "--no-suggest")
     assert result.exit_code == 0, result.stderr
