@@ -180,7 +180,8 @@ def account(watched: WatchedModel, rows: ModelRows, events: Sequence[Json], quie
     count = len({alarm.moment for alarm in covered}) if limit.budget else len(covered)
     return Account(
         model=name, rows=rows.count, first_row=first, judged=judged, first_ms=int(times[first]), last_ms=int(times[-1]), allowed=limit,
-        alarms=alarms, count=count, beside=len(alarms) - len(covered), quiet=tuple(alarm for alarm in covered if within(alarm.time_ms, quiet)),
+        alarms=alarms, count=count, beside=len(alarms) - len(covered),
+        quiet=tuple(alarm for alarm in covered if within(alarm.time_ms, quiet)),
         quiet_named=bool(quiet),
     )  # fmt: skip
 
