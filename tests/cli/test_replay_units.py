@@ -117,3 +117,16 @@ def test_of_a_file_the_unit_is_no_feature(tmp_path: Path) -> None:
     assert CliRunner().invoke(cli, build).exit_code == 0
     features = read_baselines(tmp_path / "b.json")["panels"]["features"]
     assert sorted(column.name for column in features.columns) == ["amount", "country", "stream:invalid"]
+
+
+def test_a_file_without_the_unit_makes_no_baseline_of_rows_that_live_are_left_out(tmp_path: Path) -> None:
+    """As where the unit is the key or a header, which no file has, or its column has another name."""
+    stream = write_bookings(tmp_path / "train.csv", 3_000)
+    config = tmp_path / "shop.yml"
+    config.write_text(CONFIG + UNIT.replace("booking", "order_no"))
+    build = ["baseline", "build", str(config), "--from-file", str(stream), *OPTIONS, "-o", str(tmp_path / "b.json")]
+    refused = CliRunner().invoke(cli, build)
+    assert refused.exit_code == 2
+    assert 'no row says its unit, "order_no"' in refused.stderr
+    assert not (tmp_path / "b.json").exists()
+    assert CliRunner().invoke(cli, [*build, "--segment", "order_no=booking"]).exit_code == 0

@@ -21,7 +21,7 @@ from driftline.schemas.series import correlation_series
 from driftline.streams.detect.plan import ModelPlan, PanelKind
 from driftline.streams.detect.rows import feature_rows, outcome_rows, score_rows
 from driftline.streams.detect.units import Units, watched_rows
-from driftline.streams.observation import Observations
+from driftline.streams.observation import NO_UNIT, Observations
 
 FORMAT: Final = "driftline-baselines"
 VERSION: Final = 1
@@ -41,6 +41,7 @@ class ReferenceLearner:
         self._builders: dict[PanelKind, BaselineBuilder] = {}
         self._sources: dict[tuple[str, int], int] = {}
         self._watched = 0
+        self._with_unit = False
         self._units: dict[tuple[PanelKind, int | None], Units] = {}
 
     def add(self, batch: Observations) -> None:
@@ -58,6 +59,7 @@ class ReferenceLearner:
     def _take(self, kind: PanelKind, rows: PanelRows, batch: Observations) -> None:
         """Let a builder have the rows that its panel will see."""
         model = self._plan.model
+        self._with_unit |= batch.unit is not None and bool((batch.unit != NO_UNIT).any())
         units = None if model.unit is None else self._units.setdefault((kind, batch.age_ms), Units(model))
         if (watched := watched_rows(model, units, batch)) is not None:
             rows = rows.take(watched)
@@ -69,13 +71,18 @@ class ReferenceLearner:
 
         Raises
         ------
-        BaselineError : no rows of this model came.
+        BaselineError : no rows of this model came, none of them would be watched, or none says its unit.
         """
         if not self._builders:
             raise BaselineError(f'no rows of model "{self._plan.name}" to build a baseline from')
         if not self._watched:
             why = f"its unit_window is {self._plan.model.unit_window / 3_600_000:g} h" if self._plan.model.unit else "all are expected"
             raise BaselineError(f'no row of model "{self._plan.name}" would be watched: {why}, and they span no more')
+        if self._plan.model.unit is not None and not self._with_unit:
+            raise BaselineError(
+                f'no row says its unit, "{self._plan.model.unit}", so that none was left out as they are live; '
+                f"name its column with --segment {self._plan.model.unit}=COLUMN, or build from the topic"
+            )
         return {kind: builder.finish() for kind, builder in self._builders.items()}
 
     def _builder(self, kind: PanelKind) -> BaselineBuilder:
