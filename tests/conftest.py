@@ -28,8 +28,8 @@ from driftline.streams.local.redis import LocalRedis, redis_answers
 _TESTS = Path(__file__).parent
 # Starts of paths, the longest files first; `--durations=50` says which they are.
 _LONGEST = (
-    "alert/test_faults", "secure/test_program", "outages/", "detectors/test_kernels", "alert/test_alert_app", "e2e/", "runner/", "secure/",
-    "cli/", "join/", "local/", "savepoint/", "demo/", "hostile/", "test_packaging",
+    "rescale/test_rescale", "alert/test_faults", "secure/test_program", "outages/", "detectors/test_kernels", "alert/test_alert_app",
+    "e2e/", "runner/", "secure/", "cli/", "join/", "local/", "savepoint/", "demo/", "hostile/", "test_packaging",
 )  # fmt: skip
 _NO_SKIP = os.environ.get("DRIFTLINE_TEST_NO_SKIP") == "1"
 
