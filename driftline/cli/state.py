@@ -121,7 +121,7 @@ def import_(config_path: str, savepoint: str, replace: bool, rebase: bool) -> No
 
         try:
             store.check()
-            one = Import(reader, config, cluster, store, now_ms=lambda: round(time.time() * 1_000))
+            one = Import(reader, config, cluster, store, now_ms=lambda: round(time.time() * 1_000), say=note)
             _tell(one.changes, rebase=rebase)
             one.check(client, replace=replace)
             one.write()

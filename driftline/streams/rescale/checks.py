@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from confluent_kafka import KafkaException, TopicPartition
@@ -14,7 +15,7 @@ from driftline.streams.errors import SavepointError, SetupError, StateError
 from driftline.streams.kafka import CALL_SECONDS
 from driftline.streams.rescale.logs import MARK, read_side_by_side
 from driftline.streams.savepoint.contents import Contents, World
-from driftline.streams.savepoint.groups import GroupOffsets, count_members
+from driftline.streams.savepoint.groups import GroupOffsets, check_left
 from driftline.streams.task import PartitionId
 from driftline.streams.wiring import sources_of, tasks_of
 
@@ -97,7 +98,7 @@ def check_tasks(contents: Contents, config: Config, cluster: Cluster) -> None:
             )
 
 
-def check_stopped(admin: AdminClient, contents: Contents, config: Config, cluster: Cluster) -> None:
+def check_stopped(admin: AdminClient, contents: Contents, config: Config, cluster: Cluster, say: Callable[[str], None]) -> None:
     """No worker of either installation runs.
 
     Raises
@@ -107,11 +108,7 @@ def check_stopped(admin: AdminClient, contents: Contents, config: Config, cluste
     processors = dict.fromkeys([*(task.processor for task in contents.tasks), "alert"])
     groups = [f"{contents.world.group_prefix}.{name}" for name in processors]
     groups += dict.fromkeys([*(place.group for place in tasks_of(config, cluster)), f"{config.kafka.group_prefix}.alert"])
-    if live := [f'"{name}" ({count})' for name, count in count_members(admin, groups).items() if count]:
-        raise StateError(
-            f"workers are in group {', '.join(live)}",
-            hint="stop them; the group forgets one that was stopped or killed after its session timeout, 10 s unless configured",
-        )
+    check_left(admin, groups, say)
 
 
 def check_current(kafka: Kafka, contents: Contents) -> None:

@@ -118,7 +118,7 @@ class Rescale:
         StateError : workers run or have run since the savepoint, detect or alert lags, or the new topics are in use.
         OffsetError : records that the join still needs are gone.
         """
-        check_stopped(self._admin, self._contents, self._config, self._cluster)
+        check_stopped(self._admin, self._contents, self._config, self._cluster, self._say)
         check_current(self._config.kafka, self._contents)
         self._alerts = check_drained(self._config.kafka, self._contents, self._old_partitions(DRIFT))
         self._new.check()
@@ -147,7 +147,7 @@ class Rescale:
             self._move_alerts(carrier, moved)
             moved.next_offsets = carrier.next_offsets
         # Whoever wrote while this read has made it half of the truth.
-        check_stopped(self._admin, self._contents, self._config, self._cluster)
+        check_stopped(self._admin, self._contents, self._config, self._cluster, self._say)
         check_current(self._config.kafka, self._contents)
         return moved
 

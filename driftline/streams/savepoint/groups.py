@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -18,6 +18,9 @@ from driftline.streams.task import PartitionId
 # A killed worker's transaction is aborted after its timeout, 15 s unless configured; until then its offsets are not known.
 _COMMITTED_SECONDS_MAX: Final = 30.0
 _PAUSE_SECONDS: Final = 0.1
+_FORGOTTEN_SECONDS: Final = 15.0
+"""A session is 10 s unless configured."""
+_LOOK_SECONDS: Final = 0.5
 _ACTIVE: Final = (
     KafkaError.UNKNOWN_MEMBER_ID, KafkaError.ILLEGAL_GENERATION, KafkaError.REBALANCE_IN_PROGRESS, KafkaError.FENCED_INSTANCE_ID,
     KafkaError.STALE_MEMBER_EPOCH,
@@ -37,6 +40,26 @@ def count_members(admin: AdminClient, groups: Iterable[str]) -> dict[str, int]:
                 raise from_kafka(error) from error
             found[name] = 0
     return found
+
+
+def check_left(admin: AdminClient, groups: Iterable[str], say: Callable[[str], None]) -> None:
+    """No worker is in any of the groups; one that was stopped is forgotten only with its session, and that long this waits.
+
+    Raises
+    ------
+    StateError : names the groups that still have members.
+    """
+    names, told, deadline = list(groups), False, time.monotonic() + _FORGOTTEN_SECONDS
+    while live := [f'"{name}" ({count})' for name, count in count_members(admin, names).items() if count]:
+        if time.monotonic() >= deadline:
+            raise StateError(
+                f"workers are in group {', '.join(live)}",
+                hint="stop them; the group forgets one that was stopped or killed after its session timeout, 10 s unless configured",
+            )
+        if not told:
+            told = True
+            say(f"workers are in group {', '.join(live)}: waiting until it forgets those that were stopped")
+        time.sleep(_LOOK_SECONDS)
 
 
 class GroupOffsets:

@@ -19,7 +19,7 @@ from driftline.streams.cluster import Cluster, live_since_key
 from driftline.streams.errors import SavepointError, StateError
 from driftline.streams.redis_client import connect, redis_errors
 from driftline.streams.savepoint.contents import Contents, SavedTask, SavepointReader, World
-from driftline.streams.savepoint.groups import GroupOffsets, count_members
+from driftline.streams.savepoint.groups import GroupOffsets, check_left
 from driftline.streams.savepoint.tasks import scope_of
 from driftline.streams.state.checkpoints import Checkpoints
 from driftline.streams.state.manifest import encode_reference
@@ -48,17 +48,22 @@ class Import:
     Parameters
     ----------
     now_ms : wall time, noted in the checkpoints.
+    say : told, for a person, that it waits.
 
     Raises
     ------
     SavepointError : the savepoint's tasks or partitions are not those of this installation.
     """
 
-    def __init__(self, reader: SavepointReader, config: Config, cluster: Cluster, store: Store, *, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, reader: SavepointReader, config: Config, cluster: Cluster, store: Store, *, now_ms: Callable[[], int],
+        say: Callable[[str], None],
+    ) -> None:  # fmt: skip
         self._reader = reader
         self._config, self._cluster = config, cluster
         self._store = store
         self._now_ms = now_ms
+        self._say = say
         self.contents: Contents = reader.contents
         self._here = World.of(config, cluster)
         self.changes = changes(self.contents.world, self._here)
@@ -76,7 +81,7 @@ class Import:
         StateError : workers run, state exists and `replace` is not given, records after the offsets are gone, or the tasks
             wrote more after the savepoint.
         """
-        self._check_members(admin)
+        check_left(admin, dict.fromkeys(place.group for place in tasks_of(self._config, self._cluster)), self._say)
         with ExitStack() as opened:
             groups = self._groups(opened)
             if not replace:
@@ -124,15 +129,6 @@ class Import:
     def _groups(self, opened: ExitStack) -> dict[str, GroupOffsets]:
         names = dict.fromkeys(move.place.group for move in self._moves)
         return {name: opened.enter_context(GroupOffsets(self._config.kafka, name)) for name in names}
-
-    def _check_members(self, admin: AdminClient) -> None:
-        members = count_members(admin, dict.fromkeys(place.group for place in tasks_of(self._config, self._cluster)))
-        live = [f'"{name}" ({count})' for name, count in members.items() if count]
-        if live:
-            raise StateError(
-                f"workers are in group {', '.join(live)}",
-                hint="stop them; the group forgets one that was stopped or killed after its session timeout, 10 s unless configured",
-            )
 
     def _check_empty(self, groups: dict[str, GroupOffsets]) -> None:
         heads = [scope_of(move.place, self._config, self._cluster).keys(move.place.name).head for move in self._moves]
