@@ -130,7 +130,8 @@ def _inner(annotation: Any, suffix: str) -> Iterator[tuple[str, type[BaseModel]]
 
 def _type(field: FieldInfo) -> str:
     duration = _duration_field(field)
-    text = "duration" if duration else _name(field.annotation)
+    time = any("parse_time_ms" in repr(one) for one in field.metadata)
+    text = "duration" if duration else "time" if time else _name(field.annotation)
     if duration and type(None) in get_args(field.annotation):
         text = "duration or null"
     for kind, key, sign in _BOUNDS:
