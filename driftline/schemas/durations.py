@@ -35,7 +35,7 @@ def parse_time_ms(value: object) -> int:
     """
     if isinstance(value, str):
         try:
-            time = datetime.fromisoformat(value.strip())
+            time = datetime.fromisoformat(value)
         except ValueError:
             time = None
         if time is not None and time.tzinfo is not None:
