@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from driftline.detectors.baseline import Baseline
 from driftline.detectors.baseline_build import BaselineBuilder
@@ -42,7 +43,7 @@ class ReferenceLearner:
         self._sources: dict[tuple[str, int], int] = {}
         self._watched = 0
         self._with_unit = False
-        self._units: dict[tuple[PanelKind, int | None], Units] = {}
+        self._units: dict[tuple[str, int | None], Units] = {}
 
     def add(self, batch: Observations) -> None:
         """Take one batch; other models' batches, ticks and empty ones are left alone."""
@@ -50,19 +51,19 @@ class ReferenceLearner:
             return
         numbers = [self._sources.setdefault(source, len(self._sources)) for source in batch.sources]
         batch.source = np.array(numbers, np.uint16)[batch.source]
-        if batch.kind == "predictions":
-            self._take("features", feature_rows(batch, self._segments), batch)
-            self._take("scores", score_rows(batch, self._plan.model, self._segments), batch)
-        elif batch.kind == "outcomes":
-            self._take("outcomes", outcome_rows(batch, self._plan.model, self._segments), batch)
-
-    def _take(self, kind: PanelKind, rows: PanelRows, batch: Observations) -> None:
-        """Let a builder have the rows that its panel will see."""
         model = self._plan.model
         self._with_unit |= batch.unit is not None and bool((batch.unit != NO_UNIT).any())
-        units = None if model.unit is None else self._units.setdefault((kind, batch.age_ms), Units(model))
-        if (watched := watched_rows(model, units, batch)) is not None:
-            rows = rows.take(watched)
+        units = None if model.unit is None else self._units.setdefault((batch.kind, batch.age_ms), Units(model))
+        watched = watched_rows(model, units, batch)
+        if batch.kind == "predictions":
+            self._take("features", feature_rows(batch, self._segments), watched)
+            self._take("scores", score_rows(batch, model, self._segments), watched)
+        elif batch.kind == "outcomes":
+            self._take("outcomes", outcome_rows(batch, model, self._segments), watched)
+
+    def _take(self, kind: PanelKind, rows: PanelRows, watched: npt.NDArray[np.int64] | None) -> None:
+        """Let a builder have the rows that its panel will see; None = all."""
+        rows = rows if watched is None else rows.take(watched)
         self._watched += rows.n
         self._builder(kind).add(rows)
 
