@@ -53,10 +53,9 @@ def in_cuts(units: list[int], times: list[int], cuts: Sequence[int], generation:
     for stop in sorted({*cuts, len(units)}):
         own = np.array(units[start:stop], np.int64)
         out += (held.watched(own, np.array(times[start:stop], np.int64)) + start).tolist()
-        if (written := held.ring()) is not None:
-            size, window, _, rows, full = written
-            ring = (b"" if full else ring) + rows
-            ring = ring[-size * window :]
+        if (written := held.ring("units")) is not None:
+            ring = (b"" if written.full else ring) + written.rows
+            ring = ring[-written.record_bytes * written.window :]
         if restart:
             state = msgspec.convert(msgspec.json.decode(msgspec.json.encode(held.export())), HeldUnits)
             held = Units.restore(MODEL, state, ring, generation)
@@ -112,15 +111,15 @@ def test_of_another_unit_or_window_nothing_is_remembered() -> None:
     units = Units(MODEL, 4)
     units.watched(np.array([1, 2, 3]), np.array([0, 1, 2 * HOUR]))
     state = msgspec.convert(units.export(), HeldUnits)
-    written = units.ring()
+    written = units.ring("units")
     assert written is not None
     for other in (Model(unit="user", unit_window=HOUR), Model(unit="card", unit_window=2 * HOUR)):
-        again = Units.restore(other, state, written[3], 4)
+        again = Units.restore(other, state, written.rows, 4)
         assert again.export()["first_ms"] is None
         assert again.watched(np.array([9]), np.array([5 * HOUR])).tolist() == []
-        ring = again.ring()
+        ring = again.ring("units")
         assert ring is not None
-        assert (ring[2], ring[4]) == (1, True)
+        assert (ring.head, ring.full) == (1, True)
 
 
 @pytest.mark.parametrize(("sizes", "held"), [((0, 3), 2), ((2, 2), 3), ((0, 5), 5)])

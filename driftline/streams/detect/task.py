@@ -261,8 +261,8 @@ def _exported(name: str, model: WatchedModel) -> tuple[dict[str, bytes | None], 
     model.dropped = []
     rings: list[RingWrite] = []
     for ledger, units in model.units.items():
-        if (unsaved := units.ring()) is not None:
-            rings.append(RingWrite(f"{model_path(name)}/{UNITS}/{ring_of_units(ledger)}", *unsaved))
+        if (unsaved := units.ring(f"{model_path(name)}/{UNITS}/{ring_of_units(ledger)}")) is not None:
+            rings.append(unsaved)
     for watched in model.panels.values():
         path = f"{model_path(name)}/{panel_path(watched.name)}/"
         changed, written = watched.panel.export()

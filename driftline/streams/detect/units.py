@@ -25,6 +25,7 @@ from driftline.detectors.kernels.jit import inlined, kernel
 from driftline.schemas.config import Model
 from driftline.streams.bounded import Count, Signed64
 from driftline.streams.observation import NO_UNIT, Observations
+from driftline.streams.task import RingWrite
 
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
@@ -134,15 +135,15 @@ class Units:
         """The small state, as JSON."""
         return {"of": self._of, "first_ms": self._first_ms, "sizes": (self._older.rows, self._newer.rows), "head": self._head}
 
-    def ring(self) -> tuple[int, int, int, bytes, bool] | None:
-        """The rows since the last call: bytes of a record, window, head, rows, and whether they are the whole window."""
+    def ring(self, name: str) -> RingWrite | None:
+        """The rows since the last call."""
         if not self._unsaved:
             return None
         rows, self._unsaved = np.concatenate(self._unsaved), []
         window = 2 * self._generation
         full = len(rows) >= window or not self._saved
         self._saved = self._head
-        return RECORD.itemsize, window, self._head, rows[-window:].tobytes(), full
+        return RingWrite(name, RECORD.itemsize, window, self._head, rows[-window:].tobytes(), full)
 
     @classmethod
     def restore(cls, model: Model, held: HeldUnits, rows: bytes, generation: int = GENERATION) -> Units:
