@@ -15,6 +15,7 @@ from benchmarks.quality.report import Gate, Section, Size
 from benchmarks.quality.streams import Values
 from driftline.detectors.panel import Panel
 from driftline.detectors.spec import Column, ColumnDetector, PanelBudget, PanelSpec, Series
+from driftline.schemas.series import correlation_series, pair_of
 
 REFERENCE = 5_000
 BEFORE, AFTER = 2_000, 5_000
@@ -60,7 +61,7 @@ def watch(pairs: int, learn: int, run_length: float, *, features: bool = False) 
         return (Series(name, None, detectors, WINDOW, warning=TOLERANCE),)
 
     names = [(f"f{2 * p}", f"f{2 * p + 1}") for p in range(pairs)]
-    columns = [Column(f"correlation:{a}~{b}", "numeric", series(f"correlation:{a}~{b}"), factors=(a, b)) for a, b in names]
+    columns = [Column(correlation_series(a, b), "numeric", series(correlation_series(a, b)), factors=(a, b)) for a, b in names]
     columns += [Column(name, "numeric", series(name)) for pair in names for name in pair] if features else []
     per_unit = len(columns) / run_length
     budget = PanelBudget(per_unit, True, 1.0 / (168 * per_unit))
@@ -117,8 +118,8 @@ def _ours(run_length: float, others: list[str], reference: Values, values: Value
     watched = watch(1, REFERENCE, run_length, features=True)
     watched.update(rows_of(reference, 0))
     opened = [s for s in watched.update(rows_of(values, len(reference))) if s.kind == "open"]
-    others += [s.series for s in opened if not s.series.startswith("correlation:")]
-    return [s.row for s in opened if s.series.startswith("correlation:")]
+    others += [s.series for s in opened if not pair_of(s.series)]
+    return [s.row for s in opened if pair_of(s.series)]
 
 
 def pairs(size: Size) -> Section:

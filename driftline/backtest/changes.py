@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from driftline.backtest.recording import ModelRows, Piece, Recording, covers
-from driftline.schemas.series import PAIR
+from driftline.schemas.series import pair_of
 from driftline.streams.observation import UNLABELLED, Coded, Float64, Int64, Observations, encode
 
 Kind = Literal["shift", "scale", "nulls", "unseen", "correlation", "labels"]
@@ -62,7 +62,7 @@ class Change:
             return series.startswith("outcome:")
         if self.key is not None and segment.startswith(f"{self.key}="):
             return True
-        if series.startswith("correlation:") and self.feature in series.removeprefix("correlation:").split(PAIR):
+        if self.feature in pair_of(series):
             return True
         return series == f"feature:{self.feature}" or series.startswith(f"quality:{self.feature}:")
 

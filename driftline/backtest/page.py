@@ -12,6 +12,7 @@ from driftline.backtest.report import ModelReport, change_sentences, run_json
 from driftline.backtest.run import Found, Line, SeriesKey
 from driftline.backtest.suggest import Step
 from driftline.backtest.trials import Trial
+from driftline.schemas.series import pair_of
 from driftline.streams.canvas import Band, Canvas, clock, page, table
 
 PICTURES_MOST: Final = 40
@@ -127,7 +128,7 @@ def _looked_at(trial: Trial) -> str:
     if change.kind == "labels":
         keys = [series for _, series, segment in trial.found.lines if series.startswith("outcome:") and not segment]
         return keys[0] if keys else "outcome:log_loss"
-    pairs = [series for _, series, segment in trial.found.lines if series.startswith("correlation:") and not segment]
+    pairs = [series for _, series, segment in trial.found.lines if pair_of(series) and not segment]
     if change.kind == "correlation" and (own := [series for series in pairs if change.touched(series, "")]):
         return own[0]
     flags = {"nulls": f"quality:{change.feature}:missing", "unseen": f"quality:{change.feature}:unseen"}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from driftline.schemas.config import Config, FeatureKind, Model
-from driftline.schemas.series import Group, Series, model_series, monitors_of, owners
+from driftline.schemas.series import Group, Series, model_series, monitors_of, owners, pair_of
 from driftline.schemas.topics import DRIFT, LABELS, OBSERVATIONS, SNAPSHOTS, WAITING, retention_ms
 
 PanelName = Literal["features", "scores", "outcomes"]
@@ -323,7 +323,7 @@ class _Part:
             columns = self._columns(panel)
             kernels = sum(each.get(name, costs.river_ns) * count for name, count in self._detectors(series).items())
             kernels += columns * costs.ring_ns
-            codes = columns + 2 * sum(one.name.startswith("correlation:") for one in series)
+            codes = columns + 2 * sum(bool(pair_of(one.name)) for one in series)
             total += (codes * costs.code_ns + kernels * scopes_of_a_row) * self.copies(panel) / 1_000
         return total
 

@@ -17,6 +17,7 @@ UNKNOWN: Final = "?"
 PAIR: Final = "~"
 """Stands between the names of two features; no feature of a pair has it in its name, so that the name of a series tells the pair."""
 
+_CORRELATION: Final = "correlation:"
 _QUALITY: Final[dict[str, tuple[str, ...]]] = {
     "numeric": ("missing", "invalid", "out_of_range", "constant"),
     "categorical": ("missing", "invalid", "unseen", "constant"),
@@ -55,7 +56,12 @@ def model_series(config: Config, model: Model, features: dict[str, FeatureKind] 
 
 def correlation_series(first: str, second: str) -> str:
     """The name of the series of a pair of features, in whichever order they are named."""
-    return f"correlation:{PAIR.join(sorted((first, second)))}"
+    return _CORRELATION + PAIR.join(sorted((first, second)))
+
+
+def pair_of(series: str) -> tuple[str, ...]:
+    """The two features of a pair's series; empty for another series."""
+    return tuple(series.removeprefix(_CORRELATION).split(PAIR)) if series.startswith(_CORRELATION) else ()
 
 
 def matches(glob: str, series: Series) -> bool:
