@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.quality.measure import generator, poisson_interval
+from benchmarks.quality.measure import Delay, FalseAlarms, first_after, generator
 from benchmarks.quality.public import replayed
 from benchmarks.quality.report import Gate, Section, Size
 
@@ -20,6 +20,7 @@ EVENTS: Final = 20_000
 """The budget: one false alarm in so many rows that are watched."""
 LEARN: Final = 4_000
 CHANGE: Final = LEARN + 1_500
+_AFTER: Final = 1_000
 START_MS: Final = 1_760_000_000_000
 _GROUPS: Final = 1 / 20
 _ROWS_MAX: Final = 500
@@ -98,30 +99,27 @@ def units(size: Size) -> Section:
     streams, bookings = max(size.null_streams // 10, 2), max(size.null_rows // 2, 10_000)
     table: list[list[str]] = []
     gates: list[Gate] = []
-    single_waits: list[float] = []
+    single = Delay((), 0)
     for way in WAYS:
         warm = _WINDOW_MS // 2_000 if way.unit else 0
         count = sum(len(alarms(way, bookings, generator(size.seed, "units", way.name, i))) for i in range(streams))
-        judged = streams * (bookings - LEARN - warm)
-        low, high = poisson_interval(count)
-        rates = [one * 1e6 / judged for one in (count, low, high)]
-        waits, early = [], 0
+        false = FalseAlarms(count, streams * (bookings - LEARN - warm))
+        firsts, early, at = [], 0, CHANGE + warm
         for i in range(2 * streams):
-            at = CHANGE + warm
-            found = alarms(way, at + 1_000, generator(size.seed, "units", way.name, "shift", i), shift_at=at)
+            found = alarms(way, at + _AFTER, generator(size.seed, "units", way.name, "shift", i), shift_at=at)
             early += int((found < at).any())
-            after = found[found >= at]
-            waits.append(float(after[0] - at) if len(after) else 1_000.0)
+            firsts.append(first_after(found, at))
+        delay = Delay(tuple(first - at + 1 for first in firsts if first is not None), firsts.count(None))
         if way.unit:
-            gates.append(Gate(f"alarms per million watched rows, {way.name}", 1e6 / EVENTS, rates[0], rates[1]))
-            single = float(np.mean(single_waits))
-            slack = 2.0 * math.sqrt((np.var(waits) + np.var(single_waits)) / len(waits))
-            mean = float(np.mean(waits))
-            gates.append(Gate("bookings until a shift is found, groups with `unit` against single ones", 1.2 * single, mean, mean - slack))
+            gates.append(Gate(f"alarms per million watched rows, {way.name}", 1e6 / EVENTS, false.per_million, false.interval[0]))
+            mean = delay.within(_AFTER)
+            slack = 2.0 * math.hypot(delay.error, single.error)
+            gates.append(
+                Gate("bookings until a shift is found, groups with `unit` against single ones", 1.2 * single.mean, mean, mean - slack)
+            )
         elif not way.groups:
-            single_waits = waits
-        rate = "{:.0f} ({:.0f} to {:.0f})".format(*rates)
-        table.append([way.name, f"{judged:,}", rate, f"{np.median(waits):.0f}", f"{early} of {len(waits)}"])
+            single = delay
+        table.append([way.name, f"{false.values:,}", str(false), f"{delay.median:.0f}", f"{early} of {len(firsts)}"])
     return Section(
         "Many rows of one unit",
         f"`driftline replay` over bookings of which one in {round(1 / _GROUPS)} is a group of 2 to {_ROWS_MAX} equal rows (log-uniform), a "

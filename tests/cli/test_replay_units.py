@@ -99,34 +99,32 @@ def test_a_baseline_is_of_watched_rows_and_one_of_other_rows_is_refused(tmp_path
     assert "other rows are watched; build it again" in run(with_file + UNIT, "validate", str(config)).stderr
 
 
+def build(stream: Path, text: str, *options: str) -> Any:
+    """`baseline build` of a file, into b.json beside it."""
+    config = stream.parent / "shop.yml"
+    config.write_text(text)
+    command = ["baseline", "build", str(config), "--from-file", str(stream), *OPTIONS, "-o", str(stream.parent / "b.json"), *options]
+    return CliRunner().invoke(cli, command)
+
+
 def test_a_file_within_one_window_has_no_watched_row_and_says_so(tmp_path: Path) -> None:
-    stream = write_bookings(tmp_path / "short.csv", 100)
-    config = tmp_path / "shop.yml"
-    config.write_text(CONFIG + UNIT.replace("10m", "1d"))
-    build = ["baseline", "build", str(config), "--from-file", str(stream), *OPTIONS, "-o", str(tmp_path / "b.json")]
-    refused = CliRunner().invoke(cli, build)
+    refused = build(write_bookings(tmp_path / "short.csv", 100), CONFIG + UNIT.replace("10m", "1d"))
     assert refused.exit_code == 2
     assert "would be watched: its unit_window is 24 h, and they span no more" in refused.stderr
 
 
 def test_of_a_file_the_unit_is_no_feature(tmp_path: Path) -> None:
-    stream = write_bookings(tmp_path / "train.csv", 3_000)
-    config = tmp_path / "shop.yml"
-    config.write_text(CONFIG.replace("    features: {amount: numeric, country: categorical}\n", "") + UNIT)
-    build = ["baseline", "build", str(config), "--from-file", str(stream), *OPTIONS, "-o", str(tmp_path / "b.json")]
-    assert CliRunner().invoke(cli, build).exit_code == 0
+    text = CONFIG.replace("    features: {amount: numeric, country: categorical}\n", "") + UNIT
+    assert build(write_bookings(tmp_path / "train.csv", 3_000), text).exit_code == 0
     features = read_baselines(tmp_path / "b.json")["panels"]["features"]
     assert sorted(column.name for column in features.columns) == ["amount", "country", "stream:invalid"]
 
 
 def test_a_file_without_the_unit_makes_no_baseline_of_rows_that_live_are_left_out(tmp_path: Path) -> None:
     """As where the unit is the key or a header, which no file has, or its column has another name."""
-    stream = write_bookings(tmp_path / "train.csv", 3_000)
-    config = tmp_path / "shop.yml"
-    config.write_text(CONFIG + UNIT.replace("booking", "order_no"))
-    build = ["baseline", "build", str(config), "--from-file", str(stream), *OPTIONS, "-o", str(tmp_path / "b.json")]
-    refused = CliRunner().invoke(cli, build)
+    stream, text = write_bookings(tmp_path / "train.csv", 3_000), CONFIG + UNIT.replace("booking", "order_no")
+    refused = build(stream, text)
     assert refused.exit_code == 2
     assert 'no row says its unit, "order_no"' in refused.stderr
     assert not (tmp_path / "b.json").exists()
-    assert CliRunner().invoke(cli, [*build, "--segment", "order_no=booking"]).exit_code == 0
+    assert build(stream, text, "--segment", "order_no=booking").exit_code == 0
