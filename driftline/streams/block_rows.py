@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from driftline.streams.columns import ClassProbabilities, Ids, LabelBlock, WaitingBlock, encode_labels, encode_waiting
-from driftline.streams.observation import NO_UNIT, Coded
+from driftline.streams.observation import NO_UNIT, Coded, several
 
 Int64 = npt.NDArray[np.int64]
 Block = TypeVar("Block", WaitingBlock, LabelBlock)
@@ -116,15 +116,7 @@ def texts(parts: list[Coded | None], sizes: list[int]) -> Coded | None:
         return parts[0]
     if all(part is None for part in parts):
         return None
-    values: dict[str, int] = {}
-    codes: list[npt.NDArray[np.int32]] = []
-    for part, size in zip(parts, sizes, strict=True):
-        if part is None:
-            codes.append(np.full(size, -1, np.int32))
-            continue
-        table = np.array([*(values.setdefault(v, len(values)) for v in part.values), -1], np.int32)
-        codes.append(table[part.codes])
-    return Coded(np.concatenate(codes), list(values))
+    return several([Coded(np.full(size, -1, np.int32), []) if part is None else part for part, size in zip(parts, sizes, strict=True)])
 
 
 def take_waiting(block: WaitingBlock, rows: Int64) -> WaitingBlock:

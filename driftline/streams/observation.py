@@ -300,6 +300,20 @@ def code(texts: Sequence[str | None]) -> Coded:
     return _coded(array)
 
 
+def several(columns: Sequence[Coded]) -> Coded:
+    """Text columns one after the other, over one dictionary; values keep the order of the first column that has them."""
+    values = columns[0].values
+    if all(column.values == values for column in columns):
+        return Coded(np.concatenate([column.codes for column in columns]), values)
+    place: dict[str, int] = {}
+    parts = []
+    for column in columns:
+        # The entry that -1 (missing) picks comes last, as -1 does.
+        moved = [place.setdefault(value, len(place)) for value in column.values]
+        parts.append(np.array([*moved, -1], np.int32)[column.codes])
+    return Coded(np.concatenate(parts), list(place))
+
+
 def _dictionary(text: Coded) -> pa.DictionaryArray:
     codes = pa.array(text.codes, pa.int32(), mask=text.codes < 0)
     return pa.DictionaryArray.from_arrays(codes, pa.array(text.values, pa.string()))

@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from driftline.streams.observation import Coded, Observations
+from driftline.streams.observation import Observations, several
 from driftline.streams.task import Output
 
 CELLS_MAX: Final = 1 << 20
@@ -106,25 +106,11 @@ def _concatenated(held: Sequence[Observations]) -> Observations:
             setattr(out, name, np.concatenate([getattr(batch, name) for batch in held]))
     for name in _TEXTS:
         if getattr(first, name) is not None:
-            setattr(out, name, _texts([getattr(batch, name) for batch in held]))
-    out.categorical = {name: _texts([batch.categorical[name] for batch in held]) for name in first.categorical}
-    out.segments = {key: _texts([batch.segments[key] for batch in held]) for key in first.segments}
+            setattr(out, name, several([getattr(batch, name) for batch in held]))
+    out.categorical = {name: several([batch.categorical[name] for batch in held]) for name in first.categorical}
+    out.segments = {key: several([batch.segments[key] for batch in held]) for key in first.segments}
     out.invalid = _invalid(held)
     return out
-
-
-def _texts(columns: Sequence[Coded]) -> Coded:
-    """One column over one dictionary; values keep the order of their first batch."""
-    values = columns[0].values
-    if all(column.values == values for column in columns):
-        return Coded(np.concatenate([column.codes for column in columns]), values)
-    place: dict[str, int] = {}
-    parts = []
-    for column in columns:
-        # The entry that -1 (missing) picks comes last, as -1 does.
-        moved = [place.setdefault(value, len(place)) for value in column.values]
-        parts.append(np.array([*moved, -1], np.int32)[column.codes])
-    return Coded(np.concatenate(parts), list(place))
 
 
 def _invalid(held: Sequence[Observations]) -> np.ndarray[tuple[int, ...], np.dtype[np.int32]] | None:
