@@ -46,7 +46,7 @@ class Kafka(Section):
     group_protocol: Literal["classic", "consumer"] = Field("classic", description="consumer = the protocol of KIP-848, brokers from 4.0")
     commit_interval: DurationMs = Field(100, ge=10, le=5_000, description="time between commits of a busy worker")
     commit_interval_behind: DurationMs = Field(
-        500, ge=10, le=5_000, description="the same while four times as many records wait as a commit took: fewer commits cost less"
+        500, ge=10, le=5_000, description="the same while a worker is behind by four commits' worth: fewer commits cost less"
     )
     commit_rows: int = Field(20_000, ge=1, description="most input records in one commit")
     transaction_timeout: DurationMs = Field(

@@ -16,6 +16,7 @@ from driftline.streams.errors import AssignmentChanged
 from driftline.streams.http import Health
 from driftline.streams.metrics import Metrics
 from driftline.streams.runner.commit import Committer
+from driftline.streams.runner.pace import Pace
 from driftline.streams.state.manifest import CommitReference
 from driftline.streams.task import StateDelta
 
@@ -48,8 +49,9 @@ class Ports:
 
     def commit(self) -> None:
         committer = Committer(
-            self.membership, self.publisher, self.store, kafka=Kafka(), base=None, stage="toy", metrics=Metrics(), health=Health()
-        )
+            self.membership, self.publisher, self.store,
+            kafka=Kafka(), base=None, stage="toy", metrics=Metrics(), health=Health(), pace=Pace(5_000),
+        )  # fmt: skip
         committer.begin()
         committer.add(1, [])
         committer.commit([self.task])

@@ -26,10 +26,13 @@ class Cadence:
         self._least, self._most = least, max(least, most)
         self.seconds = least
 
-    def committed(self, records: int, waiting: int) -> None:
-        """A commit took so many records, and so many waited when it was done."""
+    def committed(self, records: int, waiting: int, *, call: int = 1) -> None:
+        """A commit took so many records, and so many waited when it was done; one call may take up to `call`.
+
+        Where a record is a batch of rows, a commit takes a few of them: a dozen that wait are one call and no backlog.
+        """
         # A commit of ticks alone took no records.
-        if waiting > BEHIND * max(records, 1):
+        if waiting > max(BEHIND * records, BEHIND, call):
             self.seconds = min(2.0 * self.seconds, self._most)
         else:
             self.seconds = max(0.5 * self.seconds, self._least)

@@ -27,6 +27,7 @@ from driftline.streams.metrics import BASE_BYTES, BASE_SECONDS, CHECKPOINT_BYTES
 from driftline.streams.runner.cadence import Cadence
 from driftline.streams.runner.failpoint import Failpoints
 from driftline.streams.runner.membership import Membership
+from driftline.streams.runner.pace import Pace
 from driftline.streams.runner.publisher import Publisher
 from driftline.streams.runner.restore import RunningTask
 from driftline.streams.state.base import BaseLog
@@ -56,6 +57,7 @@ class Committer:
         stage: str,
         metrics: Metrics,
         health: Health,
+        pace: Pace,
     ) -> None:
         self._membership = membership
         self._publisher = publisher
@@ -64,6 +66,7 @@ class Committer:
         # A transaction must outlive the wait for its commit by far.
         behind = min(kafka.commit_interval_behind, kafka.transaction_timeout // 3)
         self._cadence = Cadence(kafka.commit_interval / 1000, behind / 1000)
+        self._pace = pace
         self._rows_max = kafka.commit_rows
         self._stage, self._metrics, self._health = stage, metrics, health
         self._failpoints = Failpoints()
@@ -158,7 +161,7 @@ class Committer:
             task.committed = positions[task.name]
             task.dirty = False
         self.commits += 1
-        self._cadence.committed(self.rows, self._membership.waiting())
+        self._cadence.committed(self.rows, self._membership.waiting(), call=self._pace.records)
         self._metrics.observe(COMMIT_SECONDS, time.monotonic() - began, self._stage)
         self._metrics.set(LAST_COMMIT, time.time(), self._stage)
         self._end()

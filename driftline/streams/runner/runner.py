@@ -114,9 +114,10 @@ class Runner:
             start=start or config.start, by_time=not cluster.cluster_id.startswith(MOCK_CLUSTER_PREFIX),
             on_lost_state=on_lost_state, now_ms=lambda: round(clock() * 1000), former=former,
         )  # fmt: skip
+        self._pace = Pace(_POLL_RECORDS_MAX + _POLL_RECORDS_A_MODEL * (len(config.models) - 1))
         self._committer = Committer(
             self._membership, self._publisher, store,
-            kafka=config.kafka, base=base, stage=self._stage, metrics=self._metrics, health=self._health,
+            kafka=config.kafka, base=base, stage=self._stage, metrics=self._metrics, health=self._health, pace=self._pace,
         )  # fmt: skip
         self._tasks = TaskTable(processor)
         self._reporter = Reporter(self._stage, self._membership, self._metrics, self._health)
@@ -126,7 +127,6 @@ class Runner:
         self._recoveries = self._exhausted_rounds = 0
         self._pending_since = self._last_record = clocks.monotonic()
         self._last_tick = self._last_told = 0.0
-        self._pace = Pace(_POLL_RECORDS_MAX + _POLL_RECORDS_A_MODEL * (len(config.models) - 1))
 
     def stop(self) -> None:
         """Commit what is processed and leave; safe in a signal handler."""
