@@ -149,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=200_000, help="measured pairs of each run")
     parser.add_argument("--waiting", type=int, default=0, help="predictions waiting for their label while measuring")
     parser.add_argument("--curves", action="store_true", help="also partitions 1 to 8 and models 1 to 50")
-    parser.add_argument("--latency-rate", type=float, help="pairs a second; 0 leaves latency out; default: half of what (d) reached")
+    parser.add_argument("--latency-rate", type=float, help="pairs a second; 0 leaves latency out; default: half of what (d) keeps up with")
     parser.add_argument("--with-quix", action="store_true", help=f"also Quix Streams, in an environment made at {QUIX_ENVIRONMENT}")
     parser.add_argument("--quix-python", help="the Python of an environment with quixstreams and river")
     parser.add_argument("--json", type=Path, default=Path("benchmarks/pipeline.json"))
@@ -168,7 +168,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         baselines = {"bench": baseline_file(directory, segments=False)}
         results["alone"] = ours.cpu_alone(setups(False)[0], services, directory, rows=options.rows, baselines=baselines)
         print(results["alone"], flush=True)
-        rate = results["ours"][0]["pairs_per_second"] / 2 if options.latency_rate is None else options.latency_rate
+        rate = options.latency_rate
+        if rate is None:
+            results["live_pairs_per_second"] = ours.live_pairs_per_second(services, directory, rows=options.rows, baselines=baselines)
+            rate = results["live_pairs_per_second"] / 2
         if rate:
             results["latency"] = ours.latency(services, directory, rate=rate, seconds=30, baselines=baselines)
             print(results["latency"], flush=True)

@@ -312,14 +312,36 @@ def cpu_alone(setup: Setup, services: Any, directory: Path, *, rows: int, baseli
     }  # fmt: skip
 
 
+EAGER = """    monitors:
+      - {id: eager, series: ["feature:*"], detectors: [adwin, page_hinkley, psi], window: 200, run_length: 1000}"""
+
+
+def live_pairs_per_second(services: Any, directory: Path, *, rows: int, baselines: dict[str, str]) -> float:
+    """Pairs a second from the first append to the last commit, while the publisher has its share of the cores.
+
+    A backlog that stands is read faster: nobody appends meanwhile.
+    """
+    setup = Setup("live", monitors=EAGER, window=200)
+    prefix = f"bench-{os.getpid()}-{setup.name}"
+    config = directory / f"{prefix}.yml"
+    config.write_text(config_text(setup, services.kafka.bootstrap, services.redis.url, prefix, baselines))
+    subprocess.run([sys.executable, "-m", "driftline", "topics", "create", str(config), "--sources"], check=True, capture_output=True)
+    feed = Feed(services.kafka.bootstrap, prefix, Progress(services.kafka.bootstrap, prefix, setup), setup, 0)
+    with running(config, "--time", "data", "--start", "earliest") as workers:
+        feed.send(workers, WARM_ROWS)
+        feed.prepare(rows)
+        time.sleep(1.0)
+        sent, began = feed.sent, time.monotonic()
+        feed.send(workers, rows)
+        found = (feed.sent - sent) / (time.monotonic() - began - SETTLED_SECONDS)
+    feed.progress.close()
+    return found
+
+
 def redis_cpu(store: redis.Redis) -> float:
     """CPU seconds of the Redis server so far."""
     info = store.info("cpu")
     return float(info["used_cpu_sys"]) + float(info["used_cpu_user"])
-
-
-EAGER = """    monitors:
-      - {id: eager, series: ["feature:*"], detectors: [adwin, page_hinkley, psi], window: 200, run_length: 1000}"""
 
 
 def latency(services: Any, directory: Path, *, rate: float, seconds: float, baselines: dict[str, str]) -> dict[str, Any]:
