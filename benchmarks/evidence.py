@@ -18,9 +18,10 @@ from scipy import signal
 from driftline.detectors.baseline import Baseline
 from driftline.detectors.baseline_build import BaselineBuilder
 from driftline.detectors.episodes import E_OPEN, OPEN
+from driftline.detectors.explained import WindowStatistic
 from driftline.detectors.panel import Panel
 from driftline.detectors.panel_watch import Watch
-from driftline.detectors.spec import Column, Kind, PanelRows, PanelSpec, Series, WindowStatistic
+from driftline.detectors.spec import Column, Kind, PanelRows, PanelSpec, Series
 
 REFERENCE = 5_000
 WINDOWS_A_BASELINE = 10

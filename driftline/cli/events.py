@@ -122,6 +122,7 @@ class EventPrinter:
             row["since"] = iso((event.get("since") or {}).get("time_ms")) or "-"
             if event.get("kind") in ("version_seen", "baseline", "recovery") and event.get("reason"):
                 row["since"] = event["reason"]
+            row["since"] += _cause(event)
         elif self._what == "snapshots":
             row["rows"] = f"{event['rows']:,}" if event["state"] != "learning" else f"{event['rows']:,}/{event['learn_rows']:,}"
             row["open"] = ", ".join(level["series"] for level in event["series"] if level["open"]) or "-"
@@ -130,6 +131,16 @@ class EventPrinter:
 
 def _effect(effect: dict[str, Any] | None) -> str:
     return f"{effect['kind']} {effect['size']:.3g}" if effect else "-"
+
+
+def _cause(event: dict[str, Any]) -> str:
+    from driftline.detectors.explained import mix_words
+
+    traffic = event.get("traffic")
+    if event.get("cause") != "traffic_mix" or not traffic:
+        return ""
+    moved = [(one["segment"].get(traffic["by"], "-"), one["expected"], one["observed"]) for one in traffic["moved"]]
+    return f"  {mix_words(traffic['by'], moved)}"
 
 
 def _step(alert: dict[str, Any]) -> str:

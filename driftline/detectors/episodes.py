@@ -44,6 +44,11 @@ OPEN: Final = 1
 STALE: Final = 2
 """Values of `E_OPEN`: open, and ended for want of rows (`stale.py`); the latter is judged anew when rows come again."""
 
+MIX_BIT: Final = 61
+"""In an episode's bits: its severity is held down, since the mix of segments explains it (`traffic.py`)."""
+MIX_ROWS: Final = 256
+"""Rows between looks at whether it still does: a split costs as much as 50 rows, a change within segments waits so long at most."""
+
 # Fields of an episode; all zero = none is open.
 E_OPEN, E_BITS, E_SEVERITY, E_DIRECTION, E_KIND, E_BAND_SINCE, E_SOURCE, E_OFFSET, E_TIME = range(9)
 EPISODE_FIELDS: Final = 9
@@ -57,6 +62,8 @@ NOTE = np.dtype(
         ("detector", "i1"),
         ("direction", "i1"),
         ("severity", "i1"),
+        ("own_severity", "i1"),
+        ("severity_before", "i1"),
         ("effect_kind", "i1"),
         ("since", "i1"),
         ("statistic", "<f8"),
@@ -72,8 +79,8 @@ NOTE = np.dtype(
     ],
     align=True,
 )
-"""What the kernel says; `since`: 0 unknown, 1 the last anchor before the change, 2 that very row. `dependence` is filled
-in after the kernel (`dependence.py`)."""
+"""What the kernel says; `since`: 0 unknown, 1 the last anchor before the change, 2 that very row. `own_severity` is that of
+this level alone, `severity_before` that of the episode before it. `dependence` is filled in after the kernel (`dependence.py`)."""
 
 Notes = NDArray[np.void]
 
@@ -139,8 +146,11 @@ def note_alarm(
         return w
     if episode[E_OPEN] != OPEN and back > 0 and not covered and (_returns(m, kind) or _unproven(t, q, m[0], kind, t.lane_window[lane])):
         return w
-    severity = max(severity_of(t, q, kind, m[0, kind, M_CERTAIN]), int(episode[E_SEVERITY]))
+    own_severity = severity_of(t, q, kind, m[0, kind, M_CERTAIN])
     note = out[w]
+    note["severity_before"] = episode[E_SEVERITY]
+    severity = max(own_severity, int(episode[E_SEVERITY]))
+    note["own_severity"] = own_severity
     note["kind"] = EVIDENCE
     if episode[E_OPEN] != OPEN:
         note["kind"] = OPENED
@@ -215,6 +225,8 @@ def check_episode(
         recovered = st.heads[s] - episode[E_BAND_SINCE] >= t.lane_window[lane]
     severity, kind = window_severity(t, q, m)
     note = out[w]
+    note["own_severity"], note["severity_before"] = severity, episode[E_SEVERITY]
+    held = bool(episode[E_BITS] & (np.int64(1) << MIX_BIT)) and st.heads[s] % MIX_ROWS != 0
     if recovered:
         kind = int(episode[E_KIND])
         severity = int(episode[E_SEVERITY])
@@ -222,7 +234,7 @@ def check_episode(
         note["direction"] = 0
         note["statistic"] = m[kind, M_VALUE] if kind == PSI_EFFECT else abs(m[kind, M_VALUE] - m[kind, M_BASE])
         note["threshold"] = m[kind, M_BAND]
-    elif severity > episode[E_SEVERITY]:
+    elif severity > episode[E_SEVERITY] and not held:
         episode[E_SEVERITY] = severity
         note["kind"] = EVIDENCE
         # Of the level that is this severe: an episode may have opened on the other side.
@@ -254,6 +266,7 @@ def _resume(t: Tables, st: Windows, out: Notes, w: int, s: int, q: int, row: int
     severity, kind = window_severity(t, q, m)
     note = out[w]
     note["kind"] = OPENED
+    note["own_severity"], note["severity_before"] = severity, 0
     note["detector"] = NO_DETECTOR
     note["direction"] = direction_of(t, q, m, kind)
     note["statistic"] = m[kind, M_VALUE] if kind == PSI_EFFECT else abs(m[kind, M_VALUE] - m[kind, M_BASE])

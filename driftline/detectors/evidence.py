@@ -18,6 +18,7 @@ import numpy as np
 from driftline.detectors import null_laws as laws
 from driftline.detectors.baseline import ColumnReference
 from driftline.detectors.dependence import CELLS, FREEDOM, RANKS, VALUES_LEAST
+from driftline.detectors.explained import WindowStatistic
 from driftline.detectors.kernels.evidence import (
     CELL_FIELDS,
     CHI,
@@ -30,7 +31,7 @@ from driftline.detectors.kernels.evidence import (
     fill_order,
 )
 from driftline.detectors.layout import Layout
-from driftline.detectors.spec import ABOVE, BELOW, MAX_BINS, Float64, Int64, WindowStatistic
+from driftline.detectors.spec import ABOVE, BELOW, MAX_BINS, Float64, Int64
 from driftline.detectors.tables import NO_GROUP, Tables
 
 DIGITS: Final = 6

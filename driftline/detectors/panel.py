@@ -23,8 +23,9 @@ from driftline.detectors.panel_spec import SPEC_BLOB, describe, describes, read_
 from driftline.detectors.panel_state import BASELINE_BLOB, learn_blob, pack_learned, ring_name, scope_blob, unpack_learned
 from driftline.detectors.panel_watch import Watch
 from driftline.detectors.spec import Anchor, Column, Ended, Int64, Level, PanelRows, PanelSpec, RingState, Signal, StateError
+from driftline.detectors.traffic import RING as TRAFFIC_RING
 
-_BY_SCOPE: Final = ("scope/", "ring/")
+_BY_SCOPE: Final = ("scope/", "ring/", TRAFFIC_RING)
 PIECE_ROWS: Final = 4096
 """Rows worked on at once: their codes and inputs stay in the processor's cache, and memory does not follow the batch."""
 
@@ -252,6 +253,7 @@ class Panel:
         old.restore(blobs, rings)
         panel._ended = carry(old, panel._watch, reasons or {})
         kept = {name_of(scope) for scope in range(len(panel.scope_names)) for name_of in (scope_blob, ring_name)}
+        kept |= {TRAFFIC_RING} if panel._watch.traffic is not None else set()
         panel._dropped = sorted({name for name in (*blobs, *rings) if name.startswith(_BY_SCOPE)} - kept)
         return panel
 

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from driftline.detectors.changes import places_of
-from driftline.detectors.episodes import E_BITS, E_OPEN, OPEN, STALE
+from driftline.detectors.episodes import E_BITS, E_OPEN, MIX_BIT, OPEN, STALE
 from driftline.detectors.kernels.psi import psi_refresh
 from driftline.detectors.openers import RUN_DETECTOR
 from driftline.detectors.panel_watch import Watch
@@ -44,6 +44,8 @@ def carry(old: Watch, new: Watch, reasons: Mapping[str, str]) -> list[Ended]:
         for q, q_was in series.items():
             new.windows.episodes[scope, q] = _episode(old, new, was, q_was, q)
     new.changes.carry(old.changes, scopes, series)
+    if new.traffic is not None:
+        new.traffic.carry(old.traffic, int(new.windows.heads[0]))
     if old.budget is not None and new.budget is not None:
         new.budget.carry(old.budget, scopes, series)
     new.write_all()
@@ -124,7 +126,7 @@ def _episode(old: Watch, new: Watch, was: int, q_was: int, q: int) -> Int64:
     episode: Int64 = old.windows.episodes[was, q_was].copy()
     bits = int(episode[E_BITS])
     places = {key: place for place, key in enumerate(places_of(old.layout.series[q_was]))}
-    moved = bits & (1 << RUN_DETECTOR)
+    moved = bits & (1 << RUN_DETECTOR | 1 << MIX_BIT)
     for place, key in enumerate(places_of(new.layout.series[q])):
         if key in places and bits & (1 << places[key]):
             moved |= 1 << place

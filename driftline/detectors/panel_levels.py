@@ -11,12 +11,13 @@ import numpy as np
 from driftline.detectors.dependence import dependence_of
 from driftline.detectors.episodes import E_OPEN, OPEN, Scratch, new_scratch
 from driftline.detectors.evidence import statistics_of
+from driftline.detectors.explained import WindowStatistic
 from driftline.detectors.kernels.jit import kernel
 from driftline.detectors.kernels.psi import PsiArrays
 from driftline.detectors.layout import Layout
 from driftline.detectors.levels import M_BASE, M_N, M_VALUE, MEAN_EFFECT, PSI_EFFECT, RATE_EFFECT, measure
 from driftline.detectors.ring import Windows
-from driftline.detectors.spec import N_CODES, Float64, Level, Suspended, WindowStatistic
+from driftline.detectors.spec import N_CODES, Float64, Level, Suspended
 from driftline.detectors.tables import Tables
 
 STATISTICS_MAX: Final = 100

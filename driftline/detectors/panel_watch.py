@@ -20,6 +20,7 @@ from driftline.detectors.signals import signals_of
 from driftline.detectors.spec import SEVERITIES, Anchor, Ended, Int64, PanelRows, PanelSpec, RingState, Signal, StateError, Suspended
 from driftline.detectors.stale import Silence
 from driftline.detectors.tables import NO_GROUP, Tables, build_tables
+from driftline.detectors.traffic import RING, Traffic
 from driftline.detectors.windows import new_windows, run_windows
 
 _LAST: Final = np.iinfo(np.int64).max
@@ -48,6 +49,7 @@ class Watch:
         self._touched = np.zeros(n_scopes, bool)
         self._exported = np.zeros(n_scopes, np.int64)
         self.silence = Silence(spec.stale_ms, n_scopes)
+        self.traffic = Traffic(self.layout, self.tables, spec.window) if spec.whole and spec.segments else None
         self.fresh = True
 
     def update(self, rows: PanelRows, clock_ms: Int64 | None) -> list[Signal]:
@@ -63,8 +65,10 @@ class Watch:
             found, blamed = self.budget.update(codes, scopes, rows, self.budget.clock(int(self.windows.heads[0]), rows.n, clock_ms))
             self._touched[blamed] = True
             changes = sorted_changes([changes, found])
-        notes = run_windows(self.tables, self.windows, self.psi.arrays, codes, values, scopes, at, changes, self._room)
-        return signals_of(notes, self.layout, self.tables, self.suspended) if len(notes) else []
+        notes, traffic = run_windows(
+            self.tables, self.windows, self.psi.arrays, codes, values, scopes, at, changes, self._room, self.traffic
+        )
+        return signals_of(notes, self.layout, self.tables, self.suspended, traffic) if len(notes) else []
 
     def suspended(self, scope: int, q: int, row: int) -> Suspended | None:
         """Whether and why a budget's promise does not cover a series at a row of the last batch."""
@@ -99,12 +103,19 @@ class Watch:
                 rings.append(state.ring(since=int(self._exported[scope])))
                 self._exported[scope] = self.windows.heads[scope]
         self._touched[:] = False
+        if self.traffic is not None and (ring := self.traffic.ring()) is not None:
+            rings.append(ring)
         return blobs, rings
 
     def restore(self, blobs: Mapping[str, bytes], rings: Mapping[str, RingState]) -> None:
         for scope in range(len(self.windows.heads)):
             if scope_blob(scope) in blobs:
                 self._state(scope).restore(blobs[scope_blob(scope)], rings.get(ring_name(scope)))
+        if self.traffic is not None:
+            try:
+                self.traffic.restore(rings.get(RING), int(self.windows.heads[0]))
+            except ValueError as error:
+                raise StateError(f"checkpoint: {error}") from error
         if self.budget is not None:
             try:
                 self.budget.check()
@@ -137,6 +148,8 @@ class Watch:
         self._touched[:] = True
         # Longer ago than any window: a ring is then written whole.
         self._exported = self.windows.heads - self.windows.ring.shape[1] - 1
+        if self.traffic is not None:
+            self.traffic.write_all()
         self.fresh = True
 
     def _state(self, scope: int) -> ScopeState:

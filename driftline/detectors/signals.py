@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from driftline.detectors.baseline import ColumnReference
 from driftline.detectors.episodes import EVIDENCE, NO_DETECTOR, OPENED, RECOVERED, Notes
 from driftline.detectors.evidence import statistics_of
+from driftline.detectors.explained import BinEvidence, TrafficSplit, mix_words
 from driftline.detectors.layout import SKIP, Layout
 from driftline.detectors.levels import MEAN_EFFECT, PSI_EFFECT
 from driftline.detectors.medians import correlation_of, median_of
@@ -22,7 +23,6 @@ from driftline.detectors.spec import (
     NOT_APPLICABLE,
     SEVERITIES,
     Anchor,
-    BinEvidence,
     EffectKind,
     Int64,
     Series,
@@ -33,6 +33,8 @@ from driftline.detectors.spec import (
 from driftline.detectors.tables import Tables
 
 BINS_SHOWN: Final = 3
+MIX_SHARE_TOLD: Final = 0.2
+"""The part of an effect from which on the mix of segments is worth a word beside another cause."""
 _KINDS: Final[dict[int, Any]] = {OPENED: "open", EVIDENCE: "evidence", RECOVERED: "recovery"}
 _EFFECTS: Final[tuple[EffectKind, ...]] = ("psi", "mean", "rate")
 _DIRECTIONS: Final[dict[int, Any]] = {1: "up", -1: "down", 0: None}
@@ -42,13 +44,20 @@ Suspensions = Callable[[int, int, int], "Suspended | None"]
 """Of a scope and series at a row."""
 
 
-def signals_of(notes: Notes, layout: Layout, tables: Tables, suspended: Suspensions) -> list[Signal]:
-    """Signals in order of row, scope, column, series; those of one series in the order they were made."""
+def signals_of(
+    notes: Notes, layout: Layout, tables: Tables, suspended: Suspensions, traffic: Sequence[TrafficSplit | None] = ()
+) -> list[Signal]:
+    """Signals in order of row, scope, column, series; those of one series in the order they were made.
+
+    Parameters
+    ----------
+    traffic : of each note; empty = there are no segments.
+    """
     order = sorted(range(len(notes)), key=lambda i: (int(notes[i]["row"]), int(notes[i]["scope"]), int(notes[i]["series"])))
-    return [_signal(notes[i], layout, tables, suspended) for i in order]
+    return [_signal(notes[i], layout, tables, suspended, traffic[i] if traffic else None) for i in order]
 
 
-def _signal(note: Any, layout: Layout, tables: Tables, suspended: Suspensions) -> Signal:
+def _signal(note: Any, layout: Layout, tables: Tables, suspended: Suspensions, traffic: TrafficSplit | None) -> Signal:
     q, scope = int(note["series"]), int(note["scope"])
     held = suspended(scope, q, int(note["row"]))
     series, effect, c = layout.series[q], int(note["effect_kind"]), layout.column_of[q]
@@ -79,13 +88,15 @@ def _signal(note: Any, layout: Layout, tables: Tables, suspended: Suspensions) -
         reason=_reason(note, series, effect)
         + _unit_words("median", now, base)
         + _unit_words("correlation", together, before)
-        + _unsure(note, tables, q)
+        + ("" if traffic is not None and traffic.alone else _unsure(note, tables, q))
+        + ("" if traffic is None else traffic_words(traffic, float(note["effect"])))
         + _uncovered(note, tables, q, held),
         suspended=held,
         median=now,
         baseline_median=base,
         correlation=together,
         baseline_correlation=before,
+        traffic=traffic,
     )
 
 
@@ -124,6 +135,15 @@ def _reason(note: Any, series: Series, effect: int) -> str:
 def _unit_words(what: str, now: float | None, base: float | None) -> str:
     """What was judged has no unit; these have the series' own."""
     return "" if now is None or base is None else f"; {what} {now:.6g} against {base:.6g}"
+
+
+def traffic_words(traffic: TrafficSplit, effect: float) -> str:
+    """What the mix of segments has to do with an effect; nothing where that is little."""
+    if traffic.alone:
+        return f"; {mix_words(traffic.segment, traffic.moved)}"
+    if abs(traffic.mix) < MIX_SHARE_TOLD * abs(effect):
+        return ""
+    return f"; {traffic.mix:.3g} by the mix of {traffic.segment}, {traffic.within:.3g} within each {traffic.segment}"
 
 
 def _unsure(note: Any, tables: Tables, q: int) -> str:

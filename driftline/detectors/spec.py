@@ -14,6 +14,8 @@ from typing import Any, Final, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from driftline.detectors.explained import BinEvidence, TrafficSplit, WindowStatistic
+
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
@@ -250,34 +252,6 @@ class Anchor:
 
 
 @dataclass(frozen=True, slots=True)
-class BinEvidence:
-    """One bin's share in the baseline and in the window, and its part of PSI (or of the rate's change)."""
-
-    bin: str
-    expected: float
-    observed: float
-    contribution: float
-
-
-class WindowStatistic(NamedTuple):
-    """One statistic of a window against the baseline (`evidence.py`).
-
-    Attributes
-    ----------
-    size : how far apart they are on the statistic's own scale, with what chance alone adds taken off.
-    null_level : the value without drift, on average. `n_eff`: independent values that the comparison is worth.
-    p : chance of such a value without drift; None for too few values.
-    """
-
-    name: str
-    value: float
-    size: float
-    null_level: float
-    n_eff: float
-    p: float | None
-
-
-@dataclass(frozen=True, slots=True)
 class Suspended:
     """Why the budget's promise does not cover a series just now, and how it is judged meanwhile.
 
@@ -313,6 +287,7 @@ class Signal:
     episode : the row that opened the episode, exactly.
     median, baseline_median, correlation, baseline_correlation : in the series' own unit, over the same rows (`medians.py`).
     suspended : at this row, of a series that a budget covers otherwise.
+    traffic : the two parts of the effect, over the same rows; None where it is of a segment value, or no parts can be told.
     """
 
     kind: Literal["open", "evidence", "recovery", "baseline"]
@@ -341,6 +316,7 @@ class Signal:
     baseline_median: float | None = None
     correlation: float | None = None
     baseline_correlation: float | None = None
+    traffic: TrafficSplit | None = None
 
 
 class Level(NamedTuple):

@@ -9,6 +9,7 @@ import numpy as np
 
 from driftline.detectors.dependence import dependence_of
 from driftline.detectors.episodes import E_BITS, E_OPEN, EPISODE_FIELDS, NOTE, Notes, Scratch, check_episode, new_scratch, note_alarm
+from driftline.detectors.explained import TrafficSplit
 from driftline.detectors.kernels.bank import Alarms
 from driftline.detectors.kernels.jit import inlined, kernel
 from driftline.detectors.kernels.psi import REFRESH_ROWS, PsiArrays, psi_push, psi_refresh, psi_value
@@ -28,6 +29,7 @@ from driftline.detectors.ring import (
 )
 from driftline.detectors.spec import MISSING, Float64, Int32, Int64, UInt8
 from driftline.detectors.tables import UP, Tables
+from driftline.detectors.traffic import Traffic, weigh
 
 CHANGE = np.dtype(
     [
@@ -65,9 +67,10 @@ def new_windows(n_scopes: int, rows: int, n_columns: int, n_lanes: int, n_series
 
 
 def run_windows(
-    t: Tables, st: Windows, psi: PsiArrays, codes: UInt8, values: Float64, scopes: Int32, at: Int64, changes: Alarms, room: int
-) -> Notes:
-    """Take a batch; returns every note in the order it was made.
+    t: Tables, st: Windows, psi: PsiArrays, codes: UInt8, values: Float64, scopes: Int32, at: Int64, changes: Alarms, room: int,
+    traffic: Traffic | None = None,
+) -> tuple[Notes, list[TrafficSplit | None]]:  # fmt: skip
+    """Take a batch; returns every note in the order it was made, and with `traffic` the parts of its effect.
 
     Parameters
     ----------
@@ -77,16 +80,23 @@ def run_windows(
     """
     buffer = np.zeros(room, NOTE)
     parts: list[Notes] = []
-    scratch, own = new_scratch(t), np.zeros(2 * len(t.series_lane) + 1, CHANGE)
+    splits: list[TrafficSplit | None] = []
+    scratch, crossed = new_scratch(t), np.zeros(2 * len(t.series_lane) + 1, CHANGE)
     row = slot = next_change = 0
     while row < len(codes):
-        written, row, slot, next_change = _run(t, st, psi, scratch, own, codes, values, scopes, at, changes, buffer, row, slot, next_change)
+        place = (row, slot, next_change)
+        written, row, slot, next_change = _run(t, st, psi, scratch, crossed, codes, values, scopes, at, changes, buffer, *place)
         if written:
             found = buffer[:written].copy()
             for note in found:
                 note["dependence"] = dependence_of(t, st, int(note["scope"]), int(note["series"]), note["counts"].astype(np.int64))
+            if traffic is not None:
+                found, own = weigh(found, st, traffic, scopes)
+                splits += own
             parts.append(found)
-    return np.concatenate(parts) if parts else np.zeros(0, NOTE)
+    if traffic is not None:
+        traffic.push(scopes)
+    return (np.concatenate(parts) if parts else np.zeros(0, NOTE)), splits
 
 
 @kernel

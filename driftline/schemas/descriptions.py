@@ -14,6 +14,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "bin": "range of numbers, category, or missing, invalid, unseen",
     "blamed": "its alerts, firing ones first, then by severity and effect; the first of them where there are many",
     "bins": "the bins that contribute most, largest first",
+    "by": "the segment key whose values the parts are told by: the one whose mix explains most",
     "change": "what this step did to the alert",
     "class": "the answer given, for models that answer with a class",
     "condition": "firing until the change is over",
@@ -44,9 +45,11 @@ FIELDS: Final[Mapping[str, str]] = {
     "learn_rows": "rows the reference is learned from",
     "max_severity": "highest severity of this episode",
     "mean": "mean of the window, in standard deviations of the reference",
+    "mix": "the part of the effect that the changed shares of segment values make",
     "model": "name of the model",
     "monitor": "id of the monitor that owns the series",
     "more": "alerts of it that `blamed` leaves out",
+    "moved": "the segment values whose share moved most, largest first",
     "n": "values the level was measured over",
     "n_eff": "independent values that the comparison is worth: n m / (n + m) of n in the window and m in the reference, over how alike "
     "values near each other are",
@@ -98,14 +101,18 @@ FIELDS: Final[Mapping[str, str]] = {
     "lag": "values so many apart depend on each other",
     "correlation": "of such values when that was found, less that of values eight times as far apart",
     "one_in": "of so many values one is judged",
-    "cause": "values depend on those before them, or on the hour of the day",
+    "cause": "of a suspension: values depend on those before them, or on the hour of the day; of a change traffic_mix: the shares of "
+    "segment values changed, and nothing within them that is large enough to count",
     "threshold": "the figure's limit",
     "time": "event time: ISO 8601, or Unix seconds, milliseconds or microseconds; absent = the record's time",
     "time_ms": "event time, Unix milliseconds",
     "topic": "the record's topic",
+    "traffic": "an effect over all rows in two parts, by segment; null for segment values, without segments, and where too many rows are "
+    "of values whose reference is too thin",
     "uncertain_ms": "how far off `starts_at_ms` may be to either side, milliseconds",
     "value": "level of the series in the window as it is judged: PSI, mean of the standardised score, rate, seconds; of a statistic, its "
     "value",
     "version": "version of the model; null where versions are not told apart",
     "window": "rows in the window; 0 where there is none",
+    "within": "the part of the effect that changed within segment values",
 }

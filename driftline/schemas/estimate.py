@@ -46,6 +46,7 @@ class Costs:
     # Redis.
     ring_capacity: int = 2  # a ring holds window + slack, and slack is one window: three commits must fit in it
     ring_header_bytes: int = 16
+    traffic_bytes: int = 2  # of a row and segment key, beside the codes of all rows
     checkpoints_kept: int = 3  # blobs of that many checkpoints stand side by side
     adwin_bytes: int = 1_250  # 5 buckets of (sum, variance) in each of about 14 rows (10^5 values), and moments
     page_hinkley_bytes: int = 76
@@ -262,6 +263,7 @@ class _Part:
         row = self.window * costs.ring_capacity
         state = sum(self._state_bytes(series, costs) * self.copies(panel) for panel, series in self.panels.items())
         keys = panels * self.scopes * costs.key_bytes
+        traffic = costs.traffic_bytes * len(self.model.segments) * row
         return ModelEstimate(
             model=self.name,
             series_by_group=groups,
@@ -269,7 +271,7 @@ class _Part:
             series=self.series_total(),
             features=len(self.features),
             features_known=self.features_known,
-            ring_bytes=columns * self.scopes * row + panels * self.scopes * costs.ring_header_bytes + keys,
+            ring_bytes=columns * self.scopes * row + panels * (self.scopes * costs.ring_header_bytes + traffic) + keys,
             state_bytes=(state + columns * costs.counts_bytes) * self.scopes * costs.checkpoints_kept + keys,
             cpu_us=self._cpu_us(config, costs),
         )

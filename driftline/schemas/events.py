@@ -102,6 +102,27 @@ class Suspended(msgspec.Struct, frozen=True, kw_only=True):
     cause: Literal["dependence", "hour_effect"] = "dependence"
 
 
+class MovedShare(msgspec.Struct, frozen=True):
+    """A segment value's share in the baseline and in the window."""
+
+    segment: dict[str, str]
+    expected: Share
+    observed: Share
+
+
+class TrafficParts(msgspec.Struct, frozen=True):
+    """An effect over all rows in two parts, on the scale of `effect.size`.
+
+    `mix` is what the shares of the values of segment key `by` make of it, `within` what changed within them. Of means and rates they
+    add up to it; of PSI `mix` is the baseline weighted to the window's shares against the baseline, `within` the window against that.
+    """
+
+    by: Name
+    mix: float
+    within: float
+    moved: list[MovedShare]
+
+
 class DriftEvent(msgspec.Struct, frozen=True, kw_only=True):
     """A change in one series of one model: it opens an episode, adds evidence to it, or ends it."""
 
@@ -141,6 +162,8 @@ class DriftEvent(msgspec.Struct, frozen=True, kw_only=True):
     baseline_median: float | None = None
     pair_correlation: float | None = None
     baseline_correlation: float | None = None
+    cause: Literal["traffic_mix"] | None = None
+    traffic: TrafficParts | None = None
 
 
 class SeriesLevel(msgspec.Struct, frozen=True, kw_only=True):
@@ -222,6 +245,7 @@ class Blamed(msgspec.Struct, frozen=True, kw_only=True):
     starts_at_ms: int
     detected_at_ms: int
     ends_at_ms: int | None
+    cause: Literal["traffic_mix"] | None = None
 
 
 class Incident(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,9 +16,10 @@ from driftline.detectors import null_laws as laws
 from driftline.detectors.baseline import Baseline
 from driftline.detectors.dependence import CELLS, FREEDOM, cell_dependence, rank_dependence
 from driftline.detectors.episodes import E_OPEN, OPEN
+from driftline.detectors.explained import WindowStatistic
 from driftline.detectors.kernels.psi import smoothed_shares
 from driftline.detectors.panel import Panel
-from driftline.detectors.spec import Column, PanelSpec, Series, WindowStatistic
+from driftline.detectors.spec import Column, PanelSpec, Series
 from driftline.detectors.tables import GROUPS_MAX
 from tests.detectors.panel_cases import changing_stream, plain_rows, run, small_spec
 

@@ -62,7 +62,11 @@ def untouched(found: list[tuple[int, Signal]], edited: set[str], *, whole_only: 
     for row, signal in found:
         if any(signal.series == name or name in signal.series.split(":") for name in edited) or (whole_only and signal.scope):
             continue
-        out.append((row, signal.series, replace(signal, column=0, window=0)))
+        signal = replace(signal, column=0, window=0)
+        if whole_only:
+            # The parts of an effect are told by the segment values.
+            signal = replace(signal, traffic=None, reason=None)
+        out.append((row, signal.series, signal))
     return sorted(out, key=lambda item: (item[0], item[2].scope, item[1], item[2].detector))
 
 

@@ -34,7 +34,8 @@ def test_each_segment_value_and_the_others_have_every_series() -> None:
     many = estimate(config(TWO + ", segments: {c: {max: 10}, d: {max: 4}}")).models[0]
     assert many.scopes == 1 + 11 + 5
     assert many.series == one.series * many.scopes
-    assert many.ring_bytes == one.ring_bytes * many.scopes
+    # Two bytes for each key of a row in a window that is kept twice over, in the panels of features and of scores.
+    assert many.ring_bytes == one.ring_bytes * many.scopes + 2 * 2 * (2 * 5_000) * 2
 
 
 def test_each_age_has_outcome_series_of_its_own() -> None:

@@ -22,6 +22,7 @@ class _Figures(msgspec.Struct, frozen=True):
     value: float | None = None
     baseline_value: float | None = None
     direction: Literal["up", "down"] | None = None
+    cause: Literal["traffic_mix"] | None = None
 
 
 def blamed_of(alert: Alert) -> Blamed:
@@ -42,6 +43,7 @@ def blamed_of(alert: Alert) -> Blamed:
         starts_at_ms=alert.starts_at_ms,
         detected_at_ms=alert.detected_at_ms,
         ends_at_ms=alert.ends_at_ms,
+        cause=figures.cause,
     )
 
 

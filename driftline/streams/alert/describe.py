@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from driftline.detectors.explained import mix_words
 from driftline.schemas.events import DriftEvent
 from driftline.streams.alert.state import Member
 
@@ -32,9 +33,18 @@ def summary_of(event: DriftEvent, shown: Mapping[str, Any], *, resolved: bool) -
         return f"{where} is back in its band" + (f" ({event.reason})" if event.reason else "")
     figures = "; ".join(part for part in (_effect_words(shown), _levels(shown)) if part)
     told = f"{where} {_VERBS[shown['direction']]} ({figures})"
+    told += _cause_words(shown)
     if event.kind == "recovery":
         told += "; one of several open episodes ended" + (f" ({event.reason})" if event.reason else "")
     return told
+
+
+def _cause_words(shown: Mapping[str, Any]) -> str:
+    traffic = shown.get("traffic")
+    if shown.get("cause") != "traffic_mix" or traffic is None:
+        return ""
+    moved = [(one["segment"][traffic["by"]], one["expected"], one["observed"]) for one in traffic["moved"]]
+    return f": {mix_words(traffic['by'], moved)}"
 
 
 def _effect_words(shown: Mapping[str, Any]) -> str:
@@ -96,6 +106,8 @@ def figures_of(event: DriftEvent) -> dict[str, Any]:
         "pair_correlation": event.pair_correlation,
         "baseline_correlation": event.baseline_correlation,
         "effect": msgspec.to_builtins(event.effect),
+        "cause": event.cause,
+        "traffic": msgspec.to_builtins(event.traffic),
         "direction": event.direction,
         "severity": event.severity,
         "n": event.n,

@@ -34,6 +34,8 @@ def summary_of_incident(incident: Incident) -> str:
     size = _size(largest)
     if size:
         told += f", largest {_name(largest.series)} {size}{'' if alike else where}"
+    if all(one.cause == "traffic_mix" for one in firing):
+        told += "; the mix of segments moved, nothing within them"
     if incident.hint == "suspected_concept":
         told += "; no feature changed with it"
     return told

@@ -183,8 +183,12 @@ def _next(before: Incident, alert: Alert, reason: str | None, joins_within_ms: i
 
 
 def _hint(blamed: Sequence[Blamed]) -> Literal["suspected_concept"] | None:
-    """What the model answers has changed alone: its inputs have not, also none that is back, and no outcome says yet what that means."""
-    return "suspected_concept" if all(one.series.partition(":")[0] in _ANSWERS for one in blamed) else None
+    """What the model answers has changed alone: its inputs have not, also none that is back, and no outcome says yet what that means.
+
+    Nor is it that others ask.
+    """
+    answers = all(one.series.partition(":")[0] in _ANSWERS for one in blamed)
+    return "suspected_concept" if answers and any(one.cause is None for one in blamed) else None
 
 
 def _with_alert(blamed: Sequence[Blamed], one: Blamed) -> list[Blamed]:

@@ -9,12 +9,26 @@ from typing import Final
 import msgspec
 
 from driftline.detectors import spec
-from driftline.detectors.spec import Anchor, Ended, Level, Signal, WindowStatistic
+from driftline.detectors.explained import TrafficSplit, WindowStatistic
+from driftline.detectors.spec import Anchor, Ended, Level, Signal
 from driftline.detectors.stale import DETECTOR as STALE
 from driftline.detectors.stale import stale_reason
 from driftline.schemas.config import Config
 from driftline.schemas.contracts import cloud_event_headers, encode_event
-from driftline.schemas.events import BinShare, DriftEvent, Effect, Position, SeriesLevel, Severity, Since, Snapshot, Statistic, Suspended
+from driftline.schemas.events import (
+    BinShare,
+    DriftEvent,
+    Effect,
+    MovedShare,
+    Position,
+    SeriesLevel,
+    Severity,
+    Since,
+    Snapshot,
+    Statistic,
+    Suspended,
+    TrafficParts,
+)
 from driftline.schemas.topics import DRIFT, SNAPSHOTS
 from driftline.streams.cluster import Cluster
 from driftline.streams.counters import Counters
@@ -137,6 +151,8 @@ class EventWriter:
             baseline_median=_finite(signal.baseline_median),
             pair_correlation=_finite(signal.correlation),
             baseline_correlation=_finite(signal.baseline_correlation),
+            cause="traffic_mix" if signal.traffic is not None and signal.traffic.alone else None,
+            traffic=_traffic(signal.traffic),
         )
         return self._drift_output(event)
 
@@ -295,6 +311,13 @@ def _level(level: Level) -> SeriesLevel:
 
 def _statistics(found: tuple[WindowStatistic, ...]) -> list[Statistic]:
     return [Statistic(*statistic) for statistic in found]
+
+
+def _traffic(found: TrafficSplit | None) -> TrafficParts | None:
+    if found is None:
+        return None
+    moved = [MovedShare({found.segment: one.value}, one.expected, one.observed) for one in found.moved]
+    return TrafficParts(found.segment, found.mix, found.within, moved)
 
 
 def _suspended(found: spec.Suspended | None) -> Suspended | None:
