@@ -43,13 +43,19 @@ def goes_to_the_other_and_comes_back(bench: Bench, cut: Member, other: Member, p
     assert cut.errors == other.errors == []
 
 
+both_protocols = pytest.mark.parametrize("protocol", ["classic", "consumer"])
+
+
+@both_protocols
 def test_worker_cut_off_from_redis_gives_its_partitions_up_and_comes_back(
-    kafka: Kafka, own_redis: LocalRedis, proxy: Proxy, create_topics: CreateTopics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    kafka: Kafka, own_redis: LocalRedis, proxy: Proxy, create_topics: CreateTopics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    protocol: str,
+) -> None:  # fmt: skip
     """It waits a minute first: for a restart of Redis nobody has to move."""
     monkeypatch.setattr(waiting, "LEAVE_SECONDS", 2.0)
     source, output = create_topics("source", "output", partitions=2)
     bench = Bench(kafka.bootstrap, own_redis.url, source, source, output, tmp_path)
+    bench.settings["kafka"] = {"group_protocol": protocol}
     with Member(bench, "other") as other, Member(bench, "cut", redis=proxy.url) as cut:
         goes_to_the_other_and_comes_back(bench, cut, other, proxy, "redis: ")
 
@@ -63,13 +69,16 @@ def broker_with_two_ways(tmp_path: Path) -> Iterator[tuple[LocalKafka, Proxy]]:
             "listeners": f"PLAINTEXT://{LOOPBACK}:{plain},SECOND://{LOOPBACK}:{second},CONTROLLER://{LOOPBACK}:{controller}",
             "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{plain},SECOND://{LOOPBACK}:{proxy.port}",
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,SECOND:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "group.consumer.min.session.timeout.ms": "1000",
+            "group.consumer.session.timeout.ms": "6000",
         }
         with LocalKafka(tmp_path / "kafka", port=plain, controller_port=controller, properties=properties, heap="256m") as broker:
             yield broker, proxy
 
 
+@both_protocols
 def test_worker_cut_off_from_kafka_loses_its_partitions_and_comes_back(
-    broker_with_two_ways: tuple[LocalKafka, Proxy], own_redis: LocalRedis, tmp_path: Path
+    broker_with_two_ways: tuple[LocalKafka, Proxy], own_redis: LocalRedis, tmp_path: Path, protocol: str
 ) -> None:
     """Its session ends without a word of it; its open transaction, with its timeout."""
     broker, proxy = broker_with_two_ways
@@ -77,5 +86,6 @@ def test_worker_cut_off_from_kafka_loses_its_partitions_and_comes_back(
     for created in admin.create_topics([NewTopic("source", 2, 1), NewTopic("output", 1, 1)]).values():
         created.result(60)
     bench = Bench(broker.bootstrap, own_redis.url, "cut-off", "source", "output", tmp_path)
+    bench.settings["kafka"] = {"group_protocol": protocol}
     with Member(bench, "other") as other, Member(bench, "cut", bootstrap=f"{LOOPBACK}:{proxy.port}") as cut:
         goes_to_the_other_and_comes_back(bench, cut, other, proxy, "kafka: ")
