@@ -22,6 +22,7 @@ from driftline.detectors.kernels import AdwinBank, ConformalBank, CusumBank, EDe
 from driftline.detectors.kernels.bank import Float64Array
 from driftline.detectors.kernels.portable import position_keys
 from driftline.detectors.kernels.psi import NO_GROUP
+from driftline.detectors.kernels.witness import FEATURES, Frame, directions, new_witness, run_witness
 
 ROWS = 1_000
 BINS = 10
@@ -71,6 +72,16 @@ def void(_: object) -> None:
     """Nothing: the benchmark does not look at alarms."""
 
 
+def block_batches(values: int) -> dict[str, Batch]:
+    """A block of so many values: what each row is worth to its witness, which learns from it; one update is a row."""
+    generator = np.random.default_rng(20250917)
+    rows = generator.normal(size=(4, ROWS, values))
+    whole = rows.reshape(-1, values)
+    frame = Frame(whole.mean(axis=0), 1 / whole.std(axis=0), directions(1, values), np.zeros(FEATURES), np.ones(1, np.int64))
+    state, scratch, out = new_witness(values), (np.empty(values), np.empty(FEATURES)), np.empty(ROWS)
+    return {f"block of {values} values": lambda k: run_witness(rows[k % len(rows)], frame, state, *scratch, out)}
+
+
 def river_batches(rounds: int) -> dict[str, Batch]:
     """River's own classes, one value a call."""
     from driftline.detectors.river_adapter import river_detectors
@@ -108,6 +119,9 @@ def main() -> None:
     for columns in (20, 1):
         for name, batch in batches(columns, rounds).items():
             rows.append({"name": name, "columns": columns, **measure(batch, rounds, ROWS * columns)})
+    for values in (4, 16, 128, 768):
+        for name, batch in block_batches(values).items():
+            rows.append({"name": name, "columns": 1, **measure(batch, rounds, ROWS)})
     for name, batch in river_batches(rounds).items():
         rows.append({"name": name, "columns": 1, **measure(batch, rounds, ROWS)})
     print(f"{'detector':<20}{'columns':>8}{'median ns':>12}{'best ns':>10}")

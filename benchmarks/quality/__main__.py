@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.quality import budgets, incidents, memory, pairs, season, single, units
+from benchmarks.quality import blocks, budgets, incidents, memory, pairs, season, single, units
 from benchmarks.quality.report import Section, Size, figures, page, runs_of
 
 SECTIONS: dict[str, Callable[[Size], Section]] = {
@@ -37,6 +37,7 @@ SECTIONS: dict[str, Callable[[Size], Section]] = {
     "uncovered": season.uncovered,
     "season_price": season.price,
     "pairs": pairs.pairs,
+    "blocks": blocks.blocks,
     "units": units.units,
     "incidents": incidents.incidents,
     "broken": single.broken,

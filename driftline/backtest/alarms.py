@@ -261,6 +261,8 @@ def effect_words(kind: str, size: float) -> str:
             return f"{abs(size):.2g} baseline sd"
         case "psi":
             return f"PSI {size:.2g}"
+        case "mmd":
+            return f"joint distance {size:.2g}"
         case "rate":
             return f"{size:+.0%} of its rate"
     return f"{size:.3g} s of silence"

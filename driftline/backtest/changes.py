@@ -39,6 +39,7 @@ class Change:
     start, stop : numbers of the first changed prediction and of the first one that is not.
     spread : the reference sd of the feature, or of the regression's errors.
     key : of the segments, when the feature is one: its rows then move between segment values.
+    blocks : series of the blocks that the feature is in.
     """
 
     kind: Kind
@@ -50,6 +51,7 @@ class Change:
     seed: int
     spread: float = 1.0
     key: str | None = None
+    blocks: frozenset[str] = frozenset()
 
     def generator(self) -> np.random.Generator:
         """The same for the same change, whichever others are tried."""
@@ -62,7 +64,7 @@ class Change:
             return series.startswith("outcome:")
         if self.key is not None and segment.startswith(f"{self.key}="):
             return True
-        if self.feature in pair_of(series):
+        if self.feature in pair_of(series) or series in self.blocks:
             return True
         return series == f"feature:{self.feature}" or series.startswith(f"quality:{self.feature}:")
 

@@ -14,6 +14,7 @@ from driftline.backtest.changes import KINDS, NUMERIC, Change, Kind, inject, spa
 from driftline.backtest.recording import ModelRows, Recording
 from driftline.backtest.run import Detect, Found, Json, Whole
 from driftline.schemas.config import Model
+from driftline.schemas.series import block_series
 from driftline.streams.detect.model import WatchedModel
 from driftline.streams.errors import SetupError
 from driftline.streams.observation import UNLABELLED
@@ -176,7 +177,8 @@ def changes_of(watched: WatchedModel, recording: Recording, where: Places, asked
             drawn = chosen if asked.into else [chosen[order[number % len(chosen)]]]
             for feature in drawn:
                 spread, key = features[feature] or 1.0, feature if feature in keys else None
-                out.append(Change(kind, name, feature, size, one.start, one.stop, asked.seed, spread, key))
+                blocks = frozenset(block_series(block) for block, of in watched.plan.model.blocks.items() if feature in of.features)
+                out.append(Change(kind, name, feature, size, one.start, one.stop, asked.seed, spread, key, blocks))
     return out
 
 
@@ -186,7 +188,7 @@ def _features(watched: WatchedModel) -> dict[str, float | None]:
     for part in watched.panels.values():
         if part.name.kind == "features" and part.panel.baseline is not None:
             for column in part.panel.baseline.columns:
-                if column.kind != "binary" and not column.factors and watched.plan.monitor_of(f"feature:{column.name}") is not None:
+                if column.kind != "binary" and not column.factor_names and watched.plan.monitor_of(f"feature:{column.name}") is not None:
                     found[column.name] = None if column.kind == "categorical" else column.sd or 0.0
     return found
 

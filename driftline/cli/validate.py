@@ -164,7 +164,7 @@ def _baselines(config: Config, path: str) -> dict[str, KnownBaseline]:
             continue
         features = panels.get("features")
         if features is not None:
-            kinds: dict[str, Any] = {c.name: c.kind for c in features.columns if c.kind != "binary" and not c.factors}
+            kinds: dict[str, Any] = {c.name: c.kind for c in features.columns if c.kind != "binary" and not c.factor_names}
             grouping = {column: way for panel in panels.values() for column, way in panel.grouping().items()}
             known[name] = KnownBaseline(kinds, {key: len(values) for key, values in features.segments.items()}, grouping)
     if problems:

@@ -18,6 +18,7 @@ from typing import Any, Final, cast
 import numpy as np
 
 from driftline.detectors.autoregression import Autoregression, Dependence
+from driftline.detectors.blocks import Block
 from driftline.detectors.pairs import Factor
 from driftline.detectors.season import Season
 from driftline.detectors.spec import (
@@ -37,11 +38,12 @@ from driftline.detectors.spec import (
 )
 
 FORMAT: Final = "driftline-baseline"
-VERSION: Final = 4
+VERSION: Final = 5
+_WITHOUT_BLOCKS: Final = 4
 _WITHOUT_PAIRS: Final = 3
 _WITHOUT_SEASON: Final = 2
 _WITHOUT_MEMORY: Final = 1
-"""The versions before, which a baseline without pairs, seasons and autoregressions, from the last on, still has: an older release
+"""The versions before, which a baseline without blocks, pairs, seasons and autoregressions, from the last on, still has: an older release
 reads it, and its id stays."""
 ID_HEX_DIGITS: Final = 16
 
@@ -60,7 +62,8 @@ class ColumnReference:
         capped: a value that is in neither may then have been seen, and counts as OTHER, never as UNSEEN.
     sensitive : categories and others are keyed hashes.
     factors : of a product, the two columns that are multiplied; edges and the rest are then the product's.
-    means : of a product, the mean of each bin's values, from which the correlation over a window is told.
+    means : of a product, the mean of each bin's values, from which the correlation over a window is told; of a block likewise.
+    block : of columns that are watched jointly; edges and the rest are then of what a row is worth to their witness.
     """
 
     name: str
@@ -78,6 +81,17 @@ class ColumnReference:
     sensitive: bool = False
     factors: tuple[Factor, Factor] | tuple[()] = ()
     means: tuple[float, ...] = ()
+    block: Block | None = None
+
+    @property
+    def factor_names(self) -> tuple[str, ...]:
+        """The columns of the rows that it is made of; empty = itself."""
+        return self.block.names if self.block is not None else tuple(factor.name for factor in self.factors)
+
+    @property
+    def unit(self) -> float:
+        """What a score of 1 is worth: 1, but of a block the standard deviation of what rows are worth to its witness."""
+        return self.sd if self.block is not None and self.sd else 1.0
 
     @property
     def n_bins(self) -> int:
@@ -158,8 +172,10 @@ class Baseline:
 
     def _version(self) -> int:
         """The first that could say all that this one does."""
-        if any(column.factors for column in self.columns):
+        if any(column.block is not None for column in self.columns):
             return VERSION
+        if any(column.factors for column in self.columns):
+            return _WITHOUT_BLOCKS
         if self.season:
             return _WITHOUT_PAIRS
         return _WITHOUT_SEASON if self._ordered() else _WITHOUT_MEMORY
@@ -246,7 +262,9 @@ def _canonical(value: object) -> bytes:
 
 def _column_json(column: ColumnReference) -> dict[str, Any]:
     product: dict[str, Any] = {}
-    if column.factors:
+    if column.block is not None:
+        product = {"block": column.block.to_json(), "means": list(column.means)}
+    elif column.factors:
         product = {"factors": [factor.to_json() for factor in column.factors], "means": list(column.means)}
     return product | {
         "name": column.name,
@@ -299,10 +317,13 @@ def _column_from_json(item: dict[str, Any]) -> ColumnReference:
     if len(edges) >= MAX_BINS or not np.isfinite(edges).all() or (np.diff(edges) <= 0).any():
         raise ValueError(f"edges of column {item['name']!r} are not increasing numbers")
     factors = tuple(Factor.from_json(factor) for factor in item.get("factors", ()))
-    means: Float64 = np.array(item["means"] if factors else [], np.float64)
-    bins = (len(edges) + 1 if item["low"] is not None else 0) if factors else 0
-    if len(factors) not in (0, 2) or (factors and kind != "numeric") or means.shape != (bins,) or not np.isfinite(means).all():
-        raise ValueError(f"column {item['name']!r} is no product of two")
+    block = Block.from_json(item["block"]) if "block" in item else None
+    made = bool(factors) or block is not None
+    means: Float64 = np.array(item["means"] if made else [], np.float64)
+    bins = (len(edges) + 1 if item["low"] is not None else 0) if made else 0
+    shapes = len(factors) in (0, 2) and means.shape == (bins,) and np.isfinite(means).all()
+    if not shapes or (factors and block is not None) or (made and kind != "numeric"):
+        raise ValueError(f"column {item['name']!r} is no product of two and no block")
     if len(item["categories"]) > MAX_BINS:
         raise ValueError(f"column {item['name']!r} has more than {MAX_BINS} categories")
     return ColumnReference(
@@ -321,6 +342,7 @@ def _column_from_json(item: dict[str, Any]) -> ColumnReference:
         sensitive=bool(item["sensitive"]),
         factors=cast(tuple[Factor, Factor], factors),
         means=tuple(means.tolist()),
+        block=block,
     )
 
 

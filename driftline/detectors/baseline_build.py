@@ -8,21 +8,22 @@ however the input is cut. Bins and counts are then those of the kept rows (their
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from typing import Final
 
 import numpy as np
 
 from driftline.detectors.autoregression_fit import VALUES_MIN, fit
 from driftline.detectors.baseline import Baseline, ColumnReference, scope_names
+from driftline.detectors.block_fit import block_reference, left_of
+from driftline.detectors.blocks import Witnesses
 from driftline.detectors.coding import RowCoder, scores
 from driftline.detectors.kernels.jit import compiled
 from driftline.detectors.pairs import Factor
 from driftline.detectors.products import Products
+from driftline.detectors.quantiles import numeric_reference, reference_with_means
 from driftline.detectors.scopes import Scopes, Texts
 from driftline.detectors.season import hour_scores, hours_of, places_of
 from driftline.detectors.season_fit import find, own_scores
@@ -49,9 +50,6 @@ EXACT_ROWS: Final = 1_000_000
 ORDERED_ROWS: Final = 50_000
 """The first rows, in which a memory is looked for: thinned rows have lost it. A correlation is known to .005 from so many."""
 
-ATOM_BINS: Final = 2
-"""A value with more mass than two bins gets a bin of its own; it swallows a quantile edge, so the bins never run out."""
-
 OTHERS_MAX: Final = 10_000
 """Known values beyond the ranked ones that are remembered, to tell a rare value from an unseen one."""
 
@@ -64,7 +62,7 @@ class BaselineBuilder:
     columns : what to measure; None = every column of the rows, by name.
     segments : key -> most values with counts of their own.
     column_factory : says the kind and tails of a discovered column.
-    pairs : products beside discovered columns, where both factors are numbers.
+    pairs : products and blocks beside discovered columns, where all factors are numbers.
     grouping : whether values are counted by the hour, and by which; auto = where the hours differ.
     """
 
@@ -142,24 +140,28 @@ class BaselineBuilder:
         """
         if not self._kept:
             raise BaselineError("no rows to build a baseline from")
-        references = [self._reference(column) for column in self._wanted()]
+        ordered = _head(self._chunks if self._first is None else self._first, self._ordered_rows)
+        references = [self._reference(column, ordered) for column in self._wanted()]
+        blocks = [(column.name, column.block) for column in references if column.block is not None]
         segments = {key: self._admitted(key, most) for key, most in self._segments.items()}
         counts = np.zeros((len(scope_names(segments)), len(references), N_CODES), np.int64)
         coder = RowCoder(references, hash_key=self._hash_key)
         scopes = Scopes(segments, sensitive=self._sensitive, hash_key=self._hash_key)
-        coded = [(coder.encode(chunk)[0], scopes.encode(chunk), chunk.time_ms) for chunk in self._chunks]
+        witnesses = Witnesses(blocks)
+        coded = [(coder.encode(chunk, witnesses.update(chunk))[0], scopes.encode(chunk), chunk.time_ms) for chunk in self._chunks]
         for codes, own, _ in coded:
             count_codes(codes, own, counts)
         score: Float64 = np.full(counts.shape, np.nan)
         for c, reference in enumerate(references):
-            # A binary column has no values, only flags.
-            for s in np.flatnonzero(counts[:, c].sum(axis=1) >= VALUES_MIN) if reference.kind != "binary" else ():
+            # A binary column has no values, only flags; what a block's rows are worth has no scale but its own.
+            scored = reference.kind != "binary" and reference.block is None
+            for s in np.flatnonzero(counts[:, c].sum(axis=1) >= VALUES_MIN) if scored else ():
                 score[s, c] = scores(counts[s, c], reference.n_bins, reference.kind)
         season = find(coded, score, references, self._grouping)
         del coded
-        ordered = _head(self._chunks if self._first is None else self._first, self._ordered_rows)
         pieces = [(coder.encode(chunk)[0], scopes.encode(chunk), places_of(hours_of(chunk.time_ms))) for chunk in ordered]
         memory, left = fit(pieces, hour_scores(score, own_scores(season, references, score)))
+        left = dict(sorted((left | left_of(references, ordered)).items()))
         return Baseline(
             tuple(references), segments, counts, rows=self._kept, thinning=self._stride, memory=memory, dependence=left, season=season
         )
@@ -179,7 +181,9 @@ class BaselineBuilder:
         pairs = [pair for pair in self._pairs if all(kinds.get(name) == "numeric" for name in pair.factors)]
         return [*(made(name, kinds[name]) for name in sorted(kinds)), *pairs]
 
-    def _reference(self, column: Column) -> ColumnReference:
+    def _reference(self, column: Column, ordered: Sequence[PanelRows] = ()) -> ColumnReference:
+        if column.joint:
+            return block_reference(column.name, column.factors, self._chunks, ordered)
         if column.factors:
             return self._product(column.name, column.factors)
         name = column.name
@@ -193,20 +197,12 @@ class BaselineBuilder:
             return ColumnReference(name=name, kind="binary", atom=atom)
         return numeric_reference(name, finite, column.tails)
 
-    def _product(self, name: str, names: tuple[str, str]) -> ColumnReference:
+    def _product(self, name: str, names: tuple[str, ...]) -> ColumnReference:
         """The reference of a pair: of its products over the rows that have both values."""
         factors = (self._factor(names[0]), self._factor(names[1]))
         products = Products([factors])
         values = np.concatenate([products.values(chunk)[:, 0] for chunk in self._chunks])
-        values = np.sort(values[~np.isnan(values)])
-        reference = numeric_reference(name, values, ())
-        if reference.high is None:
-            return replace(reference, factors=factors)
-        ends = [0, *np.searchsorted(values, reference.edges, side="right").tolist(), len(values)]
-        tops = (*reference.edges, reference.high)
-        # Just below a value that has a bin of its own there may be one without any.
-        means = (math.fsum(values[a:b].tolist()) / (b - a) if b > a else top for (a, b), top in zip(pairwise(ends), tops, strict=True))
-        return replace(reference, factors=factors, means=tuple(means))
+        return replace(reference_with_means(name, values), factors=factors)
 
     def _factor(self, name: str) -> Factor:
         """What the values of a column score, whether it is watched by itself or not."""
@@ -270,58 +266,6 @@ class BaselineBuilder:
         # A value that is itself called "other" shares that scope: two scopes of one name could not be told apart.
         counted.pop(OTHER_SEGMENT, None)
         return tuple(_ranked(counted)[:most])
-
-
-def numeric_reference(name: str, finite: Float64, tails: tuple[float, ...]) -> ColumnReference:
-    """Quantile bins of finite values: order statistics only, so no order of summation can show."""
-    if not len(finite):
-        return ColumnReference(name=name, kind="numeric")
-    ordered = np.sort(finite)
-    # -0.0 and 0.0 are one value; the file should not depend on which one came first.
-    ordered += 0.0
-    distinct, counts = np.unique(ordered, return_counts=True)
-    n = len(ordered)
-    bins = MAX_BINS - len(tails)
-    ranks = [-(-n * j // bins) for j in range(1, bins)]
-    edges = {float(ordered[rank - 1]) for rank in ranks}
-    tail_edges = {f"{q:g}": float(ordered[min(max(math.ceil(q * n), 1), n) - 1]) for q in tails}
-    edges |= set(tail_edges.values())
-    atoms = [float(value) for value in distinct[counts * bins > ATOM_BINS * n]]
-    edges |= {math.nextafter(atom, -math.inf) for atom in atoms} | set(atoms)
-    low, high = float(ordered[0]), float(ordered[-1])
-    inner = sorted(edge for edge in edges if low <= edge < high)
-    mean, sd = mean_and_sd(ordered)
-    return ColumnReference(
-        name=name,
-        kind="numeric",
-        edges=tuple(inner),
-        low=low,
-        high=high,
-        mean=mean,
-        sd=sd,
-        atom=float(counts.max()) / n,
-        tails=tail_edges,
-    )
-
-
-def mean_and_sd(values: Float64) -> tuple[float, float]:
-    """Mean and standard deviation (divisor n), exactly summed; values up to the largest float do not overflow."""
-    largest = max(abs(float(values.max())), abs(float(values.min())))
-    if largest == 0.0:
-        return 0.0, 0.0
-    # A power of two, so that scaling is exact (subnormal results aside).
-    exponent = math.frexp(largest)[1]
-    scaled = np.ldexp(values, -exponent)
-    mean = math.fsum(scaled.tolist()) / len(values)
-    variance = math.fsum(((scaled - mean) ** 2).tolist()) / len(values)
-    return math.ldexp(mean, exponent), _ldexp(math.sqrt(variance), exponent)
-
-
-def _ldexp(x: float, exponent: int) -> float:
-    try:
-        return math.ldexp(x, exponent)
-    except OverflowError:
-        return math.nextafter(math.inf, 0.0)
 
 
 def _tally(counted: Counter[str], codes: Int32, values: list[str]) -> None:

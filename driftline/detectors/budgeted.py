@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from driftline.detectors.kernels.bank import Alarms, pack, unpack, version_of
-from driftline.detectors.kernels.bets import BOUNDED, SCORES
+from driftline.detectors.kernels.bets import BOUNDED, SCORES, WORTHS
 from driftline.detectors.kernels.dependence import stride_of
 from driftline.detectors.kernels.e_detector import HEARD, EDetectorBank
 from driftline.detectors.kernels.rate import rate_bound
@@ -113,9 +113,9 @@ class BudgetedSeries:
         shares = scope_shares(layout.segments, whole=whole)
         self._bank = _bank(budget, layout, tables, self._series.tolist(), self._scores, shares)
 
-    def update(self, codes: UInt8, scopes: Int32, rows: PanelRows, clock: Int64) -> tuple[Alarms, Int64]:
+    def update(self, codes: UInt8, values: Float64, scopes: Int32, rows: PanelRows, clock: Int64) -> tuple[Alarms, Int64]:
         """Take a batch: alarms of dtype CHANGE by row and falling evidence, and the scopes whose state an alarm has changed."""
-        scores, monitors = self._scores.update(codes, scopes, rows)
+        scores, monitors = self._scores.update(codes, values, scopes, rows)
         blames = self._bank.update(scores, monitors, clock)
         touched: Int64 = np.unique(blames["monitor"] // max(self._n, 1)).astype(np.int64)
         heard = blames[(blames["rank"] == 0) | (blames["evidence"] >= HEARD)]
@@ -252,7 +252,16 @@ def _bank(budget: PanelBudget, layout: Layout, t: Tables, members: list[int], sc
         series = layout.series[q]
         for scope in range(n_scopes):
             size = int(t.size[scope, q])
-            if series.flag is None:
+            reference = layout.references[layout.column_of[q]]
+            if reference.block is not None:
+                left = layout.dependence.get((scope, int(t.series_column[q])))
+                size = size if left is None else size // stride_of(left.level)
+                sd = reference.sd or 0.5
+                least, more = reference.block.cut(sd)
+                form[scope, k], base[scope, k], spread[scope, k] = WORTHS, sd, least
+                tolerance[scope, k] = more + reference.block.tolerance(series.warning, sd, size, budget.errors)
+                hours[scope, k] = tolerance[scope, k] / sd
+            elif series.flag is None:
                 # Of values that depend on each other those that do not are a reference.
                 left = layout.dependence.get((scope, int(t.series_column[q])))
                 size = size if left is None else size // stride_of(left.level)

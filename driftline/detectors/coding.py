@@ -43,6 +43,7 @@ class RowCoder:
         self._categories: dict[int, tuple[dict[str, int], int, Texts]] = {}
         self._pairs = [c for c, column in enumerate(columns) if column.factors]
         self._products = Products([column.factors for column in columns if column.factors])
+        self._blocks = [c for c, column in enumerate(columns) if column.block is not None]
         for c, column in enumerate(self._columns):
             if column.kind == "categorical":
                 known = dict.fromkeys(column.others, OTHER) | {value: code for code, value in enumerate(column.categories)}
@@ -56,32 +57,38 @@ class RowCoder:
             elif column.low is not None and column.high is not None:
                 self._low[c], self._high[c] = column.low, column.high
 
-    def encode(self, rows: PanelRows) -> tuple[UInt8, Float64]:
+    def encode(self, rows: PanelRows, worths: Float64 | None = None) -> tuple[UInt8, Float64]:
         """Codes and values, both of shape (n, columns).
 
         A value is NaN where there is no finite number: missing, invalid, not applicable, infinite, or a category.
+
+        Parameters
+        ----------
+        worths : (n, blocks), of the rows to the witness of each block (`blocks.py`); needed where there are any.
         """
         codes: UInt8 = np.full((rows.n, len(self._columns)), MISSING, np.uint8)
         values: Float64 = np.full((rows.n, len(self._columns)), np.nan)
         place = {name: i for i, name in enumerate(rows.numeric_names)}
         take: Int64 = np.full(len(self._columns), -1, np.int64)
         for c, column in enumerate(self._columns):
-            if column.kind != "categorical" and not column.factors:
+            if column.kind != "categorical" and not column.factor_names:
                 take[c] = place.get(column.name, -1)
         code_numbers(np.ascontiguousarray(rows.numeric, np.float64), take, self._edges, self._low, self._high, codes, values)
         if self._pairs:
-            self._code_products(rows, codes, values)
+            self._code_made(self._pairs, self._products.values(rows), codes, values)
+        if self._blocks:
+            self._code_made(self._blocks, np.full((rows.n, len(self._blocks)), np.nan) if worths is None else worths, codes, values)
         for c, column in enumerate(self._columns):
             self._code_other_kind(rows, c, column, place, codes)
         self._mark(rows, codes, values)
         return codes, values
 
-    def _code_products(self, rows: PanelRows, codes: UInt8, values: Float64) -> None:
-        """Where a factor has no value there is no product: the factor's own series say what is wrong with it."""
-        codes[:, self._pairs] = NOT_APPLICABLE
+    def _code_made(self, columns: list[int], made: Float64, codes: UInt8, values: Float64) -> None:
+        """Where a factor has no value there is nothing made of it: the factor's own series say what is wrong with it."""
+        codes[:, columns] = NOT_APPLICABLE
         take: Int64 = np.full(len(self._columns), -1, np.int64)
-        take[self._pairs] = np.arange(len(self._pairs))
-        code_numbers(self._products.values(rows), take, self._edges, self._low, self._high, codes, values)
+        take[columns] = np.arange(len(columns))
+        code_numbers(made, take, self._edges, self._low, self._high, codes, values)
 
     def _code_other_kind(self, rows: PanelRows, c: int, column: ColumnReference, place: dict[str, int], codes: UInt8) -> None:
         """Categories; and columns that come as the other kind than the baseline's, whose values are all invalid."""
@@ -110,6 +117,15 @@ class RowCoder:
             if name in index:
                 codes[mask, index[name]] = NOT_APPLICABLE
                 values[mask, index[name]] = np.nan
+
+
+def worth_scores(reference: ColumnReference) -> Float64:
+    """The score of each code of a block: the mean worth of its bin, less that of the whole reference, in standard deviations."""
+    out: Float64 = np.full(N_CODES, np.nan)
+    if reference.low is not None and reference.high is not None:
+        by_code = (reference.low, *reference.means, reference.high)
+        out[ordered_codes("numeric", reference.n_bins)] = (np.array(by_code) - (reference.mean or 0.0)) / reference.unit
+    return out
 
 
 def scores(counts: Int64, n_bins: int, kind: str) -> Float64:

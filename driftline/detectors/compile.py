@@ -42,6 +42,7 @@ def _columns() -> tuple[Column, ...]:
         Column("amount", "numeric", (_series("amount", None, *values), *flags)),
         Column("country", "categorical", (_series("country", None, "psi"), _series("country:unseen", "unseen", "rate"))),
         Column("flagged", "binary", (_series("flagged", "one", "rate", "adwin", "page_hinkley"),)),
+        Column("block:both", "numeric", (_series("block:both", None, "adwin"),), factors=("amount", "flagged"), joint=True),
     )
 
 

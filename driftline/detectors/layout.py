@@ -62,7 +62,7 @@ def lay_out(spec: PanelSpec, baseline: Baseline) -> Layout:
     for column in columns:
         index = baseline.column(column.name)
         reference = ColumnReference(name=column.name, kind=column.kind) if index is None else baseline.columns[index]
-        if tuple(factor.name for factor in reference.factors) != column.factors and index is not None:
+        if (reference.factor_names, reference.block is not None) != (column.factors, column.joint) and index is not None:
             raise SpecError(f'column "{column.name}": of other factors in baseline {baseline.id}; build it anew')
         if reference.kind != column.kind:
             raise SpecError(f'column "{column.name}": {column.kind} here, {reference.kind} in baseline {baseline.id}; build it anew')
@@ -91,7 +91,7 @@ def _columns(spec: PanelSpec, baseline: Baseline) -> tuple[Column, ...]:
         return spec.columns
     if spec.column_factory is None:
         raise SpecError("columns: give them, or a column_factory for discovered ones")
-    found = [spec.column_factory(column.name, column.kind) for column in baseline.columns if not column.factors]
+    found = [spec.column_factory(column.name, column.kind) for column in baseline.columns if not column.factor_names]
     # A file may hold pairs that nobody asks for.
     return (*found, *(pair for pair in spec.pairs if baseline.column(pair.name) is not None))
 

@@ -29,7 +29,7 @@ def median_of(counts: Any, column: ColumnReference) -> float | None:
     None for categories and pairs, without a value, and where the median lies beyond all that the baseline has seen, which no bin
     can place.
     """
-    if column.kind != "numeric" or column.factors or column.low is None or column.high is None:
+    if column.kind != "numeric" or column.factor_names or column.low is None or column.high is None:
         return None
     codes = ordered_codes(column.kind, column.n_bins)
     half = 0.5 * sum(int(counts[code]) for code in codes)
@@ -61,7 +61,7 @@ def correlation_of(counts: Any, column: ColumnReference) -> float | None:
     -------
     None for other columns, and without a value.
     """
-    if not column.means or column.low is None or column.high is None:
+    if not column.factors or not column.means or column.low is None or column.high is None:
         return None
     by_code = {**dict(enumerate(column.means)), BELOW: column.low, ABOVE: column.high}
     total = sum(int(counts[code]) for code in by_code)

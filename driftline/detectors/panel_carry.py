@@ -46,6 +46,8 @@ def carry(old: Watch, new: Watch, reasons: Mapping[str, str]) -> list[Ended]:
     new.changes.carry(old.changes, scopes, series)
     if new.traffic is not None:
         new.traffic.carry(old.traffic, int(new.windows.heads[0]))
+    if old.witnesses is not None and new.witnesses is not None:
+        new.witnesses.carry(old.witnesses, {b: old.blocks[columns[c]] for c, b in new.blocks.items() if columns.get(c) in old.blocks})
     if old.budget is not None and new.budget is not None:
         new.budget.carry(old.budget, scopes, series)
     new.write_all()

@@ -49,6 +49,7 @@ def levels_of(
             candidates = [*candidates, (psi_value, psi_limit)]
         statistic, threshold = max(candidates, key=_nearness) if candidates else (None, None)
         mean, base_rate = means[q], base_rates[q] if series.flag is not None else None
+        mean = None if mean is None else mean * layout.references[layout.column_of[q]].unit
         base_mean = None if mean is None else 0.0
         count = int(n[q] or 0)
         statistics: tuple[WindowStatistic, ...] = ()

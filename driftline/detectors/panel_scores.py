@@ -43,6 +43,11 @@ _WITHOUT_HOURS: Final = 1
 _TYPES: Final = ["<f8", "<i8", "<f8", "<f8", "<i8", "u1", "<i8", "<f8", "<i8", "<i8"]
 _HOUR_TYPES: Final = ["<i8", "<f8", "<i8", "<f8", "<f8", "<f8", "<f8", "u1", "<f8", "<i8"]
 
+VALUE: Final = 0
+FLAG: Final = 1
+WORTH: Final = 2
+"""What is judged: the rank of a value, zeros and ones, or what a row is worth to a block's witness (`blocks.py`), in its sd."""
+
 TURN = np.dtype([("row", "<i8"), ("monitor", "<i8"), ("level", "<i8"), ("found", "<f8"), ("effect", "<f8"), ("day", "<f8")], align=True)
 """What a monitor's checks said before that changed at a row: level and correlation; variance of the hours and values of a day, 0 where
 the hour was not refused."""
@@ -55,7 +60,9 @@ class Monitors(NamedTuple):
     own: UInt64Array  # (S, K) the key of each for its random numbers
     series: Int64  # (K,)
     columns: Int64  # (K,)
-    flag: UInt8  # (K,)
+    form: UInt8  # (K,) VALUE, FLAG or WORTH
+    least: Float64  # (K,) of a worth, in standard deviations
+    scale: Float64  # (K,) 1 / the standard deviation of worths
     active: UInt8  # (S, K)
     flags: UInt8  # (Q, N_CODES)
     first: Int64  # (S, C) the row of the first hour in the tables of T rows
@@ -111,7 +118,9 @@ class PanelScores:
             own=np.array(own, np.uint64).reshape(n_scopes, n),
             series=series,
             columns=tables.series_column[series],
-            flag=np.array([layout.series[q].flag is not None for q in members], np.uint8),
+            form=np.array([_form(layout, q) for q in members], np.uint8),
+            least=np.array([_least(layout, q) for q in members], np.float64),
+            scale=np.array([1.0 / (layout.references[layout.column_of[q]].sd or 1.0) for q in members], np.float64),
             active=np.ascontiguousarray(tables.watched[:, series]),
             flags=tables.flags,
             first=low.first,
@@ -148,7 +157,7 @@ class PanelScores:
         """Set the standard deviation of the hours' means that is no effect, and the variance of values; (S, K) each."""
         self._allowed, self._variance = (deviation * deviation).ravel(), variance.ravel()
 
-    def update(self, codes: UInt8, scopes: Int32, rows: PanelRows) -> tuple[Float64, Int32]:
+    def update(self, codes: UInt8, values: Float64, scopes: Int32, rows: PanelRows) -> tuple[Float64, Int32]:
         """Take rows: what each monitor of a row is fed, NaN where it has no value that is judged, +inf where it begins anew, and
         which it is, -1 for none; (n, W).
         """
@@ -159,8 +168,8 @@ class PanelScores:
         # A level changes at every eighth value of a stride at most, the hour once a day; of what is not touched no memory is taken.
         turns = np.empty(scores.size // 4 + len(hours) * scopes.shape[1] + (STRIDES + 1) * len(self.checks.level) + 1, TURN)
         turned = _fill_scores(
-            codes, scopes, keys, hours, places_of(hours), self.monitors, self.memory, self.checks, self.hours, self._allowed, scores,
-            monitors, turns,
+            codes, values, scopes, keys, hours, places_of(hours), self.monitors, self.memory, self.checks, self.hours, self._allowed,
+            scores, monitors, turns,
         )  # fmt: skip
         self._turns = turns[:turned].copy()
         return scores, monitors
@@ -235,6 +244,18 @@ class PanelScores:
         return own
 
 
+def _form(layout: Layout, q: int) -> int:
+    if layout.series[q].flag is not None:
+        return FLAG
+    return VALUE if layout.references[layout.column_of[q]].block is None else WORTH
+
+
+def _least(layout: Layout, q: int) -> float:
+    """What a worth counts as at least, in its standard deviation."""
+    reference = layout.references[layout.column_of[q]]
+    return -reference.block.cut(reference.sd)[0] / reference.sd if reference.block is not None and reference.sd else -np.inf
+
+
 def _arrays(checks: Any) -> list[NDArray[Any]]:
     return list(checks)
 
@@ -244,9 +265,11 @@ def _pairs(mine: Checks | Hours, theirs: Checks | Hours) -> list[tuple[NDArray[A
 
 
 @inlined
-def _score(m: Monitors, memory: Memory, s: int, k: int, code: int, places: Int64, i: int, key: np.uint64) -> float:
+def _score(m: Monitors, memory: Memory, s: int, k: int, code: int, value: float, places: Int64, i: int, key: np.uint64) -> float:
     """The score of one value of row i, or 0 or 1; NaN = none."""
-    if m.flag[k]:
+    if m.form[k] == WORTH:
+        return max(value * m.scale[k], m.least[k]) if value == value else np.nan
+    if m.form[k] == FLAG:
         hit = m.flags[m.series[k], code]
         return np.nan if hit == SKIP else float(hit)
     c, w = m.columns[k], m.whitened[s, k]
@@ -255,21 +278,22 @@ def _score(m: Monitors, memory: Memory, s: int, k: int, code: int, places: Int64
     if w < 0:
         p = m.low[row, code] + uniform(key ^ m.own[s, k]) * m.width[row, code]
     else:
-        value = m.score[row, code]
-        if value == value:
+        known = m.score[row, code]
+        if known == known:
             order = m.order[w]
             if memory.seen[w] == order:
-                b = bin_of(residual(value, m.coefficients[w], memory.past[w], order), m.edges[w])
+                b = bin_of(residual(known, m.coefficients[w], memory.past[w], order), m.edges[w])
                 p = m.residual_low[w, b] + uniform(key ^ m.own[s, k]) * m.residual_width[w, b]
             else:
                 memory.seen[w] += 1
-            remember(value, memory.past[w], order)
+            remember(known, memory.past[w], order)
     return min(max(normal_quantile(p), -SCORE_MOST), SCORE_MOST) if p == p else np.nan
 
 
 @kernel
 def _fill_scores(
     codes: UInt8,
+    values: Float64,
     scopes: Int32,
     keys: UInt64Array,
     hours: Int64,
@@ -292,7 +316,8 @@ def _fill_scores(
                 place = s * n + k
                 x = np.nan
                 if m.active[s, k]:
-                    x = _score(m, memory, s, k, codes[i, m.columns[k]], places, i, keys[i])
+                    c = m.columns[k]
+                    x = _score(m, memory, s, k, codes[i, c], values[i, c], places, i, keys[i])
                 if x == x:
                     level, found = checks.level[place], checks.found[place]
                     was = hour_checks.refused[place]

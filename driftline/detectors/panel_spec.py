@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from driftline.detectors.openers import E_DETECTOR
 from driftline.detectors.spec import Column, ColumnDetector, PanelBudget, PanelSpec, Series, StateError
@@ -99,7 +99,7 @@ def _column(column: Column) -> dict[str, Any]:
         "tails": column.tails,
         "series": [_series(series) for series in column.series],
     }
-    return described | ({"factors": column.factors} if column.factors else {})
+    return described | ({"factors": column.factors} if column.factors else {}) | ({"joint": True} if column.joint else {})
 
 
 def _series(series: Series) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def _parse(described: Mapping[str, Any]) -> PanelSpec:
 
 def _parse_column(item: Mapping[str, Any]) -> Column:
     series, (*factors,) = tuple(_parse_series(one) for one in item["series"]), item.get("factors", ())
-    return Column(item["name"], item["kind"], series, tuple(item["tails"]), cast(tuple[str, str], tuple(factors)))
+    return Column(item["name"], item["kind"], series, tuple(item["tails"]), tuple(factors), bool(item.get("joint", False)))
 
 
 def _parse_series(item: Mapping[str, Any]) -> Series:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from driftline.detectors.blocks import Witnesses
 from driftline.detectors.budgeted import BudgetedSeries
 from driftline.detectors.changes import ChangeDetectors
 from driftline.detectors.episodes import E_KIND, E_OPEN, E_SEVERITY, EPISODE_FIELDS, OPEN, STALE
@@ -71,6 +72,7 @@ class ScopeState:
     psi: PsiBank
     changes: ChangeDetectors
     budget: BudgetedSeries | None = None
+    witnesses: Witnesses | None = None
 
     def pack(self) -> bytes:
         """The scope without its ring."""
@@ -92,7 +94,9 @@ class ScopeState:
 
     def _banks(self) -> list[bytes]:
         own = [] if self.budget is None else [self.budget.export(self.scope)]
-        return self.changes.export(self.scope) + own
+        # Blocks are watched over all rows, scope 0.
+        learned = [] if self.witnesses is None or self.scope else [self.witnesses.export()]
+        return self.changes.export(self.scope) + own + learned
 
     def ring(self, *, since: int) -> RingState:
         """The rows after head `since`, or the whole window where they are more than it holds."""
@@ -146,6 +150,8 @@ class ScopeState:
             kept[(rows[:, A_ROW] // every) % len(kept)] = rows
         self.psi.restore(s, psi.tobytes())
         banks = [part.tobytes() for part in parts[len(_OWN_TYPES) :]]
+        if self.witnesses is not None and not s:
+            self.witnesses.restore(banks.pop())
         if self.budget is not None:
             self.budget.restore(s, banks.pop())
         self.changes.restore(s, banks)

@@ -8,16 +8,29 @@ from typing import Final
 import numpy as np
 
 from driftline.detectors.baseline import Baseline
+from driftline.detectors.blocks import Witnesses
 from driftline.detectors.budgeted import BudgetedSeries
 from driftline.detectors.changes import ChangeDetectors, sorted_changes
 from driftline.detectors.coding import RowCoder
 from driftline.detectors.episodes import E_OFFSET, E_OPEN, E_SEVERITY, E_SOURCE, E_TIME, OPEN, STALE
+from driftline.detectors.explained import BinEvidence
 from driftline.detectors.kernels.psi import PsiBank
 from driftline.detectors.layout import Layout, lay_out
 from driftline.detectors.panel_state import ScopeState, ring_name, scope_blob
 from driftline.detectors.scopes import Scopes
 from driftline.detectors.signals import signals_of
-from driftline.detectors.spec import SEVERITIES, Anchor, Ended, Int64, PanelRows, PanelSpec, RingState, Signal, StateError, Suspended
+from driftline.detectors.spec import (
+    SEVERITIES,
+    Anchor,
+    Ended,
+    Int64,
+    PanelRows,
+    PanelSpec,
+    RingState,
+    Signal,
+    StateError,
+    Suspended,
+)
 from driftline.detectors.stale import Silence
 from driftline.detectors.tables import NO_GROUP, Tables, build_tables
 from driftline.detectors.traffic import RING, Traffic
@@ -33,12 +46,16 @@ class Watch:
     Attributes
     ----------
     fresh : specification and baseline are not in a checkpoint yet.
+    blocks : the place among the witnesses, by column.
     """
 
     def __init__(self, spec: PanelSpec, baseline: Baseline) -> None:
         self.layout: Layout = lay_out(spec, baseline)
         self.tables: Tables = build_tables(spec, self.layout)
         self.coder = RowCoder(self.layout.references, hash_key=spec.hash_key)
+        columns = self.layout.references
+        self.blocks = {c: b for b, c in enumerate(c for c, column in enumerate(columns) if column.block is not None)}
+        self.witnesses = Witnesses([(column.name, column.block) for column in columns if column.block is not None]) if self.blocks else None
         self.scopes = Scopes(self.layout.segments, sensitive=spec.sensitive, hash_key=spec.hash_key)
         self.changes = ChangeDetectors(self.layout, self.tables)
         self.budget = BudgetedSeries(spec.budget, self.layout, self.tables, whole=spec.whole) if spec.budget is not None else None
@@ -53,7 +70,7 @@ class Watch:
         self.fresh = True
 
     def update(self, rows: PanelRows, clock_ms: Int64 | None) -> list[Signal]:
-        codes, values = self.coder.encode(rows)
+        codes, values = self.coder.encode(rows, None if self.witnesses is None else self.witnesses.update(rows))
         scopes = self.scopes.encode(rows)
         self._touched[scopes.reshape(-1)] = True
         if clock_ms is not None:
@@ -62,13 +79,17 @@ class Watch:
         at[:, 0], at[:, 1], at[:, 2] = rows.source, rows.offset, rows.time_ms
         changes = self.changes.update(codes, values, scopes)
         if self.budget is not None:
-            found, blamed = self.budget.update(codes, scopes, rows, self.budget.clock(int(self.windows.heads[0]), rows.n, clock_ms))
+            found, blamed = self.budget.update(codes, values, scopes, rows, self.budget.clock(int(self.windows.heads[0]), rows.n, clock_ms))
             self._touched[blamed] = True
             changes = sorted_changes([changes, found])
         notes, traffic = run_windows(
             self.tables, self.windows, self.psi.arrays, codes, values, scopes, at, changes, self._room, self.traffic
         )
-        return signals_of(notes, self.layout, self.tables, self.suspended, traffic) if len(notes) else []
+        return signals_of(notes, self.layout, self.tables, self.suspended, self.explain, traffic) if len(notes) else []
+
+    def explain(self, c: int, row: int) -> tuple[BinEvidence, ...]:
+        """What is most unlike the reference in a block at a row of the last batch."""
+        return () if self.witnesses is None else self.witnesses.explain(self.blocks[c], row)
 
     def suspended(self, scope: int, q: int, row: int) -> Suspended | None:
         """Whether and why a budget's promise does not cover a series at a row of the last batch."""
@@ -153,7 +174,7 @@ class Watch:
         self.fresh = True
 
     def _state(self, scope: int) -> ScopeState:
-        return ScopeState(scope, self.tables, self.windows, self.silence, self.psi, self.changes, self.budget)
+        return ScopeState(scope, self.tables, self.windows, self.silence, self.psi, self.changes, self.budget, self.witnesses)
 
 
 def _psi_bank(t: Tables) -> PsiBank:

@@ -37,15 +37,23 @@ MIX_SHARE_TOLD: Final = 0.2
 """The part of an effect from which on the mix of segments is worth a word beside another cause."""
 _KINDS: Final[dict[int, Any]] = {OPENED: "open", EVIDENCE: "evidence", RECOVERED: "recovery"}
 _EFFECTS: Final[tuple[EffectKind, ...]] = ("psi", "mean", "rate")
+_MMD: Final[EffectKind] = "mmd"
 _DIRECTIONS: Final[dict[int, Any]] = {1: "up", -1: "down", 0: None}
 
 
 Suspensions = Callable[[int, int, int], "Suspended | None"]
 """Of a scope and series at a row."""
+Explanations = Callable[[int, int], tuple[BinEvidence, ...]]
+"""Of a column that is a block, at a row."""
 
 
 def signals_of(
-    notes: Notes, layout: Layout, tables: Tables, suspended: Suspensions, traffic: Sequence[TrafficSplit | None] = ()
+    notes: Notes,
+    layout: Layout,
+    tables: Tables,
+    suspended: Suspensions,
+    explain: Explanations,
+    traffic: Sequence[TrafficSplit | None] = (),
 ) -> list[Signal]:
     """Signals in order of row, scope, column, series; those of one series in the order they were made.
 
@@ -54,16 +62,20 @@ def signals_of(
     traffic : of each note; empty = there are no segments.
     """
     order = sorted(range(len(notes)), key=lambda i: (int(notes[i]["row"]), int(notes[i]["scope"]), int(notes[i]["series"])))
-    return [_signal(notes[i], layout, tables, suspended, traffic[i] if traffic else None) for i in order]
+    return [_signal(notes[i], layout, tables, suspended, explain, traffic[i] if traffic else None) for i in order]
 
 
-def _signal(note: Any, layout: Layout, tables: Tables, suspended: Suspensions, traffic: TrafficSplit | None) -> Signal:
+def _signal(
+    note: Any, layout: Layout, tables: Tables, suspended: Suspensions, explain: Explanations, traffic: TrafficSplit | None
+) -> Signal:
     q, scope = int(note["series"]), int(note["scope"])
     held = suspended(scope, q, int(note["row"]))
     series, effect, c = layout.series[q], int(note["effect_kind"]), layout.column_of[q]
     now, base = (median_of(of, layout.references[c]) if tables.is_value[q] else None for of in (note["counts"], layout.counts[scope, c]))
     together, before = (correlation_of(of, layout.references[c]) for of in (note["counts"], layout.counts[scope, c]))
     recovered = int(note["kind"]) == RECOVERED
+    joint = layout.references[c].block is not None
+    unit = layout.references[c].unit if effect == MEAN_EFFECT else 1.0
     return Signal(
         kind=_KINDS[int(note["kind"])],
         row=int(note["row"]),
@@ -71,21 +83,21 @@ def _signal(note: Any, layout: Layout, tables: Tables, suspended: Suspensions, t
         column=c,
         series=series.name,
         detector="level" if recovered or _resumed(note) else _detector_name(series, int(note["detector"])),
-        statistic=float(note["statistic"]),
-        threshold=float(note["threshold"]),
-        value=float(note["value"]),
-        baseline_value=float(note["base"]),
-        effect_kind=_EFFECTS[effect],
-        effect_size=float(note["effect"]),
+        statistic=float(note["statistic"]) * (unit if _of_level(note) else 1.0),
+        threshold=float(note["threshold"]) * (unit if _of_level(note) else 1.0),
+        value=float(note["value"]) * unit,
+        baseline_value=float(note["base"]) * unit,
+        effect_kind=_MMD if joint and effect == MEAN_EFFECT else _EFFECTS[effect],
+        effect_size=float(note["effect"]) * unit,
         direction=_DIRECTIONS[int(note["direction"])],
         severity=SEVERITIES[int(note["severity"])],
         n=int(note["n"]),
         window=series.window,
         since=None if not note["since"] else _anchor(note["since_at"], exact=int(note["since"]) == 2),
         episode=_anchor(note["episode_at"], exact=True),
-        bins=_bins(note["counts"], layout, tables, scope, q),
+        bins=explain(c, int(note["row"])) if joint and effect == MEAN_EFFECT else _bins(note["counts"], layout, tables, scope, q),
         statistics=statistics_of(note["counts"], note["dependence"], layout, tables, scope, q),
-        reason=_reason(note, series, effect)
+        reason=_reason(note, series, effect, unit, joint=joint)
         + _unit_words("median", now, base)
         + _unit_words("correlation", together, before)
         + ("" if traffic is not None and traffic.alone else _unsure(note, tables, q))
@@ -98,6 +110,11 @@ def _signal(note: Any, layout: Layout, tables: Tables, suspended: Suspensions, t
         baseline_correlation=before,
         traffic=traffic,
     )
+
+
+def _of_level(note: Any) -> bool:
+    """Whether statistic and threshold are a level's, in its unit."""
+    return int(note["kind"]) == RECOVERED or int(note["detector"]) == NO_DETECTOR
 
 
 def _resumed(note: Any) -> bool:
@@ -115,12 +132,15 @@ def _anchor(at: Int64, *, exact: bool) -> Anchor:
     return Anchor(source=int(at[0]), offset=int(at[1]), time_ms=int(at[2]), exact=exact)
 
 
-def _reason(note: Any, series: Series, effect: int) -> str:
-    value, base, statistic, threshold = (float(note[name]) for name in ("value", "base", "statistic", "threshold"))
+def _reason(note: Any, series: Series, effect: int, unit: float, *, joint: bool) -> str:
+    value, base = (float(note[name]) * unit for name in ("value", "base"))
+    statistic, threshold = (float(note[name]) * (unit if _of_level(note) else 1.0) for name in ("statistic", "threshold"))
     if int(note["kind"]) == RECOVERED:
-        what = {PSI_EFFECT: "PSI", MEAN_EFFECT: "distance of the mean"}.get(effect, "distance of the rate")
+        distance = "joint distance" if joint else "distance of the mean"
+        what = {PSI_EFFECT: "PSI", MEAN_EFFECT: distance}.get(effect, "distance of the rate")
         return f"level back in its band for a full window of {series.window} rows: {what} {statistic:.4g}, band {threshold:.4g}"
-    what = {PSI_EFFECT: "PSI", MEAN_EFFECT: "mean of the standardised score"}.get(effect, "rate")
+    mean = "joint distance" if joint else "mean of the standardised score"
+    what = {PSI_EFFECT: "PSI", MEAN_EFFECT: mean}.get(effect, "rate")
     level = f"{what} {value:.4g} against {base:.4g} in the baseline, over {int(note['n'])} values"
     place = int(note["detector"])
     if place == RUN_DETECTOR:

@@ -25,7 +25,7 @@ Bool = npt.NDArray[np.bool_]
 Kind = Literal["numeric", "categorical", "binary"]
 Direction = Literal["up", "down", "both"]
 Severity = Literal["info", "warning", "critical"]
-EffectKind = Literal["psi", "mean", "rate"]
+EffectKind = Literal["psi", "mean", "rate", "mmd"]
 Grouping = Literal["auto", "hour_of_day", "hour_of_week", "none"]
 
 MAX_BINS: Final = 60
@@ -115,14 +115,15 @@ class Column:
     Attributes
     ----------
     tails : quantiles that get a bin edge of their own (numeric only).
-    factors : two numeric columns of the rows whose standardised product the quantity is (`pairs.py`); the name must tell which.
+    factors : two numeric columns of the rows whose product is watched (`pairs.py`), or `joint` any number of them (`blocks.py`).
     """
 
     name: str
     kind: Kind
     series: tuple[Series, ...] = ()
     tails: tuple[float, ...] = ()
-    factors: tuple[str, str] | tuple[()] = ()
+    factors: tuple[str, ...] = ()
+    joint: bool = False
 
 
 REFERENCE_ERRORS = 4.0
@@ -157,7 +158,7 @@ class PanelSpec:
     ----------
     columns : or None: every numeric and categorical column of the learning rows, in order of name.
     column_factory : makes the Column of a discovered (name, kind); needed when `columns` is None.
-    pairs : where columns are discovered, the products that are columns beside them, of pairs that turn out to be numeric.
+    pairs : where columns are discovered, the columns with factors beside them, of factors that turn out to be numeric.
     segments : key -> most values with a scope of their own; the rest, and values never seen, share ``other``.
     window : rows kept per scope; no series' window may be longer.
     learn_rows : rows a baseline is learned from when none is given.

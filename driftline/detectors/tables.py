@@ -10,7 +10,7 @@ import numpy as np
 
 from driftline.detectors.baseline import ColumnReference
 from driftline.detectors.calibration import psi_threshold
-from driftline.detectors.coding import scores
+from driftline.detectors.coding import scores, worth_scores
 from driftline.detectors.kernels.jit import portable_log
 from driftline.detectors.layout import SKIP, Layout, flag_codes, left_out
 from driftline.detectors.openers import covered, openers
@@ -106,7 +106,7 @@ def build_tables(spec: PanelSpec, layout: Layout) -> Tables:
         series_lane=np.array([lane_of[layout.column_of[q], s.window] for q, s in enumerate(layout.series)], np.int64),
         series_column=np.array(layout.column_of, np.int64),
         direction=np.array([_DIRECTION[s.direction] for s in layout.series], np.int64),
-        bounds=np.array([(s.warning, s.critical) for s in layout.series], np.float64).reshape(-1, 2),
+        bounds=np.array([_bounds(layout, q) for q in range(len(layout.series))], np.float64).reshape(-1, 2),
         rate_floor=np.array([s.rate_floor for s in layout.series], np.float64),
         proof=np.array([PROOF_SHARE * math.log(s.run_length) for s in layout.series], np.float64),
         flags=np.zeros((n_series, N_CODES), np.uint8),
@@ -138,11 +138,17 @@ def build_tables(spec: PanelSpec, layout: Layout) -> Tables:
     return tables
 
 
+def _bounds(layout: Layout, q: int) -> tuple[float, float]:
+    """Warning and critical in the unit of a series' scores."""
+    series, unit = layout.series[q], layout.references[layout.column_of[q]].unit
+    return series.warning / unit, series.critical / unit
+
+
 def _fill_column(tables: Tables, layout: Layout, c: int, column: Column) -> None:
     reference = layout.references[c]
     for scope in range(len(layout.counts)):
         counts = layout.counts[scope, c]
-        tables.score[scope, c] = scores(counts, reference.n_bins, column.kind)
+        tables.score[scope, c] = scores(counts, reference.n_bins, column.kind) if reference.block is None else worth_scores(reference)
         group, used = psi_groups(counts, reference)
         tables.group[scope, c] = group
         merged = np.zeros(GROUPS_MAX, np.int64)
@@ -169,7 +175,8 @@ def _fill_series(tables: Tables, layout: Layout, q: int, series: Series, *, firs
         counts = layout.counts[scope, c]
         valued = int(counts[tables.flags[q] != SKIP].sum())
         tables.size[scope, q] = max(valued, 1)
-        watched = valued >= least and scope >= first_scope
+        # A witness is of all rows.
+        watched = valued >= least and scope >= first_scope and (reference.block is None or scope == 0)
         tables.watched[scope, q] = watched
         if series.flag == "constant":
             tables.run_limit[scope, c] = run_limit(counts, series.run_length) if watched else 0

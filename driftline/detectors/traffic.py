@@ -94,12 +94,13 @@ class Traffic:
 
         Returns
         -------
-        None for runs of equal values, for too few rows, and where too many are of segment values without a reference.
+        None for runs of equal values and blocks, for too few rows, and where too many are of segment values without a reference.
         """
         q, kind, rows = int(note["series"]), int(note["effect_kind"]), int(note["counts"].sum())
-        if self._tables.is_run[q] or int(note["n"]) < LEVEL_LEAST:
-            return None
         c = int(self._tables.series_column[q])
+        # What rows are worth to a block's witness depends on the rows before them, of whatever segment value.
+        if self._tables.is_run[q] or int(note["n"]) < LEVEL_LEAST or self._layout.references[c].block is not None:
+            return None
         head, length = int(windows.heads[0]), windows.ring.shape[1]
         codes = windows.ring[0, np.arange(head - rows, head) % length, c] & (RUN_BIT - 1)
         values = self._values(rows, scopes[: int(note["row"]) + 1])

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path as FilePath
 from typing import Final
 
+from driftline.schemas.block_checks import check_blocks
 from driftline.schemas.budget_checks import check_budget
 from driftline.schemas.config import Config, Model, Redis, SecretRef
 from driftline.schemas.correlation_checks import check_correlations
@@ -48,6 +49,7 @@ def check(config: Config, directory: FilePath | None) -> Iterator[Flaw]:
         yield from _task(config, model, place)
         yield from _segments(model, place)
         yield from check_correlations(model, place)
+        yield from check_blocks(model, place)
         yield from _unit(model, place)
         yield from _expected(model, place)
         yield from _monitors(config, model, place)
@@ -250,13 +252,15 @@ def _glob_hint(config: Config, series: Sequence[Series], glob: str) -> str:
         return 'these series need labels, and there is no "labels: TOPIC"'
     if glob.startswith("correlation:"):
         return 'they are watched of the pairs that the file names: "correlations: [[FEATURE, FEATURE]]"'
+    if glob.startswith("block:"):
+        return 'they are watched of the groups that the file names: "blocks: {NAME: [FEATURE, FEATURE]}"'
     if glob == "stream:join_rate":
         return "with labels.absent it is watched when labels.min_join is given, and never with min_join 0"
     if glob.startswith(("class_share:", "outcome:class:")):
         return 'shares are watched of the classes that the file names: "task: multiclass" and "classes: [...]"'
     names = [one.name for one in series if not one.unknown]
     near = did_you_mean(glob, [*names, *(f"{name.split(':')[0]}:*" for name in names if ":" in name)])
-    return near or "series begin with feature:, correlation:, quality:, score, decision, class, service:, outcome: or stream:"
+    return near or "series begin with feature:, correlation:, block:, quality:, score, decision, class, service:, outcome: or stream:"
 
 
 def _age(age: int | str) -> str:

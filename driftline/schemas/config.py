@@ -148,6 +148,12 @@ class Feature(Section):
     )
 
 
+class Block(Section):
+    """Several numeric features that are watched jointly, for a change that none of them shows by itself."""
+
+    features: list[str] = Field(min_length=2, max_length=256, description="names of numeric features, in any order")
+
+
 class Segment(Section):
     """One segment key: a feature's name or a path; the top `max` values get series of their own."""
 
@@ -224,15 +230,26 @@ def _all_detectors() -> list[DetectorSpec]:
 class Levels(Section):
     """Effect sizes from which an event is a warning or critical; below `warning` it is info."""
 
-    warning: float = Field(0.1, ge=0, description="effect size: PSI, standard deviations, or change of a rate (rates: 0.2 if not set)")
-    critical: float = Field(0.25, ge=0, description="effect size, at least warning (rates: 1 if not set)")
+    warning: float = Field(
+        0.1, ge=0, description="effect size: PSI, standard deviations, or change of a rate (if not set, rates 0.2, blocks 0.02)"
+    )
+    critical: float = Field(0.25, ge=0, description="effect size, at least warning (if not set, rates 1, blocks 0.1)")
     rate_floor: float = Field(0.01, gt=0, le=1, description="a change of a rate is relative to the baseline's, or to this if that is less")
 
     @property
     def of_rates(self) -> tuple[float, float]:
         """Warning and critical of 0/1 series: what is set, else 20 % and a doubling."""
-        critical = self.critical if "critical" in self.model_fields_set else 1.0
-        return self.warning if "warning" in self.model_fields_set else min(0.2, critical), critical
+        return self._instead(0.2, 1.0)
+
+    @property
+    def of_blocks(self) -> tuple[float, float]:
+        """Warning and critical of blocks: what is set, else what all features that move by .03 and .17 standard deviations make."""
+        return self._instead(0.02, 0.1)
+
+    def _instead(self, warning: float, critical: float) -> tuple[float, float]:
+        """What is set, else these."""
+        critical = self.critical if "critical" in self.model_fields_set else critical
+        return self.warning if "warning" in self.model_fields_set else min(warning, critical), critical
 
 
 class Monitor(Section):
@@ -258,6 +275,9 @@ class Model(Section):
     features: dict[str, Feature] | None = Field(None, description="null = learned from the first events")
     correlations: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = Field(
         default_factory=list, description="pairs of numeric features whose correlation is watched beside them, for example [[amount, age]]"
+    )
+    blocks: dict[str, Block] = Field(
+        default_factory=dict, description="groups of numeric features that are watched jointly, for example {card: [amount, age, n_items]}"
     )
     classes: list[str] | None = Field(None, description="names of a probability vector's entries, in order; multiclass only")
     decision: float | None = Field(0.5, description="score from which the answer is yes; binary only")
@@ -361,6 +381,7 @@ class Config(Section):
 DEFAULT_MONITORS: tuple[Monitor, ...] = (
     Monitor(id="feature_drift", series=["feature:*"], detectors=_detectors("psi", "adwin", "page_hinkley")),
     Monitor(id="correlation_drift", series=["correlation:*"], detectors=_detectors("psi", "adwin", "page_hinkley")),
+    Monitor(id="block_drift", series=["block:*"], detectors=_detectors("adwin", "page_hinkley")),
     Monitor(id="data_quality", series=["quality:*"], detectors=_detectors("rate"), severity=Levels(warning=0.2, critical=1.0)),
     Monitor(id="score_drift", series=["score", "class", "confidence", "entropy"], detectors=_detectors("psi", "adwin", "page_hinkley")),
     Monitor(

@@ -13,6 +13,7 @@ from glob import escape
 from typing import Any, Final, Literal
 
 from driftline.schemas.config import Config, Section
+from driftline.schemas.series import block_series
 
 Kind = Literal["keeps", "partly", "resets", "elsewhere", "refused"]
 
@@ -45,7 +46,7 @@ _PANELS: Final = ("features/*", "scores/*", "outcomes/*")
 _SCORES: Final = ("scores/score", "scores/decision", "scores/class", "scores/confidence", "scores/entropy", "outcomes/outcome:*")
 _OUTCOMES: Final = ("outcomes/outcome:*",)
 _FEATURE: Final = ("features/NAME", "features/correlation:NAME~*", "features/correlation:*~NAME")
-"""A feature, and the pairs that it is in."""
+"""A feature, and the pairs that it is in; the blocks that it is in are told by `settings`."""
 _EVENT_TIME: Final = "the time of events from now on"
 _DETECTOR: Final = (
     "that detector begins anew, the other detectors of the series go on; `delta` of adwin, `threshold` and "
@@ -99,7 +100,7 @@ EFFECTS: Final[tuple[Effect, ...]] = (
     Effect("predictions[].fields.model", "keeps", "which model an event is of"),
     Effect("predictions[].fields.version", "keeps", "a version that is new has series of its own"),
     Effect("predictions[].fields.features", "resets", "all features", ("features/*",)),
-    Effect("predictions[].fields.feature_names", "resets", "the features whose place has changed, and their correlations", _FEATURE),
+    Effect("predictions[].fields.feature_names", "resets", "the features whose place has changed, their correlations and blocks", _FEATURE),
     Effect("predictions[].fields.score", "resets", "score, decision, class, confidence, entropy and outcomes", _SCORES),
     Effect(
         "predictions[].fields.class", "resets", "the answered class, and whether it was wrong", ("scores/class", "outcomes/outcome:wrong")
@@ -130,11 +131,11 @@ EFFECTS: Final[tuple[Effect, ...]] = (
         "a feature that is new learns a reference of its own from then on (or takes it from "
         "`baseline.file`); one that is gone is forgotten; `null` goes on with those that are known",
     ),
-    Effect("models.NAME.features.NAME.kind", "resets", "that feature, and its correlations", _FEATURE),
+    Effect("models.NAME.features.NAME.kind", "resets", "that feature, its correlations and blocks", _FEATURE),
     Effect(
         "models.NAME.features.NAME.path",
         "resets",
-        "that feature, its correlations, and the segment key of its name",
+        "that feature, its correlations and blocks, and the segment key of its name",
         (*_FEATURE, "segment/NAME"),
     ),
     Effect(
@@ -143,12 +144,18 @@ EFFECTS: Final[tuple[Effect, ...]] = (
         "that feature, and the segment key of its name",
         ("features/NAME", "segment/NAME"),
     ),
-    Effect("models.NAME.features.NAME.accepted", "resets", "that feature, and its correlations", _FEATURE),
+    Effect("models.NAME.features.NAME.accepted", "resets", "that feature, its correlations and blocks", _FEATURE),
     Effect(
         "models.NAME.correlations",
         "partly",
         "a pair that is new learns a reference of its own from then on (or takes it from `baseline.file`); one that is gone is forgotten",
     ),
+    Effect(
+        "models.NAME.blocks",
+        "partly",
+        "a block that is new learns a reference of its own from then on (or takes it from `baseline.file`); one that is gone is forgotten",
+    ),
+    Effect("models.NAME.blocks.NAME.features", "resets", "that block", ("features/block:NAME",)),
     Effect("models.NAME.classes", "resets", "class and outcomes", ("scores/class", "outcomes/outcome:*")),
     Effect(
         "models.NAME.decision",
@@ -264,7 +271,11 @@ def settings(config: Config, model: str) -> dict[str, Setting]:
     for effect in EFFECTS:
         if effect.kind == "resets":
             for place, name, value, owner, default in _values(config, model, effect.key):
-                out[place] = Setting(value, tuple(glob.replace("NAME", escape(name)) for glob in effect.columns), owner, default)
+                columns = [glob.replace("NAME", escape(name)) for glob in effect.columns]
+                if "features/NAME" in effect.columns:
+                    blocks = config.models[model].blocks.items()
+                    columns += [f"features/{escape(block_series(block))}" for block, of in blocks if name in of.features]
+                out[place] = Setting(value, tuple(columns), owner, default)
     return out
 
 

@@ -34,6 +34,9 @@ class Costs:
     ring_ns: float = 6.0  # writing a code, counting it in and the oldest out
     code_ns: float = 25.0  # binary search over at most 60 edges, once a value whatever the scopes; a correlation takes three
 
+    block_us: float = 1.2  # 64 sines and cosines, the witness and its update; a row of a block
+    block_value_us: float = 0.0125  # and 64 products for each of its values
+
     # Fixed work in microseconds: stages of a prototype of ingest, join and detect on a real broker.
     poll_us: float = 3.8  # a prediction and its label through librdkafka, both directions
     decode_us: float = 2.4  # typed decode of a prediction without its features, and of a label
@@ -277,7 +280,8 @@ class _Part:
         )
 
     def series_total(self) -> int:
-        return sum(len(series) * self.copies(panel) for panel, series in self.panels.items()) * self.scopes
+        blocks = sum(bool(one.joint) for one in self.panels["features"])
+        return sum(len(series) * self.copies(panel) for panel, series in self.panels.items()) * self.scopes - blocks * (self.scopes - 1)
 
     def _columns(self, panel: PanelName) -> int:
         return len({one.column for one in self.panels[panel]})
@@ -326,6 +330,7 @@ class _Part:
             kernels = sum(each.get(name, costs.river_ns) * count for name, count in self._detectors(series).items())
             kernels += columns * costs.ring_ns
             codes = columns + 2 * sum(bool(pair_of(one.name)) for one in series)
+            total += sum(costs.block_us + costs.block_value_us * one.joint for one in series if one.joint)
             total += (codes * costs.code_ns + kernels * scopes_of_a_row) * self.copies(panel) / 1_000
         return total
 

@@ -80,12 +80,12 @@ class Statistic(msgspec.Struct, frozen=True):
 
 
 class Effect(msgspec.Struct, frozen=True):
-    """How large: ``psi`` (sum), ``mean`` (baseline standard deviations), ``rate`` (relative change).
+    """How large: ``psi`` (sum), ``mean`` (baseline standard deviations), ``rate`` (relative change), ``mmd`` (joint distance of a block).
 
     A baseline rate below the monitor's `rate_floor` counts as that.
     """
 
-    kind: Literal["psi", "mean", "rate", "silence"]
+    kind: Literal["psi", "mean", "rate", "mmd", "silence"]
     size: float
 
 

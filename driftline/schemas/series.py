@@ -18,6 +18,7 @@ PAIR: Final = "~"
 """Stands between the names of two features; no feature of a pair has it in its name, so that the name of a series tells the pair."""
 
 _CORRELATION: Final = "correlation:"
+_BLOCK: Final = "block:"
 _QUALITY: Final[dict[str, tuple[str, ...]]] = {
     "numeric": ("missing", "invalid", "out_of_range", "constant"),
     "categorical": ("missing", "invalid", "unseen", "constant"),
@@ -32,12 +33,14 @@ class Series:
     ----------
     column : the column whose codes it is computed from; series of one column share its ring.
     rate : 0/1 valued: watched by a rate detector rather than by bins.
+    joint : values of a row that are watched together, over all rows and in no segment; 0 = it is no block.
     """
 
     name: str
     group: Group
     column: str
     rate: bool = False
+    joint: int = 0
 
     @property
     def unknown(self) -> bool:
@@ -50,13 +53,19 @@ def model_series(config: Config, model: Model, features: dict[str, FeatureKind] 
     if features is None and model.features is not None:
         features = {name: feature.kind for name, feature in model.features.items()}
     pairs = (correlation_series(first, second) for first, second in model.correlations)
-    correlations = [Series(name, "features", name) for name in pairs]
-    return [*_features(features), *correlations, *_scores(config, model), *_outcomes(config, model), *_stream(config, model)]
+    made = [Series(name, "features", name) for name in pairs]
+    made += [Series(block_series(name), "features", block_series(name), joint=len(block.features)) for name, block in model.blocks.items()]
+    return [*_features(features), *made, *_scores(config, model), *_outcomes(config, model), *_stream(config, model)]
 
 
 def correlation_series(first: str, second: str) -> str:
     """The name of the series of a pair of features, in whichever order they are named."""
     return _CORRELATION + PAIR.join(sorted((first, second)))
+
+
+def block_series(name: str) -> str:
+    """The name of the series of a block."""
+    return _BLOCK + name
 
 
 def pair_of(series: str) -> tuple[str, ...]:

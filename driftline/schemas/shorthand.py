@@ -1,7 +1,8 @@
 """The short forms of a configuration file, spelled out before validation.
 
-``features: {amount: numeric}``, ``segments: [country]``, ``predictions: TOPIC``, ``detectors: [psi, {adwin: {delta: 0.002}}]``:
-each becomes the long form in place, and keeps the origin of what the user wrote. What is neither form is left for the model to refuse.
+``features: {amount: numeric}``, ``blocks: {card: [a, b]}``, ``segments: [country]``, ``predictions: TOPIC``,
+``detectors: [psi, {adwin: {delta: 0.002}}]``: each becomes the long form in place, and keeps the origin of what the user wrote.
+What is neither form is left for the model to refuse.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ def _model(model: Table) -> None:
     for name in list(features := _child(model, "features") or ()):
         if isinstance(features, Table) and isinstance(features[name], str):
             _wrap(features, name, "kind")
+    for name in list(blocks := _child(model, "blocks") or ()):
+        if isinstance(blocks, Table) and isinstance(blocks[name], Items):
+            _wrap(blocks, name, "features")
     segments = _as_table(model, "segments")
     for name in list(segments or ()):
         _table_of(segments, name)

@@ -126,8 +126,8 @@ def test_scores_are_ranks_of_residuals_by_a_plain_loop_and_rows_without_a_value_
     assert panel._watch is not None
     assert panel._watch.budget is not None
     rows = plain_rows({"x": values}).slice(2_000, 3_000)
-    codes, _ = panel._watch.coder.encode(rows)
-    found, _ = panel._watch.budget._scores.update(codes, np.zeros((1_000, 1), np.int32), rows)
+    codes, numbers = panel._watch.coder.encode(rows)
+    found, _ = panel._watch.budget._scores.update(codes, numbers, np.zeros((1_000, 1), np.int32), rows)
     memory, score = panel.baseline.memory[0, 0] if panel.baseline else None, panel._watch.tables.score[0, 0]
     assert memory is not None
     tie = np.empty(1_000)

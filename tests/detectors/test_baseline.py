@@ -13,7 +13,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from driftline.detectors.baseline import Baseline
-from driftline.detectors.baseline_build import BaselineBuilder, mean_and_sd, numeric_reference
+from driftline.detectors.baseline_build import BaselineBuilder
+from driftline.detectors.quantiles import mean_and_sd, numeric_reference
 from driftline.detectors.spec import ABOVE, BELOW, INVALID, MISSING, NOT_APPLICABLE, OTHER, UNSEEN, BaselineError, PanelRows
 from tests.detectors.panel_cases import plain_rows, small_spec, stream
 

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from driftline.detectors.baseline import ColumnReference
-from driftline.detectors.baseline_build import BaselineBuilder, numeric_reference
+from driftline.detectors.baseline_build import BaselineBuilder
 from driftline.detectors.coding import SCORE_MAX, RowCoder, scores
+from driftline.detectors.quantiles import numeric_reference
 from driftline.detectors.spec import ABOVE, BELOW, INVALID, MISSING, N_CODES, NOT_APPLICABLE, OTHER, UNSEEN, PanelRows
 from tests.detectors.panel_cases import plain_rows, small_spec, stream
 

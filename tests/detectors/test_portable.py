@@ -12,13 +12,19 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from driftline.detectors.kernels.jit import kernel
-from driftline.detectors.kernels.portable import normal_quantile, portable_exp, position_keys, uniform
+from driftline.detectors.kernels.portable import normal_quantile, portable_cos_sin, portable_exp, position_keys, uniform
 
 
 @kernel
 def fill_exp(x: np.ndarray, out: np.ndarray) -> None:
     for i in range(x.shape[0]):
         out[i] = portable_exp(x[i])
+
+
+@kernel
+def fill_cos_sin(x: np.ndarray, out: np.ndarray) -> None:
+    for i in range(x.shape[0]):
+        out[0, i], out[1, i] = portable_cos_sin(x[i])
 
 
 @kernel
@@ -52,6 +58,16 @@ def test_the_portable_exponential_is_the_exponential(x: float) -> None:
 
 def test_the_exponential_ends_where_numbers_do() -> None:
     assert (exp(0.0), exp(1000.0), exp(-1000.0)) == (1.0, math.inf, 0.0)
+
+
+def test_cosine_and_sine_are_numpys_up_to_a_hundred_thousand() -> None:
+    g = np.random.default_rng(2)
+    x = np.r_[g.normal(size=20_000) * 10.0 ** g.integers(-8, 5, 20_000), np.arange(-40, 41) * math.pi / 4, 0.0]
+    x = x[np.abs(x) < 1e5]
+    out = np.empty((2, len(x)))
+    fill_cos_sin(x, out)
+    assert out[0] == pytest.approx(np.cos(x), abs=1e-15)
+    assert out[1] == pytest.approx(np.sin(x), abs=1e-15)
 
 
 def test_normal_quantiles_are_scipys() -> None:

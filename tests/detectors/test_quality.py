@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.quality import budgets, memory, pairs, single
+from benchmarks.quality import blocks, budgets, memory, pairs, single
 from benchmarks.quality.contenders import PEERS
 from benchmarks.quality.measure import Delay, FalseAlarms, delay, false_alarms, nearest_setting, poisson_interval
 from benchmarks.quality.report import Gate, Section, Size, figures, page, runs_of
@@ -117,6 +117,28 @@ def test_tables_of_memories_hold_their_gates_and_show_what_is_suspended() -> Non
     shown = {row[0]: float(row[1].rstrip("%")) for row in unseen.rows}
     assert shown["normal"] == 0.0
     assert min(shown["AR(1), 0.5"], shown["AR(1), 0.8"], shown["clusters of 2 to 500 equal rows"]) > 80
+
+
+def test_a_windowed_discrepancy_is_that_of_plain_windows() -> None:
+    g = np.random.default_rng(3)
+    reference, values = blocks.normal(g, 2_000), np.concatenate([blocks.normal(g, 700), blocks.normal(g, 800) + 0.5])
+    middle, quartiles = np.median(reference, axis=0), np.percentile(reference, (25, 75), axis=0)
+    known, rows = (blocks.features((x - middle) / (quartiles[1] - quartiles[0]) * 1.349) for x in (reference, np.r_[reference, values]))
+    part, covariance = 1 / blocks.PEER_WINDOW + 1 / 2_000, np.cov(known.T)
+    plain = []
+    for i in range(2_000, 3_500):
+        gap = rows[i + 1 - blocks.PEER_WINDOW : i + 1].mean(axis=0) - known.mean(axis=0)
+        plain.append((gap @ gap - part * np.trace(covariance)) / (part * math.sqrt(2 * np.trace(covariance @ covariance))))
+    first = next(i for i, z in enumerate(plain) if z > 6.0)
+    assert first > 700
+    assert blocks.windowed(6.0, reference, values) == [at for at in (first, first + blocks.PEER_WINDOW) if at < 1_500]
+
+
+def test_blocks_hold_their_gates() -> None:
+    found = blocks.blocks(dataclasses.replace(TINY, change_streams=9, null_rows=4_000))
+    assert all(gate.holds for gate in found.gates)
+    assert len(found.gates) == len(blocks.LAWS) + 2
+    assert len(found.rows) == len(blocks.LAWS) + len(blocks.CHANGES)
 
 
 def test_a_windowed_correlation_is_that_of_plain_windows() -> None:

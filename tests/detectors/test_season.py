@@ -12,7 +12,7 @@ import pytest
 from scipy import signal, stats
 
 from driftline.detectors.baseline import Baseline
-from driftline.detectors.baseline_build import BaselineBuilder, numeric_reference
+from driftline.detectors.baseline_build import BaselineBuilder
 from driftline.detectors.coding import SCORE_MAX
 from driftline.detectors.conformal import series_key
 from driftline.detectors.kernels.bank import pack, unpack
@@ -20,6 +20,7 @@ from driftline.detectors.kernels.portable import position_keys
 from driftline.detectors.kernels.season import DAYS_REMEMBERED, add_hours, hour_effect, new_hours
 from driftline.detectors.panel import Panel
 from driftline.detectors.panel_scores import _HOUR_TYPES, _TYPES, PanelScores
+from driftline.detectors.quantiles import numeric_reference
 from driftline.detectors.scopes import Scopes
 from driftline.detectors.season import DAY, HOUR_MS, WEEK, places_of
 from driftline.detectors.season_fit import find
@@ -349,8 +350,8 @@ def test_scores_are_ranks_among_the_values_of_the_hour_by_a_plain_loop(phi: floa
     assert panel.baseline is not None
     baseline, rows = panel.baseline, minutes(values[REFERENCE:], REFERENCE)
     assert panel._watch is not None
-    codes, _ = panel._watch.coder.encode(rows)
-    found, _ = scores_of(panel).update(codes, np.zeros((rows.n, 1), np.int32), rows)
+    codes, values = panel._watch.coder.encode(rows)
+    found, _ = scores_of(panel).update(codes, values, np.zeros((rows.n, 1), np.int32), rows)
     tie = np.empty(rows.n)
     fill_uniform(position_keys(rows.source.astype(np.uint64), rows.offset), np.uint64(series_key("/x")), tie)
     order = ordered_codes("numeric", baseline.columns[0].n_bins)
@@ -454,8 +455,8 @@ def test_a_suspended_hour_is_judged_once_a_day_says_why_and_ends_with_the_season
     for day in range(6):
         rows = minutes(np.random.default_rng([20, day]).normal(size=DAY_ROWS), at)
         assert panel._watch is not None
-        codes, _ = panel._watch.coder.encode(rows)
-        found, _ = scores_of(panel).update(codes, np.zeros((rows.n, 1), np.int32), rows)
+        codes, values = panel._watch.coder.encode(rows)
+        found, _ = scores_of(panel).update(codes, values, np.zeros((rows.n, 1), np.int32), rows)
         judged += (at + np.flatnonzero(np.isfinite(found[:, 0]))).tolist()
         at += DAY_ROWS
     assert 4 <= len(judged) <= 12
@@ -490,8 +491,8 @@ def test_what_is_judged_meanwhile_comes_from_hours_as_values_do() -> None:
     assert held.cause == "hour_effect"
     later = rows.slice(at, rows.n)
     assert panel._watch is not None
-    codes, _ = panel._watch.coder.encode(later)
-    found, _ = scores_of(panel).update(codes, np.zeros((later.n, 1), np.int32), later)
+    codes, values = panel._watch.coder.encode(later)
+    found, _ = scores_of(panel).update(codes, values, np.zeros((later.n, 1), np.int32), later)
     judged = np.isfinite(found[:, 0])
     by_hour = np.bincount((later.time_ms // HOUR_MS % DAY)[judged], minlength=DAY)
     assert 90 <= judged.sum() <= 150
@@ -508,8 +509,8 @@ def test_the_live_check_is_the_one_a_reference_gets() -> None:
     kept[4_000:4_300] = False
     rows = plain_to(rows, kept)
     assert panel._watch is not None
-    codes, _ = panel._watch.coder.encode(rows)
-    found, _ = scores_of(panel).update(codes, np.zeros((rows.n, 1), np.int32), rows)
+    codes, values = panel._watch.coder.encode(rows)
+    found, _ = scores_of(panel).update(codes, values, np.zeros((rows.n, 1), np.int32), rows)
     hour = (rows.time_ms - rows.time_ms[0]) // HOUR_MS
     means = [found[hour == h, 0].mean() if (hour == h).any() else math.nan for h in range(9 * DAY - 1)]
     live, hours = scores_of(panel).hours, new_hours(1)

@@ -13,6 +13,10 @@ mean p0 when nothing changed:
     bounded   1 + lam (x - p),  lam = (p1 - p) / (p (1 - p)),  p the end of [p0 / (1 + d), p0 (1 + d)] on the bet's side,
               near 1 the same of the misses
 
+Worths x >= -b of a row to a witness (`witness`), in units of their sd, of mean at most d when nothing changed, |x| of 1 the most:
+
+    worth     1 + lam (x - d) / (b + d)                                              lam = .96, 1/2, 1/4, 1/8, 1/16, 1/32
+
 so a change below the tolerance, however certain, spends no budget.
 """
 
@@ -38,12 +42,15 @@ SPREAD_BETS: Final = len(SPREADS)
 RATES: Final = (1.25, 1.5, 2.0, 3.0, 5.0, 0.75, 0.5, 0.25)
 """Alternatives of a rate as multiples of it; near 1 the misses are divided by them instead."""
 BOUNDED_BETS: Final = len(RATES)
+WORTH_STAKES: Final = (0.96, 0.5, 0.25, 0.125, 0.0625, 0.03125)
+"""Of what may be lost: at .96 nothing that comes takes a stake to 0."""
 SHIFT_WEIGHT: Final = 0.8
 DIRECTIONS: Final = {"both": 0, "up": 1, "down": -1}
 
 SCORES: Final = 0
 BOUNDED: Final = 1
-"""Forms: standard normal scores, or values in [0, 1] of a known mean."""
+WORTHS: Final = 2
+"""Forms: standard normal scores, values in [0, 1] of a known mean, or worths to a witness, of a mean that is bounded above."""
 
 _SCORE_MOST: Final = 8.0
 
@@ -80,6 +87,8 @@ def score_factors(z: float, shift: Float64Array, spread: Float64Array, out: Floa
 
 def bet_name(form: int, bet: int) -> str:
     """What an alternative stands for, for people."""
+    if form == WORTHS:
+        return f"stake {WORTH_STAKES[bet]:g}"
     if form == BOUNDED:
         return f"rate x{RATES[bet]:g}"
     if bet < 2 * len(SHIFTS):
@@ -88,7 +97,7 @@ def bet_name(form: int, bet: int) -> str:
 
 
 def bets_of(form: UInt8Array, tolerance: Float64Array, base: Float64Array, side: Float64Array, spread: Float64Array) -> Bets:
-    """The bets of monitors, from arrays of shape (M,); see `EDetectorBank`.
+    """The bets of monitors, from arrays of shape (M,); see `EDetectorBank`; of worths `base` is the sd and `spread` the least, negated.
 
     Raises
     ------
@@ -106,7 +115,13 @@ def bets_of(form: UInt8Array, tolerance: Float64Array, base: Float64Array, side:
         unit=np.zeros((n, 3)),
     )
     for m in range(n):
-        if form[m] == SCORES:
+        if form[m] == WORTHS:
+            sd, least, allowed = float(base[m]), float(spread[m]), float(tolerance[m])
+            bets.directions[m, : len(WORTH_STAKES)] = 1
+            for k, lam in enumerate(WORTH_STAKES):
+                bets.line[m, :, k] = 1.0 - lam * allowed / (least + allowed), lam * sd / (least + allowed)
+            bets.unit[m] = 0.0, 1.0, allowed / sd
+        elif form[m] == SCORES:
             bets.directions[m, :5], bets.directions[m, 5:10] = 1, -1
             bets.shift[m], bets.spread[m] = _score_constants(float(tolerance[m]), float(spread[m]))
             bets.unit[m] = 0.0, 1.0, tolerance[m]

@@ -13,6 +13,8 @@ from driftline.schemas.events import Alert, Blamed, Effect, Severity
 RANK: Final[Mapping[Severity, int]] = {"info": 0, "warning": 1, "critical": 2}
 _RATE_MIN: Final = 1e-4
 """A rate of the baseline below this is one that was never seen."""
+_MMD_OF_SD: Final = 0.6
+"""The joint distance of a block whose features all move by one standard deviation."""
 
 
 class _Figures(msgspec.Struct, frozen=True):
@@ -69,6 +71,8 @@ def size_in_sd(one: Blamed) -> float:
         return 0.0
     if one.effect.kind == "mean":
         return abs(one.effect.size)
+    if one.effect.kind == "mmd":
+        return abs(one.effect.size) / _MMD_OF_SD
     if one.effect.kind == "psi":
         return math.sqrt(max(one.effect.size, 0.0))
     if one.value is None or one.baseline_value is None:

@@ -56,6 +56,8 @@ def _effect_words(shown: Mapping[str, Any]) -> str:
         return f"PSI {size:.3g}"
     if effect["kind"] == "mean":
         return f"{size:.3g} baseline standard deviations"
+    if effect["kind"] == "mmd":
+        return f"joint distance {size:.3g}"
     if effect["kind"] == "rate":
         value, base = shown["value"], shown["baseline_value"]
         if value is not None and base is not None and abs(base * (1 + size) - value) > _TOLERANCE * abs(value - base):
@@ -70,11 +72,14 @@ def _levels(shown: Mapping[str, Any]) -> str:
 
 
 def _in_own_unit(shown: Mapping[str, Any]) -> str:
-    """The median of what the series holds, or the correlation of a pair; else the share of the bin that moved most.
+    """The median of what the series holds, the correlation of a pair, or a block's features that are most unlike the baseline's; else
+    the share of the bin that moved most.
 
     That is a category, or what lies beyond the baseline. Empty for rates and times, whose value is in their own unit, and for events
     that say neither.
     """
+    if shown["effect"] is not None and shown["effect"]["kind"] == "mmd":
+        return ", ".join(f"{found['bin']} {found['observed']:.2g} against {found['expected']:.2g} sd" for found in shown["bins"])
     if shown["effect"] is None or shown["effect"]["kind"] not in ("psi", "mean"):
         return ""
     for name, of_baseline in (("median", "baseline_median"), ("pair_correlation", "baseline_correlation")):

@@ -73,6 +73,8 @@ def _size(one: Blamed) -> str:
         return ""
     if one.effect.kind == "mean":
         return f"{one.effect.size:+.2g} sd"
+    if one.effect.kind == "mmd":
+        return f"by {one.effect.size:.2g} jointly"
     if one.effect.kind == "psi":
         return f"PSI {one.effect.size:.2g}"
     if one.effect.kind == "silence":

@@ -45,7 +45,9 @@ def share_out(
     tried = {pair.name for one, spec in zip(held, kept, strict=True) if spec is not None for pair in one.pairs}
     discovered = (*known.values(), *(pair for pair in wanted.pairs if pair.name not in known.keys() | tried))
     for column in discovered if wanted.columns is None else wanted.columns:
-        if lack := frozenset(_keys(wanted) - covered.get(column.name, set())):
+        # A block is watched over all rows alone.
+        keys: set[str | None] = {None} if column.joint else _keys(wanted)
+        if lack := frozenset(keys - covered.get(column.name, set())):
             lacking.setdefault(lack, []).append(column)
     begun = [
         replace(

@@ -7,7 +7,7 @@ A panel is a set of columns with one baseline: ``features`` (across versions), `
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Final, Literal
 
@@ -16,7 +16,7 @@ from driftline.detectors.spec import Column, ColumnDetector, Direction, Kind, Pa
 from driftline.schemas.budget import REFERENCE_ERRORS, parse_false_alarms, parts, version_share
 from driftline.schemas.config import DEFAULT_MONITORS, Config, Model, Monitor
 from driftline.schemas.effects import Setting, settings
-from driftline.schemas.series import correlation_series
+from driftline.schemas.series import block_series, correlation_series
 
 PanelKind = Literal["features", "scores", "outcomes"]
 
@@ -97,7 +97,9 @@ class ModelPlan:
         rank : counted from 1, which version of its kind and age this panel is of.
         """
         model = self.model
-        pairs = tuple(self.correlation(*pair) for pair in model.correlations) if kind == "features" else ()
+        pairs: tuple[Column, ...] = ()
+        if kind == "features":
+            pairs = (*(self.correlation(*pair) for pair in model.correlations), *map(self.block, model.blocks))
         if kind == "features":
             declared = model.features
             own = (*(self.feature(n, f.kind) for n, f in (declared or {}).items()), *pairs, self._invalid_rows())
@@ -142,6 +144,18 @@ class ModelPlan:
         """The product of two features' standardised values."""
         name, (first, second) = correlation_series(first, second), sorted((first, second))
         return Column(name=name, kind="numeric", series=_watched([self.series(name, None)]), factors=(first, second))
+
+    def block(self, name: str) -> Column:
+        """What the values of a block are together."""
+        series = self.series(block_series(name), None)
+        if series is not None:
+            monitor = self.monitor_of(series.name)
+            assert monitor is not None
+            warning, critical = monitor.severity.of_blocks
+            # A distance has one side.
+            series = replace(series, warning=warning, critical=critical, direction="up")
+        factors = tuple(sorted(self.model.blocks[name].features))
+        return Column(name=block_series(name), kind="numeric", series=_watched([series]), factors=factors, joint=True)
 
     def series(self, name: str, flag: str | None) -> Series | None:
         """A series with the detectors of its monitor; None when it is not watched."""

@@ -18,7 +18,7 @@ from driftline.detectors.baseline import Baseline
 from driftline.detectors.baseline_build import BaselineBuilder
 from driftline.detectors.spec import BaselineError, PanelRows
 from driftline.schemas.config import Config, Model
-from driftline.schemas.series import correlation_series
+from driftline.schemas.series import block_series, correlation_series
 from driftline.streams.detect.plan import ModelPlan, PanelKind
 from driftline.streams.detect.rows import feature_rows, outcome_rows, score_rows
 from driftline.streams.detect.units import Units, watched_rows
@@ -141,7 +141,7 @@ def configured_baselines(config: Config) -> dict[str, dict[str, Baseline]]:
 
     Raises
     ------
-    BaselineError : a file cannot be used, was built for another model, or before a correlation was asked for.
+    BaselineError : a file cannot be used, was built for another model, or before a correlation or block was asked for.
     """
     found: dict[str, dict[str, Baseline]] = {}
     for name, model in config.models.items():
@@ -149,7 +149,7 @@ def configured_baselines(config: Config) -> dict[str, dict[str, Baseline]]:
             content = read_baselines(Path(model.baseline.file))
             if content["model"] != name:
                 raise BaselineError(f'{model.baseline.file}: built for model "{content["model"]}", the configuration names it for "{name}"')
-            _check_pairs(model, content["panels"])
+            _check_made(model, content["panels"])
             if content["unit"] != (unit := unit_of(model)):
                 built, wanted = (json.dumps(one) for one in (content["unit"], unit))
                 why = f"built with unit and unit_window {built}, the configuration has {wanted}: other rows are watched"
@@ -158,12 +158,19 @@ def configured_baselines(config: Config) -> dict[str, dict[str, Baseline]]:
     return found
 
 
-def _check_pairs(model: Model, panels: Baselines) -> None:
-    """A baseline holds no rows: a pair that it was not built with cannot be made from it, and would go unwatched without a word."""
+def _check_made(model: Model, panels: Baselines) -> None:
+    """A baseline holds no rows: a pair or block that it was not built with cannot be made from it, and would go unwatched silently."""
     features = panels.get("features")
     for first, second in model.correlations:
         if features is not None and features.column(correlation_series(first, second)) is None:
             raise BaselineError(
                 f'{model.baseline.file}: has nothing of the correlation of "{first}" and "{second}", or one of them is no number in it; '
+                "build it again with this configuration: driftline baseline build"
+            )
+    for name, block in model.blocks.items():
+        place = None if features is None else features.column(block_series(name))
+        if features is not None and (place is None or features.columns[place].factor_names != tuple(sorted(block.features))):
+            raise BaselineError(
+                f'{model.baseline.file}: has nothing of block "{name}" of these features, or one of them is no number in it; '
                 "build it again with this configuration: driftline baseline build"
             )
