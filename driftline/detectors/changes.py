@@ -3,7 +3,8 @@
 Every bank sees each series' values one after another, and nothing of the episodes, so batch cuts do not show. What a
 detector is fed:
 
-- a series of values: the standardised score of the value's bin under the scope's own reference, or the raw value;
+- a series of values: the standardised score of the value's bin under the scope's own reference, or the raw value; where values
+  go by the hour, of the bin in which it would be among those of all hours (`matched.py`);
 - a 0/1 series: 0 or 1. Page-Hinkley, CUSUM and EWMA then go by the rate's standard deviation, and are left out where the
   rate is within .05 of 0 or 1: there two events in a row already look like a shift of the mean.
 
@@ -83,13 +84,19 @@ class ChangeDetectors:
         self._columns = np.array([feed[1] for feed in self._feeds], np.int64)
         self._series = np.array([feed[2] for feed in self._feeds], np.int64)
 
-    def update(self, codes: UInt8, values: Float64, scopes: Int32) -> Alarms:
-        """Take a batch; alarms of dtype CHANGE by row, scope, series, detector."""
+    def update(self, codes: UInt8, matched: UInt8, values: Float64, scopes: Int32) -> Alarms:
+        """Take a batch; alarms of dtype CHANGE by row, scope, series, detector.
+
+        Parameters
+        ----------
+        codes, values : shape (n, C). `matched` : those of `matched.py`, (n, K or 1, C), for scores. `scopes` : (n, K).
+        """
         parts = []
         for k in range(scopes.shape[1] if self._fed else 0):
             column = np.ascontiguousarray(scopes[:, k : k + 1])
             fed = np.empty((len(codes), len(self._feeds)))
-            _fill_feeds(codes, values, column, self._kinds, self._columns, self._series, self._tables.score, self._tables.flags, fed)
+            own = np.ascontiguousarray(matched[:, min(k, matched.shape[1] - 1)])
+            _fill_feeds(own, values, column, self._kinds, self._columns, self._series, self._tables.score, self._tables.flags, fed)
             for member in self._fed:
                 alarms = member.bank.update(_chosen(fed, member.feeds), column)
                 # ADWIN keeps values from before the change in its window, and river tells no start at all.

@@ -31,7 +31,7 @@ from driftline.detectors.kernels.evidence import (
     fill_order,
 )
 from driftline.detectors.layout import Layout
-from driftline.detectors.spec import ABOVE, BELOW, MAX_BINS, Float64, Int64
+from driftline.detectors.spec import ABOVE, BELOW, MAX_BINS, NOT_APPLICABLE, Float64, Int64
 from driftline.detectors.tables import NO_GROUP, Tables
 
 DIGITS: Final = 6
@@ -63,7 +63,7 @@ def statistics_of(counts: Any, dependence: Float64, layout: Layout, t: Tables, s
     found = _cell_statistics(window, reference, float(dependence[CELLS]), float(dependence[FREEDOM]))
     column = layout.references[layout.column_of[q]]
     if t.is_value[q] and column.kind == "numeric" and column.low is not None:
-        before = layout.counts[scope, layout.column_of[q]].astype(np.float64)
+        before = _reference_counts(layout, t, scope, layout.column_of[q])
         found += _order_statistics(rows[_PLACES], before[_PLACES], column, float(dependence[RANKS]))
     return tuple(found)
 
@@ -79,7 +79,15 @@ def _cell_counts(rows: Float64, layout: Layout, t: Tables, scope: int, q: int) -
     counted, used = group != NO_GROUP, int(t.groups[scope, c])
     cells = group[counted].astype(np.int64)
     # Sums of whole numbers: exact in any order.
-    return _summed(cells, rows[counted], used), _summed(cells, layout.counts[scope, c][counted].astype(np.float64), used)
+    return _summed(cells, rows[counted], used), _summed(cells, _reference_counts(layout, t, scope, c)[counted], used)
+
+
+def _reference_counts(layout: Layout, t: Tables, scope: int, c: int) -> Float64:
+    """Values by code; of the hours that a window holds, where values go by the hour, as many as those hours have (`matched.py`)."""
+    counts = layout.counts[scope, c].astype(np.float64)
+    if layout.hours_matched(scope, c) is None:
+        return counts
+    return counts * (float(t.psi_size[scope, c]) / max(float(counts[:NOT_APPLICABLE].sum()), 1.0))
 
 
 def _summed(cells: Int64, values: Float64, used: int) -> Float64:

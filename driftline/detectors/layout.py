@@ -46,6 +46,10 @@ class Layout:
     dependence: dict[tuple[int, int], Dependence]
     season: dict[tuple[int, int], Season]
 
+    def hours_matched(self, scope: int, c: int) -> Season | None:
+        """The season whose hours windows are compared with; None = with all of the reference."""
+        return self.season.get((scope, c)) if self.references[c].kind == "numeric" else None
+
 
 def lay_out(spec: PanelSpec, baseline: Baseline) -> Layout:
     """Match a specification with a baseline.

@@ -113,7 +113,7 @@ def measure(t: Tables, s: int, q: int, counts: Int64, runs: int, m: Float64, mer
         return
     if t.has_mean[q]:
         n, mean = mean_level(counts, t.score[s, c])
-        noise = 1.0 / max(n, 1) + 1.0 / t.size[s, q]
+        noise = 1.0 / max(n, 1) + 1.0 / t.compared[s, q]
         band = max(BAND_SHARE * t.bounds[q, 0], BAND_ERRORS * math.sqrt(noise))
         _put(m[MEAN_EFFECT], n, mean, 0.0, mean, _less_noise(mean, noise), band)
     n, psi = psi_level(t, s, c, counts, merged)

@@ -16,6 +16,7 @@ from driftline.detectors.episodes import E_OFFSET, E_OPEN, E_SEVERITY, E_SOURCE,
 from driftline.detectors.explained import BinEvidence
 from driftline.detectors.kernels.psi import PsiBank
 from driftline.detectors.layout import Layout, lay_out
+from driftline.detectors.matched import MatchedCodes
 from driftline.detectors.panel_state import ScopeState, ring_name, scope_blob
 from driftline.detectors.scopes import Scopes
 from driftline.detectors.signals import signals_of
@@ -57,6 +58,7 @@ class Watch:
         self.blocks = {c: b for b, c in enumerate(c for c, column in enumerate(columns) if column.block is not None)}
         self.witnesses = Witnesses([(column.name, column.block) for column in columns if column.block is not None]) if self.blocks else None
         self.scopes = Scopes(self.layout.segments, sensitive=spec.sensitive, hash_key=spec.hash_key)
+        self.matched = MatchedCodes(self.layout)
         self.changes = ChangeDetectors(self.layout, self.tables)
         self.budget = BudgetedSeries(spec.budget, self.layout, self.tables, whole=spec.whole) if spec.budget is not None else None
         self.psi = _psi_bank(self.tables)
@@ -77,13 +79,14 @@ class Watch:
             self.silence.saw(scopes, clock_ms)
         at = np.empty((rows.n, 3), np.int64)
         at[:, 0], at[:, 1], at[:, 2] = rows.source, rows.offset, rows.time_ms
-        changes = self.changes.update(codes, values, scopes)
+        matched = self.matched.of(codes, scopes, rows)
+        changes = self.changes.update(codes, matched, values, scopes)
         if self.budget is not None:
             found, blamed = self.budget.update(codes, values, scopes, rows, self.budget.clock(int(self.windows.heads[0]), rows.n, clock_ms))
             self._touched[blamed] = True
             changes = sorted_changes([changes, found])
         notes, traffic = run_windows(
-            self.tables, self.windows, self.psi.arrays, codes, values, scopes, at, changes, self._room, self.traffic
+            self.tables, self.windows, self.psi.arrays, matched, values, scopes, at, changes, self._room, self.traffic
         )
         return signals_of(notes, self.layout, self.tables, self.suspended, self.explain, traffic) if len(notes) else []
 

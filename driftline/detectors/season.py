@@ -95,6 +95,21 @@ class Season:
         return out
 
 
+def compared(season: Season | None, values: int, window: int) -> int:
+    """Reference values that stand behind a window: those of as many hours as it holds, in every day or week of the reference.
+
+    Parameters
+    ----------
+    season : None = the hours are not told apart.
+    values : reference values of all hours.
+    window : rows.
+    """
+    if season is None:
+        return values
+    own = [sum(counts) for counts in season.counts if counts is not None]
+    return min(values, max(sum(own) // len(own), window * season.cycles))
+
+
 def hours_of(time_ms: Int64) -> Int64:
     """Hours since the beginning of Unix time; what lies before it is in the first."""
     hours: Int64 = np.maximum(time_ms, 0) // HOUR_MS

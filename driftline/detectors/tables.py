@@ -14,6 +14,7 @@ from driftline.detectors.coding import scores, worth_scores
 from driftline.detectors.kernels.jit import portable_log
 from driftline.detectors.layout import SKIP, Layout, flag_codes, left_out
 from driftline.detectors.openers import covered, openers
+from driftline.detectors.season import compared
 from driftline.detectors.spec import (
     ABOVE,
     BELOW,
@@ -74,12 +75,13 @@ class Tables(NamedTuple):
     score: Float64  # (S, C, N_CODES)
     rate: Float64  # (S, Q) the reference's rate
     size: Float64  # (S, Q) the reference's number of values of the series
+    compared: Float64  # (S, Q) those that a window is compared with: of its hours, where values go by the hour
     group: UInt8  # (S, C, N_CODES)
     share: Float64  # (S, C, G) smoothed reference shares
     log_share: Float64  # (S, C, G)
     groups: Int64  # (S, C) groups in use
     freedom: Float64  # (S, C) groups with reference values, less one
-    psi_size: Float64  # (S, C) reference values behind PSI
+    psi_size: Float64  # (S, C) reference values behind PSI; of the hours of its shortest window, where values go by the hour
     psi_limit: Float64  # (S, L) threshold divided by (1/n + 1/m)
     psi_least: Int64  # (S, L) values in the window from which PSI is judged
     run_limit: Int64  # (S, C) length of a run that is an alarm, 0 = none
@@ -117,6 +119,7 @@ def build_tables(spec: PanelSpec, layout: Layout) -> Tables:
         score=np.full((n_scopes, n_columns, N_CODES), np.nan),
         rate=np.zeros((n_scopes, n_series)),
         size=np.zeros((n_scopes, n_series)),
+        compared=np.zeros((n_scopes, n_series)),
         group=np.full((n_scopes, n_columns, N_CODES), NO_GROUP, np.uint8),
         share=np.zeros((n_scopes, n_columns, GROUPS_MAX)),
         log_share=np.zeros((n_scopes, n_columns, GROUPS_MAX)),
@@ -157,7 +160,8 @@ def _fill_column(tables: Tables, layout: Layout, c: int, column: Column) -> None
         total = int(merged.sum())
         tables.groups[scope, c] = used
         tables.freedom[scope, c] = max(int(np.count_nonzero(merged)) - 1, 1)
-        tables.psi_size[scope, c] = max(total, 1)
+        windows = [series.window for series in column.series] or [1]
+        tables.psi_size[scope, c] = compared(layout.hours_matched(scope, c), max(total, 1), min(windows))
         for g in range(used):
             share = (int(merged[g]) + 0.5) / (total + 0.5 * used)
             tables.share[scope, c, g] = share
@@ -174,7 +178,9 @@ def _fill_series(tables: Tables, layout: Layout, q: int, series: Series, *, firs
     for scope in range(len(layout.counts)):
         counts = layout.counts[scope, c]
         valued = int(counts[tables.flags[q] != SKIP].sum())
-        tables.size[scope, q] = max(valued, 1)
+        tables.size[scope, q] = tables.compared[scope, q] = max(valued, 1)
+        if series.flag is None:
+            tables.compared[scope, q] = compared(layout.hours_matched(scope, c), max(valued, 1), series.window)
         # A witness is of all rows.
         watched = valued >= least and scope >= first_scope and (reference.block is None or scope == 0)
         tables.watched[scope, q] = watched

@@ -74,7 +74,8 @@ def run_windows(
 
     Parameters
     ----------
-    codes, values : shape (n, C). `scopes`: (n, scopes a row). `at`: (n, 3) source, offset, time.
+    codes : shape (n, K, C), by the row's place among its scopes; K = 1 where they are the same for all (`matched.py`).
+    values : shape (n, C). `scopes`: (n, scopes a row). `at`: (n, 3) source, offset, time.
     changes : dtype CHANGE, sorted.
     room : most notes one row can make in one scope.
     """
@@ -122,9 +123,10 @@ def _run(
     for i in range(row, codes.shape[0]):
         for k in range(slot, scopes.shape[1]):
             s = 0 + int(scopes[i, k])  # a 64-bit integer: one type everywhere, every other one compiles all of it anew
-            reached = _count_runs(t, st, s, codes[i], values[i], runs)
-            crossed = _slide(t, st, psi, s, codes[i], runs, above)
-            _remember(st, s, codes[i], runs, at[i])
+            own_codes = codes[i, min(k, codes.shape[1] - 1)]
+            reached = _count_runs(t, st, s, own_codes, values[i], runs)
+            crossed = _slide(t, st, psi, s, own_codes, runs, above)
+            _remember(st, s, own_codes, runs, at[i])
             found = _own_alarms(t, st, psi, s, runs, above, crossed, reached, own) if crossed or reached else 0
             alarms = 0
             while next_change + alarms < changes.shape[0] and _is_here(changes[next_change + alarms], i, s):
