@@ -84,10 +84,11 @@ def _cell_counts(rows: Float64, layout: Layout, t: Tables, scope: int, q: int) -
 
 def _reference_counts(layout: Layout, t: Tables, scope: int, c: int) -> Float64:
     """Values by code; of the hours that a window holds, where values go by the hour, as many as those hours have (`matched.py`)."""
-    counts = layout.counts[scope, c].astype(np.float64)
+    counts: Float64 = layout.counts[scope, c].astype(np.float64)
     if layout.hours_matched(scope, c) is None:
         return counts
-    return counts * (float(t.psi_size[scope, c]) / max(float(counts[:NOT_APPLICABLE].sum()), 1.0))
+    counts *= float(t.psi_size[scope, c]) / max(float(counts[:NOT_APPLICABLE].sum()), 1.0)
+    return counts
 
 
 def _summed(cells: Int64, values: Float64, used: int) -> Float64:

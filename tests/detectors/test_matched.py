@@ -46,8 +46,7 @@ def test_codes_are_ranks_of_the_hour_among_all_hours_by_a_plain_loop() -> None:
         code = int(codes[i, 0])
         expected = code
         if code < n_bins:
-            # BELOW is the first of the ordered codes.
-            own = np.array(baseline.season[0, 0].counts[(REFERENCE + i) // 60 % 24][1 : 1 + n_bins], float)
+            own = baseline.season[0, 0].by_code("numeric", n_bins)[(REFERENCE + i) // 60 % 24, :n_bins].astype(float)
             rank = (own[:code].sum() + tie[i] * own[code]) / own.sum()
             expected = min(int(np.searchsorted(pooled.cumsum(), rank, side="right")), n_bins - 1)
         assert found[i, 0, 0] == expected
