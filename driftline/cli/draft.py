@@ -13,6 +13,9 @@ from driftline.schemas.series import PAIR
 _PLAIN: Final = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 _YAML_WORDS: Final = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null", "none"})
 _DAY_MS: Final = 86_400_000
+BLOCK_LEAST: Final = 3
+BLOCK_MOST: Final = 64
+"""Numeric features of which a block is suggested: two are a pair, and of hundreds somebody knows which belong together."""
 
 
 @dataclass(slots=True)
@@ -28,6 +31,7 @@ class Draft:
     age_ms : the labels' age; None = auto.
     decision : score from which the answer is yes; None = the default.
     pairs : numeric fields that go together most, with their correlation.
+    vectors : fields that are lists of so many numbers.
     """
 
     source: str
@@ -47,6 +51,7 @@ class Draft:
     age_note: str = ""
     notes: list[str] = field(default_factory=list)
     pairs: Sequence[tuple[str, str, float]] = ()
+    vectors: Sequence[tuple[str, int]] = ()
 
 
 def write_draft(draft: Draft) -> str:
@@ -109,6 +114,7 @@ def _model(draft: Draft) -> list[str]:
         lines += _aligned([(_feature(v, draft.root), v.reason) for v in features])
     lines += _left_out(draft.verdicts)
     lines += _pairs(draft)
+    lines += _blocks(draft)
     lines += _segments(draft.verdicts, draft.root)
     if draft.labels_topic is not None:
         age = f"[{duration(draft.age_ms)}]" if draft.age_ms is not None else "[auto]"
@@ -140,6 +146,18 @@ def _pairs(draft: Draft) -> list[str]:
     named = [(_name(first, draft.root), _name(second, draft.root), correlation) for first, second, correlation in draft.pairs]
     lines = [f"    #   - [{quoted(a)}, {quoted(b)}]     # {r:.2f}" for a, b, r in named if PAIR not in a + b]
     return ["    # correlations:      # what these have to do with each other, by rank; watched where it is named", *lines] if lines else []
+
+
+def _blocks(draft: Draft) -> list[str]:
+    """Suggested only: which features belong together is not in the rows."""
+    numbers = [quoted(_name(v.name, draft.root)) for v in draft.verdicts if v.role == "feature" and v.kind == "numeric"]
+    lines = [f"    #   all: [{', '.join(numbers)}]"] if BLOCK_LEAST <= len(numbers) <= BLOCK_MOST else []
+    for path, length in draft.vectors:
+        name = quoted(_name(path, draft.root))
+        place = "" if path == (f"{draft.root}." if draft.root else "") + name else f", path: {quoted(path)}"
+        lines.append(f"    #   {name}: [{name}]     # with {name}: {{kind: vector, length: {length}{place}}} among the features")
+    head = "    # blocks:            # what these are jointly, for changes that none shows alone; watched where it is named"
+    return [head, *lines] if lines else []
 
 
 def _left_out(verdicts: Sequence[Verdict]) -> list[str]:

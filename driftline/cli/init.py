@@ -14,6 +14,7 @@ import click
 
 from driftline.cli.errors import Failure, Refusal
 from driftline.cli.inference import Verdict, infer, label_candidates, leaf
+from driftline.cli.lists import vector_columns
 from driftline.cli.output import note
 from driftline.cli.roles import OF_LABELS, Given, resolve, role_options
 
@@ -124,6 +125,7 @@ def _from_file(
         root="",
         task=_task(label),
         pairs=_pairs(sample, verdicts),
+        vectors=vector_columns(sample.columns),
     )
     if "time" in roles and "label_time" in roles:
         _measure_age(draft, sample, roles["time"].name, roles["label_time"].name)
@@ -206,6 +208,7 @@ def _from_topic(topic: str, labels_topic: str | None, bootstrap: str, model: str
     draft = Draft(topic, sample.rows, bootstrap, topic, labels_topic, ["model"], _prefix(target, topic), verdicts)
     draft.root = _feature_root(verdicts)
     draft.pairs = _pairs(sample, verdicts)
+    draft.vectors = vector_columns(_within(sample, here)[0])
     draft.fields = _mapping(roles, sample, here)
     if draft.root != "features":
         draft.fields["features"] = draft.root

@@ -307,6 +307,7 @@ def pick(rows: PanelRows, kept: Int64) -> PanelRows:
         invalid=invalid if invalid is not None and len(invalid) else None,
         not_applicable={name: mask[kept] for name, mask in rows.not_applicable.items()},
         segments={key: _compact(codes[kept], values) for key, (codes, values) in rows.segments.items()},
+        vectors={name: vector[kept] for name, vector in rows.vectors.items()},
     )
 
 

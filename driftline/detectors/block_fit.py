@@ -60,7 +60,7 @@ def fit_block(names: Sequence[str], frame_name: str, chunks: Sequence[PanelRows]
     location, scale = zip(*(_place(whole[:, i]) for i in range(whole.shape[1])), strict=True)
     block = replace(block, location=location, scale=scale, mean=(0.0,) * FEATURES, size=len(whole))
     frame = block.frame(frame_name)
-    sums, moments = np.zeros((2, FEATURES)), np.zeros((2, len(names)))
+    sums, moments = np.zeros((2, FEATURES)), np.zeros((2, block.width))
     by_hour: Float64 = np.zeros((24, 2, FEATURES))
     for z, phi, own in _pieces(whole, hours, frame):
         add_moments(phi, sums)
@@ -85,7 +85,9 @@ def _whole(names: Sequence[str], chunks: Sequence[PanelRows]) -> tuple[Float64, 
     values = [block_rows(names, chunk) for chunk in chunks]
     kept = [~np.isnan(own).any(axis=1) for own in values]
     hours = [hours_of(chunk.time_ms)[own] % 24 for chunk, own in zip(chunks, kept, strict=True)]
-    return np.concatenate([own[some] for own, some in zip(values, kept, strict=True)]), np.concatenate(hours)
+    # Rows of before a vector came do not know how long it is.
+    having = [own[some] for own, some in zip(values, kept, strict=True) if some.any()]
+    return np.concatenate(having) if having else np.zeros((0, len(names))), np.concatenate(hours)
 
 
 def _place(values: Float64) -> tuple[float, float]:

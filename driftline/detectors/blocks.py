@@ -35,7 +35,7 @@ class Block:
 
     Attributes
     ----------
-    names : of its columns, d of them.
+    names : of its columns, d of them, or of one vector of d numbers.
     location, scale : of each; value less location over scale is standardised.
     center, spread : mean and standard deviation of the standardised values.
     mean : of the random Fourier features.
@@ -75,13 +75,19 @@ class Block:
         numbers = {name: float(item[name]) for name in ("variance", "hours", "kurtosis")}
         every, size = item["every"], item["size"]
         known = len(lists["mean"]) > 0
-        sizes = all(len(lists[name]) == len(names) * known for name in _LISTS) and len(lists["mean"]) in (0, FEATURES)
+        width = len(lists["location"]) if known and len(names) == 1 else len(names) * known
+        sizes = all(len(lists[name]) == width for name in _LISTS) and len(lists["mean"]) in (0, FEATURES) and (width > 0) == known
         flat = [x for values in (*lists.values(), numbers.values()) for x in values]
         positive = all(x > 0 for x in lists["scale"] + lists["spread"]) and min(numbers.values()) >= 0
         whole = isinstance(every, int) and isinstance(size, int) and every >= 1 and size >= 0
         if not (names and all(isinstance(name, str) for name in names) and sizes and all(map(math.isfinite, flat)) and positive and whole):
             raise ValueError(f"numbers of block {names!r} that no reference gives")
         return cls(names, **lists, **numbers, every=every, size=size)  # type: ignore[arg-type]
+
+    @property
+    def width(self) -> int:
+        """Its numbers, d."""
+        return len(self.location)
 
     @property
     def noise(self) -> float:
@@ -113,7 +119,7 @@ class Block:
         return Frame(
             location=np.array(self.location),
             inverse=1.0 / np.array(self.scale),
-            directions=directions(series_key(name), len(self.names)),
+            directions=directions(series_key(name), self.width),
             mean=np.array(self.mean),
             every=np.array([self.every], np.int64),
         )
@@ -122,8 +128,18 @@ class Block:
 _LISTS: Final = ("location", "scale", "center", "spread")
 
 
-def block_rows(names: Sequence[str], rows: PanelRows) -> Float64:
-    """The values of a block, shape (n, d); NaN where one is missing, invalid, or does not apply."""
+def block_rows(names: Sequence[str], rows: PanelRows, width: int | None = None) -> Float64:
+    """The values of a block, shape (n, d); NaN where one is missing, invalid, or does not apply.
+
+    Parameters
+    ----------
+    width : d where it is known: a vector of another length says nothing.
+    """
+    if len(names) == 1 and names[0] in rows.vectors:
+        vector: Float64 = rows.vectors[names[0]].astype(np.float64)
+        return vector if width in (None, vector.shape[1]) else np.full((rows.n, width or 0), np.nan)
+    if len(names) == 1:
+        return np.full((rows.n, width or 1), np.nan)
     place = {name: i for i, name in enumerate(rows.numeric_names)}
     out: Float64 = np.full((rows.n, len(names)), np.nan)
     for i, name in enumerate(names):
@@ -140,7 +156,7 @@ def block_rows(names: Sequence[str], rows: PanelRows) -> Float64:
 def worths(block: Block, frame: Frame, state: Witness, rows: PanelRows) -> Float64:
     """What each row is worth to the witness of those before it, which goes on with them; NaN = it is not judged."""
     out: Float64 = np.empty(rows.n)
-    run_witness(block_rows(block.names, rows), frame, state, np.empty(len(block.names)), np.empty(FEATURES), out)
+    run_witness(block_rows(block.names, rows, block.width), frame, state, np.empty(block.width), np.empty(FEATURES), out)
     return out
 
 
@@ -155,7 +171,7 @@ class Witnesses:
     def __init__(self, blocks: Sequence[tuple[str, Block]]) -> None:
         self._blocks = [block for _, block in blocks]
         self._frames = [block.frame(name) if block.mean else None for name, block in blocks]
-        self._states = [new_witness(len(block.names)) for _, block in blocks]
+        self._states = [new_witness(block.width) for _, block in blocks]
         self._before = self._states
         self._rows: PanelRows | None = None
 
@@ -220,9 +236,10 @@ def unlike(block: Block, state: Witness) -> tuple[BinEvidence, ...]:
     if n < 1.0:
         return ()
     # What the greatest of 2 d normal numbers hardly reaches.
-    noted = 1.0 + math.sqrt(2.0 * portable_log(2.0 * len(block.names)))
+    noted = 1.0 + math.sqrt(2.0 * portable_log(2.0 * block.width))
     found: list[tuple[float, BinEvidence]] = []
-    for i, name in enumerate(block.names):
+    names = block.names if len(block.names) > 1 else [f"{block.names[0]}[{i}]" for i in range(block.width)]
+    for i, name in enumerate(names):
         gap = (float(state.profile[0, i]) - block.center[i]) / block.spread[i]
         square = float(state.profile[1, i]) - float(state.profile[0, i]) ** 2
         ratio = math.sqrt(max(square, 0.0)) / block.spread[i]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -203,12 +203,17 @@ def pack_learned(chunks: Sequence[PanelRows]) -> bytes:
                 "segments": [[key, put(codes, "<i4"), values] for key, (codes, values) in rows.segments.items()],
                 "invalid": None if rows.invalid is None else put(rows.invalid, "<i4"),
                 "not_applicable": [[name, put(mask, "u1")] for name, mask in rows.not_applicable.items()],
+                **({"vectors": _packed_vectors(rows, put)} if rows.vectors else {}),
                 "position": [put(rows.source, "<u2"), put(rows.offset, "<i8"), put(rows.time_ms, "<i8")],
             }
         )
     text = json.dumps({"version": VERSION, "chunks": head, "types": [array.dtype.str for array in arrays]}).encode()
     body = b"".join(struct.pack("<Q", array.nbytes) + array.tobytes() for array in arrays)
     return _sealed(struct.pack("<Q", len(text)) + text + body)
+
+
+def _packed_vectors(rows: PanelRows, put: Callable[[np.ndarray[Any, Any], str], int]) -> list[list[Any]]:
+    return [[name, put(vector, "<f4"), vector.shape[1]] for name, vector in rows.vectors.items()]
 
 
 def unpack_learned(blob: bytes) -> list[PanelRows]:
@@ -249,6 +254,7 @@ def _learned_rows(item: dict[str, Any], arrays: list[np.ndarray[Any, Any]]) -> P
         source=source,
         offset=offset,
         time_ms=time_ms,
+        vectors={name: arrays[place].reshape(n, length) for name, place, length in item.get("vectors", ())},
     )
     coded = [*out.categorical.values(), *out.segments.values()]
     if any(len(codes) != n or (n and not -1 <= codes.min() <= codes.max() < len(values)) for codes, values in coded):

@@ -195,6 +195,7 @@ class PanelRows:
     not_applicable : column -> mask; such a row does not count for the column at all.
     segments : key -> (codes, values); -1 (no value) and keys that are absent go to ``other``.
     source, offset, time_ms : where each row came from; `source` is the caller's own numbering.
+    vectors : name -> shape (n, length), for blocks; a row is NaN where it has none. A column of its name stands in `numeric` too.
     """
 
     n: int
@@ -207,6 +208,7 @@ class PanelRows:
     invalid: Int32 | None = None
     not_applicable: Mapping[str, Bool] = field(default_factory=dict)
     segments: Mapping[str, tuple[Int32, list[str]]] = field(default_factory=dict)
+    vectors: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
     def slice(self, start: int, stop: int) -> PanelRows:
         """Rows `start` to `stop`; views, no copies."""
@@ -239,6 +241,7 @@ class PanelRows:
             invalid=invalid,
             not_applicable={name: mask[part] for name, mask in self.not_applicable.items()},
             segments={key: (codes[part], values) for key, (codes, values) in self.segments.items()},
+            vectors={name: vector[part] for name, vector in self.vectors.items()},
         )
 
 

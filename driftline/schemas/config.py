@@ -15,7 +15,7 @@ from driftline.schemas.values import DurationMs, TimeMs, TopicName, check_false_
 
 Severity = Literal["info", "warning", "critical"]
 TimeUnit = Literal["auto", "iso", "s", "ms", "us"]
-FeatureKind = Literal["numeric", "categorical"]
+FeatureKind = Literal["numeric", "categorical", "vector"]
 Direction = Literal["up", "down", "both"]
 
 
@@ -140,7 +140,8 @@ class LabelSource(Section):
 class Feature(Section):
     """One feature: its kind, and its path if it is not under `fields.features`."""
 
-    kind: FeatureKind = Field(description="numeric or categorical")
+    kind: FeatureKind = Field(description="numeric, categorical, or vector: a list of numbers, such as an embedding, for a block")
+    length: int | None = Field(None, ge=2, le=4_096, description="numbers of a vector; a list of another length is invalid")
     path: str | None = Field(None, description="default: its name under the source's fields.features")
     sensitive: bool = Field(False, description="its values leave ingest only as hashes keyed by hash_key; categorical features only")
     accepted: str | None = Field(
@@ -149,9 +150,11 @@ class Feature(Section):
 
 
 class Block(Section):
-    """Several numeric features that are watched jointly, for a change that none of them shows by itself."""
+    """Features that are watched jointly, for a change that none of them shows by itself."""
 
-    features: list[str] = Field(min_length=2, max_length=256, description="names of numeric features, in any order")
+    features: list[str] = Field(
+        min_length=1, max_length=256, description="names of two or more numeric features, in any order, or of one vector"
+    )
 
 
 class Segment(Section):

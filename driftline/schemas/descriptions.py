@@ -31,7 +31,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "error": "true or a non-empty text when the service failed",
     "evidence": "the newest drift event's figures",
     "expected": "share in the reference, 0 to 1",
-    "features": "name to value; numbers, texts, booleans or null",
+    "features": "name to value; numbers, texts, booleans, null, or a list of numbers for a vector",
     "firing": "alerts of it that fire now",
     "fingerprint": "id of the alert: the same model, monitor, series and segment give the same one; the record's key",
     "from_severity": "severity before this step; null when it opened",

@@ -132,6 +132,7 @@ EFFECTS: Final[tuple[Effect, ...]] = (
         "`baseline.file`); one that is gone is forgotten; `null` goes on with those that are known",
     ),
     Effect("models.NAME.features.NAME.kind", "resets", "that feature, its correlations and blocks", _FEATURE),
+    Effect("models.NAME.features.NAME.length", "resets", "that vector, and its blocks", ("features/NAME",)),
     Effect(
         "models.NAME.features.NAME.path",
         "resets",

@@ -67,6 +67,7 @@ class Costs:
     label_row_bytes: int = 40
     observation_row_bytes: int = 36  # position, two times, version, class, latency
     numeric_bytes: int = 7  # a float64 of real data under lz4
+    vector_value_bytes: int = 4  # a float32, which does not compress
     categorical_bytes: int = 2  # a dictionary code
     outcome_row_bytes: int = 44
     snapshot_series_bytes: int = 95  # about 340 bytes of JSON before compression
@@ -366,9 +367,10 @@ def _topics(config: Config, parts: list[_Part], share: float, costs: Costs) -> t
 
 def _observation_bytes(part: _Part, costs: Costs) -> int:
     numeric = sum(kind == "numeric" for kind in part.features.values())
-    categorical = len(part.features) - numeric + len(part.model.segments)
+    vectors = [feature.length or 0 for feature in (part.model.features or {}).values() if feature.kind == "vector"]
+    categorical = len(part.features) - numeric - len(vectors) + len(part.model.segments)
     row = costs.observation_row_bytes + _unit_bytes(part, costs)
-    return row + numeric * costs.numeric_bytes + categorical * costs.categorical_bytes
+    return row + numeric * costs.numeric_bytes + categorical * costs.categorical_bytes + sum(vectors) * costs.vector_value_bytes
 
 
 def _unit_bytes(part: _Part, costs: Costs) -> int:

@@ -22,7 +22,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     time: str | int | float | None = None
     model: Name
     version: str | None = None
-    features: dict[str, float | str | bool | None]
+    features: dict[str, float | str | bool | list[float] | None]
     score: float | list[float] | None = None
     class_: str | int | None = msgspec.field(default=None, name="class")
     latency_ms: float | None = None

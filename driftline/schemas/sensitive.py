@@ -58,7 +58,7 @@ def check_sensitive(config: Config) -> Iterator[Flaw]:
     for name, model in config.models.items():
         sensitive = {feature for source in config.predictions for feature in sensitive_parts(model, source.fields).features}
         for feature, spec in (model.features or {}).items():
-            if spec.kind == "numeric" and feature in sensitive:
+            if spec.kind != "categorical" and feature in sensitive:
                 place: Path = ("models", name, "features", feature)
                 hint = "hashes have no order and no mean: make it categorical, or leave it out"
-                yield Flaw((*place, "kind"), "a categorical feature, as it (or a segment that reads it) is sensitive", "numeric", hint)
+                yield Flaw((*place, "kind"), "a categorical feature, as it (or a segment that reads it) is sensitive", spec.kind, hint)

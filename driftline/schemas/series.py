@@ -22,6 +22,7 @@ _BLOCK: Final = "block:"
 _QUALITY: Final[dict[str, tuple[str, ...]]] = {
     "numeric": ("missing", "invalid", "out_of_range", "constant"),
     "categorical": ("missing", "invalid", "unseen", "constant"),
+    "vector": ("missing", "invalid"),
 }
 
 
@@ -54,7 +55,7 @@ def model_series(config: Config, model: Model, features: dict[str, FeatureKind] 
         features = {name: feature.kind for name, feature in model.features.items()}
     pairs = (correlation_series(first, second) for first, second in model.correlations)
     made = [Series(name, "features", name) for name in pairs]
-    made += [Series(block_series(name), "features", block_series(name), joint=len(block.features)) for name, block in model.blocks.items()]
+    made += [Series(block_series(name), "features", block_series(name), joint=width_of(model, name)) for name in model.blocks]
     return [*_features(features), *made, *_scores(config, model), *_outcomes(config, model), *_stream(config, model)]
 
 
@@ -66,6 +67,12 @@ def correlation_series(first: str, second: str) -> str:
 def block_series(name: str) -> str:
     """The name of the series of a block."""
     return _BLOCK + name
+
+
+def width_of(model: Model, block: str) -> int:
+    """The numbers of a block: of its features, those of a vector all."""
+    declared = model.features or {}
+    return sum(declared[name].length or 1 if name in declared else 1 for name in model.blocks[block].features)
 
 
 def pair_of(series: str) -> tuple[str, ...]:
@@ -101,7 +108,8 @@ def monitors_of(model: Model) -> Sequence[Monitor]:
 def _features(features: dict[str, FeatureKind] | None) -> list[Series]:
     if features is None:
         return [Series(f"feature:{UNKNOWN}", "features", "feature"), Series(f"quality:{UNKNOWN}", "quality", "feature", rate=True)]
-    out = [Series(f"feature:{name}", "features", f"feature:{name}") for name in features]
+    # What a vector holds is watched by the blocks that name it.
+    out = [Series(f"feature:{name}", "features", f"feature:{name}") for name, kind in features.items() if kind != "vector"]
     for name, kind in features.items():
         out += [Series(f"quality:{name}:{what}", "quality", f"feature:{name}", rate=True) for what in _QUALITY[kind]]
     return out

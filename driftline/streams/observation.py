@@ -29,6 +29,7 @@ from driftline.streams.errors import UPGRADE_HINT, FatalError
 
 Kind = Literal["predictions", "outcomes", "tick"]
 Float64 = npt.NDArray[np.float64]
+Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 
 WIRE_VERSION: Final = 1
@@ -69,7 +70,8 @@ class Observations:
     sources : (topic, partition) pairs that `source` indexes.
     time_ms, record_ms : event time (or record time where it is implausible) and the broker's time.
     numeric : shape (n, len(numeric_names)); NaN = missing; infinities as sent.
-    invalid : (row, feature) pairs, shape (k, 2); feature indexes numeric_names + categorical_names.
+    invalid : (row, feature) pairs, shape (k, 2); feature indexes numeric_names + categorical names + names of vectors.
+    vectors : shape (n, length) each; a row is NaN where it has none.
     score : probability or regression output; NaN = missing. confidence, entropy: multi-class only.
     unit : hash of what the row is of, `NO_UNIT` = it does not say; only of models that have a unit.
     label, delay_ms, label_state : outcomes only.
@@ -92,6 +94,7 @@ class Observations:
     numeric: Float64 | None = None
     categorical: dict[str, Coded] = field(default_factory=dict)
     invalid: npt.NDArray[np.int32] | None = None
+    vectors: dict[str, Float32] = field(default_factory=dict)
     segments: dict[str, Coded] = field(default_factory=dict)
     score: Float64 | None = None
     confidence: Float64 | None = None
@@ -149,6 +152,8 @@ def encode(batch: Observations) -> bytes:
     if batch.numeric is not None:
         flat = pa.array(np.ascontiguousarray(batch.numeric).reshape(-1))
         add("numeric", pa.FixedSizeListArray.from_arrays(flat, batch.numeric.shape[1]))
+    for name, vector in batch.vectors.items():
+        add("vector:" + name, pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(vector).reshape(-1)), vector.shape[1]))
     for name in _TEXT:
         if (text := getattr(batch, name)) is not None:
             add(name, _dictionary(text))
@@ -203,6 +208,8 @@ def decode(value: bytes) -> Observations:
             setattr(out, name, _array(name, column, _ARRAYS[name]))
         elif name == "numeric":
             out.numeric = _matrix(column, len(meta.numeric))
+        elif named and prefix == "vector":
+            out.vectors[rest] = _vector(name, column)
         elif name in _TEXT:
             setattr(out, name, _coded(_text(name, column)))
         elif named and prefix in ("categorical", "segment"):
@@ -266,7 +273,7 @@ def _check(batch: Observations, names: Sequence[str]) -> None:
         raise ObservationError("an observation batch names no source")
     if len(batch) and int(batch.source.max()) >= len(batch.sources):
         raise ObservationError("an observation batch has rows of a source that it does not name")
-    features = len(batch.numeric_names) + len(batch.categorical)
+    features = len(batch.numeric_names) + len(batch.categorical) + len(batch.vectors)
     if batch.numeric_names and batch.numeric is None and len(batch):
         raise ObservationError("an observation batch names numeric features and has none")
     if batch.invalid is not None and len(batch.invalid) and (batch.invalid.max(axis=0) >= (len(batch), features)).any():
@@ -286,6 +293,15 @@ def _matrix(column: pa.Array, features: int) -> Float64:
     # `flatten` copies; rows of a stream are never a slice, so `values` are exactly theirs.
     values: Float64 = column.values.to_numpy(zero_copy_only=False)
     return values.reshape(len(column), features)
+
+
+def _vector(name: str, column: pa.Array) -> Float32:
+    kind = column.type
+    fixed = pa.types.is_fixed_size_list(kind) and kind.value_type == pa.float32() and kind.list_size > 0
+    if not fixed or column.null_count or column.values.null_count:
+        raise ObservationError(f'column "{name[:40]}" of an observation batch: expected lists of single floats, got {kind}')
+    values: Float32 = column.values.to_numpy(zero_copy_only=False)
+    return values.reshape(len(column), kind.list_size)
 
 
 def _text(name: str, column: pa.Array) -> pa.DictionaryArray:

@@ -232,6 +232,25 @@ def test_features_that_go_together_are_suggested_as_correlations_that_validate(t
     assert [", ".join(pair) for pair in load_config(target).models["shop"].correlations] == list(told)
 
 
+def test_a_block_of_the_numbers_and_one_of_each_embedding_are_suggested_and_validate(tmp_path: Path) -> None:
+    g = np.random.default_rng(5)
+    columns: dict[str, Any] = {name: g.normal(size=500).round(3) for name in ("net", "gross", "weight_kg")}
+    columns["text"] = [None if k % 9 == 0 else g.normal(size=16).round(3).tolist() for k in range(500)]
+    columns["tags"] = [["a", "b"][: k % 3] for k in range(500)]
+    path, target = tmp_path / "shop.parquet", tmp_path / "shop.yml"
+    pa.parquet.write_table(pa.table(columns), path)
+    assert init(path, target).exit_code == 0
+    text = target.read_text()
+    assert load_config(target).models["shop"].blocks == {}
+    block = re.search(r"    # blocks:.*\n(    #   .*\n)+?(?=    [^#]|    # [a-z])", text)
+    assert block is not None
+    assert "with text: {kind: vector, length: 16} among the features" in block[0]
+    named = text.replace(block[0], re.sub(r"^    # ", "    ", block[0], flags=re.MULTILINE))
+    target.write_text(named.replace("    features: ", "    features:\n      text: {kind: vector, length: 16} #", 1))
+    blocks = load_config(target).models["shop"].blocks
+    assert {name: one.features for name, one in blocks.items()} == {"all": ["net", "gross", "weight_kg"], "text": ["text"]}
+
+
 def test_columns_that_do_not_go_together_are_not_suggested(transactions: Path, tmp_path: Path) -> None:
     target = tmp_path / "fraud.yml"
     assert init(transactions, target).exit_code == 0

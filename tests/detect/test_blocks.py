@@ -177,3 +177,75 @@ def test_a_monitor_that_sets_levels_sets_those_of_blocks() -> None:
     assert (series.warning, series.critical, series.direction) == (0.3, 0.5, "up")
     (series,) = ModelPlan.of("m", parse_config(TEXT, name="x").models["m"]).block("card").series
     assert (series.warning, series.critical) == (0.02, 0.1)
+
+
+VECTOR = """
+predictions: p
+models:
+  m:
+    features: {country: categorical, text: {kind: vector, length: 12}, amount: numeric}
+    blocks: {text: [text]}
+    segments: [shop]
+    window: 600
+    false_alarms: 1 per 20000 events
+    baseline: {learn: 2000, settle: 0s}
+"""
+
+
+def embedded(total: int = 5_000, *, batch: int = 250, shift: float = 0.3) -> list[MemoryRecord]:
+    """Rows with twelve numbers in a list, a few of which are missing or invalid; all move by `shift` from `CHANGED` on."""
+    draw = np.random.default_rng(18)
+    index = np.arange(total)
+    vectors = (draw.normal(size=(total, 12)) + shift * (index >= CHANGED)[:, None]).astype(np.float32)
+    gone, wrong = draw.random(total) < 0.02, draw.random(total) < 0.02
+    vectors[gone | wrong] = np.nan
+    amounts, countries = draw.normal(size=(total, 1)), [("BR", "MX")[k] for k in draw.integers(0, 2, total)]
+    out = []
+    for seq, start in enumerate(range(0, total, batch), 1):
+        part = slice(start, start + batch)
+        bad = np.flatnonzero(wrong[part])
+        rows = Observations(
+            "predictions", "m", "ingest/p/0", seq, [("p", 0)], offset=index[part], source=np.zeros(batch, np.uint16),
+            time_ms=index[part] * 100, record_ms=index[part] * 100, numeric_names=["amount"], numeric=amounts[part],
+            categorical={"country": code(countries[part])}, vectors={"text": vectors[part]}, segments={"shop": code(["north"] * batch)},
+            invalid=np.column_stack([bad, np.full(len(bad), 2)]).astype(np.int32) if len(bad) else None,
+        )  # fmt: skip
+        out.append(MemoryRecord(TOPIC, 0, seq - 1, b"m", encode(rows), 0))
+    return out
+
+
+def test_a_vector_is_watched_by_its_block_and_its_gaps_as_any_features() -> None:
+    task = opened(VECTOR)
+    found = drifts(events(run(task, embedded())))
+    assert {event["series"] for event in found} == {"block:text"}
+    assert CHANGED < found[0]["position"]["offset"] < CHANGED + 250
+    panel = next(one.panel for name, one in task.models["m"].panels.items() if name.kind == "features")
+    names = {series.name for column in panel.columns for series in column.series}
+    assert {"block:text", "quality:text:missing", "quality:text:invalid"} <= names
+    assert "feature:text" not in names
+    rates = {level.series: level.baseline_rate for level in panel.levels(0)}
+    assert rates["quality:text:missing"] == pytest.approx(0.02, abs=0.01)
+    assert rates["quality:text:invalid"] == pytest.approx(0.02, abs=0.01)
+
+
+@pytest.mark.parametrize("at", [3, 9, 18])
+def test_a_restart_shows_in_nothing_of_a_vector(at: int) -> None:
+    records, store, task = embedded(), Store(), opened(VECTOR)
+    expected = run(opened(VECTOR), records)
+    found = run(task, records[:at])
+    assert found + run(opened(VECTOR, store.take(task)), records[at:]) == expected
+
+
+def test_the_cut_of_the_stream_shows_in_nothing_of_a_vector() -> None:
+    cuts = [[(e["id"], e["reason"], e["bins"]) for e in events(run(opened(VECTOR), embedded(batch=batch)))] for batch in (50, 250, 1_250)]
+    assert cuts[0] == cuts[1] == cuts[2]
+
+
+def test_a_vector_of_another_length_begins_its_block_anew() -> None:
+    records, store, task = embedded(), Store(), opened(VECTOR)
+    run(task, records[:18])
+    task = opened(VECTOR.replace("length: 12", "length: 13"), store.take(task))
+    ended = events(task.opened())
+    assert [event["series"] for event in ended] == ["block:text"]
+    assert "features.text.length was edited" in ended[0]["reason"]
+    run(task, records[18:])

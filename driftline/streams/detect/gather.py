@@ -75,11 +75,15 @@ def gather(batches: Iterable[Observations]) -> Iterator[Gathered]:
         if own is None:
             own = held[ledger] = []
         own.append((place, batch))
-        cells += len(batch) * (len(batch.numeric_names) + len(batch.categorical) + len(batch.segments) + _OTHER_COLUMNS)
+        cells += len(batch) * (len(batch.numeric_names) + len(batch.categorical) + len(batch.segments) + _wide(batch) + _OTHER_COLUMNS)
         if cells >= CELLS_MAX:
             yield from map(_joined, held.values())
             held, cells = {}, 0
     yield from map(_joined, held.values())
+
+
+def _wide(batch: Observations) -> int:
+    return sum(vector.shape[1] for vector in batch.vectors.values())
 
 
 def _shape(batch: Observations) -> tuple[object, ...]:
@@ -87,8 +91,9 @@ def _shape(batch: Observations) -> tuple[object, ...]:
     if not len(batch):
         return (id(batch),)
     columns = tuple(name for name in (*_ARRAYS, *_TEXTS) if getattr(batch, name) is not None)
+    widths = tuple((name, vector.shape[1]) for name, vector in batch.vectors.items())
     about = (batch.kind, batch.model, batch.age_ms, batch.generation)
-    return (*about, columns, tuple(batch.numeric_names), tuple(batch.categorical), tuple(batch.segments))
+    return (*about, columns, tuple(batch.numeric_names), tuple(batch.categorical), tuple(batch.segments), widths)
 
 
 def _joined(placed: Sequence[tuple[int, Observations]]) -> Gathered:
@@ -108,6 +113,7 @@ def _concatenated(held: Sequence[Observations]) -> Observations:
         if getattr(first, name) is not None:
             setattr(out, name, several([getattr(batch, name) for batch in held]))
     out.categorical = {name: several([batch.categorical[name] for batch in held]) for name in first.categorical}
+    out.vectors = {name: np.concatenate([batch.vectors[name] for batch in held]) for name in first.vectors}
     out.segments = {key: several([batch.segments[key] for batch in held]) for key in first.segments}
     out.invalid = _invalid(held)
     return out

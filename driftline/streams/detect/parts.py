@@ -125,7 +125,8 @@ def begins(spec: PanelSpec, kind: str, batch: Observations) -> bool:
         return True
     # Of a pair, both: what is learned from rows with one of them alone is nothing.
     own = [column.factors or (column.name,) for column in spec.columns if column.name != "stream:invalid"]
-    return not own or any(all(name in batch.numeric_names or name in batch.categorical for name in names) for names in own)
+    there = {*batch.numeric_names, *batch.categorical, *batch.vectors}
+    return not own or any(there.issuperset(names) for names in own)
 
 
 def reasons_of(spec: PanelSpec, kind: str, reset: Mapping[str, str]) -> dict[str, str]:

@@ -133,8 +133,11 @@ class ModelPlan:
         """The column of a feature that the configuration does not name."""
         return self._invalid_rows() if name == "stream:invalid" else self.feature(name, kind)
 
-    def feature(self, name: str, kind: Kind) -> Column:
-        """One feature's distribution and mean, and the rates of what is wrong with it."""
+    def feature(self, name: str, kind: Kind | Literal["vector"]) -> Column:
+        """One feature's distribution and mean, and the rates of what is wrong with it; of a vector those rates alone."""
+        if kind == "vector":
+            series = [self.series(f"quality:{name}:{flag}", flag) for flag in ("missing", "invalid")]
+            return Column(name=name, kind="binary", series=_watched(series))
         last = "unseen" if kind == "categorical" else "out_of_range"
         flags = ("missing", "invalid", last, "constant")
         series = [self.series(f"feature:{name}", None), *(self.series(f"quality:{name}:{flag}", flag) for flag in flags)]

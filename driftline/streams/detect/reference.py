@@ -18,7 +18,7 @@ from driftline.detectors.baseline import Baseline
 from driftline.detectors.baseline_build import BaselineBuilder
 from driftline.detectors.spec import BaselineError, PanelRows
 from driftline.schemas.config import Config, Model
-from driftline.schemas.series import block_series, correlation_series
+from driftline.schemas.series import block_series, correlation_series, width_of
 from driftline.streams.detect.plan import ModelPlan, PanelKind
 from driftline.streams.detect.rows import feature_rows, outcome_rows, score_rows
 from driftline.streams.detect.units import Units, watched_rows
@@ -169,7 +169,9 @@ def _check_made(model: Model, panels: Baselines) -> None:
             )
     for name, block in model.blocks.items():
         place = None if features is None else features.column(block_series(name))
-        if features is not None and (place is None or features.columns[place].factor_names != tuple(sorted(block.features))):
+        held = None if features is None or place is None else features.columns[place].block
+        same = held is not None and held.names == tuple(sorted(block.features)) and held.width in (0, width_of(model, name))
+        if features is not None and not same:
             raise BaselineError(
                 f'{model.baseline.file}: has nothing of block "{name}" of these features, or one of them is no number in it; '
                 "build it again with this configuration: driftline baseline build"

@@ -18,6 +18,7 @@ from driftline.schemas.config import Model
 from driftline.streams.observation import UNLABELLED, Coded, Observations
 
 Float64 = npt.NDArray[np.float64]
+Float32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
 
 PROBABILITY_FLOOR: Final = 1e-6
@@ -25,27 +26,36 @@ PROBABILITY_FLOOR: Final = 1e-6
 
 
 def feature_rows(batch: Observations, segments: list[str]) -> PanelRows:
-    """All features as they came, and a 0/1 column for rows with any invalid value."""
+    """All features as they came, and a 0/1 column for rows with any invalid value.
+
+    A vector is also a column of zeros, NaN where there is none: what may be missing or invalid is watched as of any feature.
+    """
     n = len(batch)
     invalid = np.zeros(n)
     pairs = batch.invalid
     if pairs is not None and len(pairs):
         invalid[pairs[:, 0]] = 1.0
-        # Our own column is appended to the numeric ones, so indexes of categorical features move up by one.
+        # Those of vectors and our own column are appended to the numeric ones, so indexes of categorical features move up.
         moved = pairs.copy()
-        moved[moved[:, 1] >= len(batch.numeric_names), 1] += 1
+        numbers, texts = len(batch.numeric_names), len(batch.categorical)
+        of_text = (pairs[:, 1] >= numbers) & (pairs[:, 1] < numbers + texts)
+        moved[of_text, 1] += len(batch.vectors) + 1
+        moved[pairs[:, 1] >= numbers + texts, 1] -= texts
         pairs = moved
-    numeric = np.empty((n, len(batch.numeric_names) + 1))
+    numeric = np.empty((n, len(batch.numeric_names) + len(batch.vectors) + 1))
     if batch.numeric is not None:
-        numeric[:, :-1] = batch.numeric
+        numeric[:, : len(batch.numeric_names)] = batch.numeric
+    for place, vector in enumerate(batch.vectors.values(), len(batch.numeric_names)):
+        numeric[:, place] = np.where(np.isnan(vector[:, 0]), np.nan, 0.0)
     numeric[:, -1] = invalid
     return _rows(
         batch,
         segments,
         numeric=numeric,
-        names=[*batch.numeric_names, "stream:invalid"],
+        names=[*batch.numeric_names, *batch.vectors, "stream:invalid"],
         categorical={name: (text.codes, text.values) for name, text in batch.categorical.items()},
         invalid=pairs,
+        vectors=batch.vectors,
     )
 
 
@@ -165,6 +175,7 @@ def _rows(
     categorical: dict[str, tuple[npt.NDArray[np.int32], list[str]]],
     invalid: npt.NDArray[np.int32] | None = None,
     skipped: dict[str, Bool] | None = None,
+    vectors: dict[str, Float32] | None = None,
 ) -> PanelRows:
     n = len(batch)
     return PanelRows(
@@ -178,6 +189,7 @@ def _rows(
         source=batch.source,
         offset=batch.offset,
         time_ms=batch.time_ms,
+        vectors=vectors or {},
     )
 
 

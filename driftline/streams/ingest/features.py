@@ -1,6 +1,6 @@
 """The features of a batch of rows: one matrix of numbers, coded texts, and the list of invalid values.
 
-Feature indexes of `invalid` count numeric names first, categorical names after them, as `Observations` does.
+Feature indexes of `invalid` count numeric names first, categorical names after them and vectors last, as `Observations` does.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from driftline.streams.observation import Coded
 from driftline.streams.task import Record
 
 Float64 = npt.NDArray[np.float64]
+Float32 = npt.NDArray[np.float32]
 
 @dataclass(slots=True)
 class FeatureColumns:
@@ -30,6 +31,7 @@ class FeatureColumns:
 
     Attributes
     ----------
+    vectors : shape (n, length) each; a row is NaN where it has none.
     invalid : (row, feature) pairs.
     maps : the features by row where they are not declared, as sent: those that are no columns, and what is sensitive.
     dropped : values of features that are no columns, as their model has too many.
@@ -39,11 +41,12 @@ class FeatureColumns:
     numeric: Float64
     categorical: dict[str, Coded]
     invalid: list[tuple[int, int]] = field(default_factory=list)
+    vectors: dict[str, Float32] = field(default_factory=dict)
     maps: list[dict[str, Any]] | None = None
     dropped: int = 0
 
     def index(self) -> dict[str, int]:
-        return {name: i for i, name in reversed(list(enumerate((*self.numeric_names, *self.categorical))))}
+        return {name: i for i, name in reversed(list(enumerate((*self.numeric_names, *self.categorical, *self.vectors))))}
 
 
 def read_features(group: ModelRows) -> FeatureColumns:
@@ -59,6 +62,7 @@ def read_features(group: ModelRows) -> FeatureColumns:
     else:
         return _dynamic(group)
     _apart(features, rows, records, out)
+    _lists(features, rows, records, out)
     _faults(features, faults, out)
     for name in plan.hiding.features:
         if name in out.categorical:
@@ -148,6 +152,35 @@ def _apart(features: FeaturePlan, rows: list[Any], records: list[Record], out: F
     out.categorical = {name: out.categorical[name] for name in features.categorical}
 
 
+def _lists(features: FeaturePlan, rows: list[Any], records: list[Record], out: FeatureColumns) -> None:
+    """Vectors, shape (n, length) each: a row whose list is missing is NaN, and so is one of another length or with something else in it."""
+    first = len(features.numeric) + len(features.categorical)
+    for place, (name, (slot, length)) in enumerate(features.vectors.items(), first):
+        values = slot.column(rows, records)
+        out.vectors[name] = found = np.full((len(rows), length), math.nan, np.float32)
+        for row, value in enumerate(values):
+            if value is None:
+                continue
+            numbers_ = _list_of_numbers(value, length)
+            if numbers_ is None:
+                out.invalid.append((row, place))
+            else:
+                found[row] = numbers_
+
+
+def _list_of_numbers(value: Any, length: int) -> Float32 | None:
+    if not isinstance(value, list) or len(value) != length:
+        return None
+    try:
+        found = np.fromiter(value, np.float64, length)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    with np.errstate(over="ignore"):
+        single: Float32 = found.astype(np.float32)
+    # A text that looks like a number is one to numpy, and not to us.
+    return single if np.isfinite(single).all() and not any(isinstance(one, str) for one in value) else None
+
+
 def _header_number(text: str | None) -> Any:
     try:
         return None if text is None else float(text)
@@ -173,6 +206,9 @@ def _faults(features: FeaturePlan, faults: list[tuple[int, int]], out: FeatureCo
     for name, leaf in features.leaves.items():
         of_leaf.setdefault(leaf.index, []).append(index[name])
     for name, slot in features.apart.items():
+        if slot.leaf is not None:
+            of_leaf.setdefault(slot.leaf.index, []).append(index[name])
+    for name, (slot, _) in features.vectors.items():
         if slot.leaf is not None:
             of_leaf.setdefault(slot.leaf.index, []).append(index[name])
     if features.slot is not None and features.slot.leaf is not None:

@@ -53,6 +53,8 @@ class FeaturePlan:
     """By feature, in "object" mode."""
     apart: dict[str, Slot] = field(default_factory=dict)
     """By feature with a path of its own."""
+    vectors: dict[str, tuple[Slot, int]] = field(default_factory=dict)
+    """Features that are lists of numbers, and how many each has."""
     mapped: frozenset[str] = frozenset()
     """Top-level keys that are no features, in "root" mode."""
 
@@ -187,7 +189,10 @@ def _features(mapped: Mapped, model: Model, fields: Fields) -> FeaturePlan:
     plan = FeaturePlan("object")
     plan.numeric = [n for n, kind in kinds.items() if kind == "numeric"]
     plan.categorical = [n for n, kind in kinds.items() if kind == "categorical"]
-    own = {n: f.path for n, f in (model.features or {}).items() if f.path is not None}
+    declared = (model.features or {}).items()
+    own = {n: f.path for n, f in declared if f.path is not None and f.kind != "vector"}
+    prefix = f"{fields.features}." if fields.features else ""
+    plan.vectors = {n: (_slot(mapped, f.path or prefix + n, "numbers"), f.length) for n, f in declared if f.length is not None}
     for name, text in own.items():
         plan.apart[name] = _slot(mapped, text, _leaf_kind(kinds[name]))
     if fields.feature_names is not None:
@@ -209,6 +214,7 @@ def _leaf_kind(kind: str) -> Kind:
 
 def _bind(plan: RowPlan) -> None:
     slots = [*plan.slots.values(), *plan.published.values(), *plan.features.apart.values()]
+    slots += [slot for slot, _ in plan.features.vectors.values()]
     slots += [s for s in (*plan.segments.values(), plan.unit) if isinstance(s, Slot)]
     if plan.features.slot is not None:
         slots.append(plan.features.slot)

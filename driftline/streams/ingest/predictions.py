@@ -86,6 +86,7 @@ def read_predictions(group: ModelRows, refused: list[Refused], times: RecordTime
     features = read_features(group)
     scores = read_scores(plan, _column(plan, "score", group), _column(plan, "class_", group), group.classes)
     feature_leaves = {leaf.index for leaf in plan.features.leaves.values()}
+    feature_leaves |= {slot.leaf.index for slot, _ in plan.features.vectors.values() if slot.leaf is not None}
     return Predictions(
         plan=plan, ids=ids, offset=times.offset[at], record_ms=record_ms, seen_ms=np.maximum(times.seen_ms[at], record_ms),
         time_ms=time_ms, replaced=int(np.count_nonzero(~plausible | times.replaced[at])),

@@ -288,7 +288,8 @@ class PredictionTask(IngestTask):
             self._counters.increment("invalid_values", {"model": rows.plan.name}, faults)
 
     def _observations(self, rows: Predictions, times: RecordTimes) -> Iterator[Output]:
-        columns = rows.features.numeric.shape[1] + len(rows.features.categorical) + len(rows.segments) + 9
+        vectors = sum((vector.shape[1] + 1) // 2 for vector in rows.features.vectors.values())
+        columns = rows.features.numeric.shape[1] + len(rows.features.categorical) + len(rows.segments) + vectors + 9
         step = max(1, min(_BATCH_ROWS_MAX, MESSAGE_BYTES_MAX // (8 * columns)))
         ticks = self._silent.before_rows(rows.plan.name, rows.offset, rows.seen_ms, times)
         for first, last in pairwise(sorted({0, len(rows), *ticks})):
@@ -377,7 +378,7 @@ def observations_of(rows: Predictions, part: slice, source: PartitionId, task: s
         segments={name: text(column) for name, column in rows.segments.items()},
         score=cut(rows.score), confidence=cut(rows.confidence), entropy=cut(rows.entropy), class_=text(rows.class_),
         latency_ms=cut(rows.latency_ms), error=cut(rows.error), weight=cut(rows.weight),
-        unit=cut(rows.unit),
+        unit=cut(rows.unit), vectors={name: cut(vector) for name, vector in rows.features.vectors.items()},
     )  # fmt: skip
 
 
