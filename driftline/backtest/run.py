@@ -61,7 +61,11 @@ class Detect:
 
     def __init__(self, config: Config, recording: Recording, *, snapshot_every: int | None = None) -> None:
         every = {"snapshot_every": snapshot_every or _NO_SNAPSHOTS}
-        models = {name: model.model_copy(update=every) for name, model in config.models.items()}
+        # What is tried is the detectors against the file as it is: nothing is held for a comparison.
+        models = {
+            name: model.model_copy(update={**every, "baseline": model.baseline.model_copy(update={"compare": False})})
+            for name, model in config.models.items()
+        }
         self.config = config.model_copy(update={"models": models})
         self._recording = recording
         self._processor = make_detect(self.config, recording.cluster)

@@ -83,6 +83,9 @@ def _show(sources: list[dict[str, Any]], groups: list[dict[str, Any]], models: l
     for model in models:
         for series in model.get("suspended", ()):
             click.echo(f"guarantee suspended: {model['model']} {series['series']}: {_suspension(series)}")
+        if model.get("mismatched"):
+            named = ", ".join(model["mismatched"])
+            click.echo(f"baseline mismatch: {model['model']} {model['panel']}: {named}: watched for change, not against the file")
     click.echo()
     if not alerts:
         click.echo("no alert fires")
@@ -111,6 +114,8 @@ def _progress(model: dict[str, Any]) -> str:
         return "no snapshot yet"
     if model["state"] == "watching":
         return f"watching, {model['rows']:,} rows"
+    if model["baseline"] is not None:
+        return f"comparing its file with {model['rows']:,} of {model['learn_rows']:,}"
     return f"learning {model['rows']:,} of {model['learn_rows']:,}" + (f", ready in about {model['ready_in']}" if model["ready_in"] else "")
 
 
@@ -256,6 +261,7 @@ def _model_row(snapshot: dict[str, Any], before: dict[str, Any] | None) -> dict[
     row = {name: snapshot[name] for name in ("model", "version", "panel", "state", "rows", "learn_rows", "baseline", "time_ms")}
     row["written"] = f"{cell(max(0, round(time.time() - snapshot['written_ms'] / 1_000)))} s ago"
     row["suspended"] = [{"series": s["series"], **s["suspended"]} for s in snapshot["series"] if s.get("suspended")]
+    row["mismatched"] = snapshot.get("mismatched", [])
     row["ready_in"] = None
     if before is not None and snapshot["state"] == "learning" and snapshot["rows"] > before["rows"]:
         seconds = (snapshot["written_ms"] - before["written_ms"]) / 1_000 / (snapshot["rows"] - before["rows"])

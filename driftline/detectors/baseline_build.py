@@ -109,6 +109,11 @@ class BaselineBuilder:
         self._taken = len(self._chunks)
         return new
 
+    @property
+    def rows(self) -> list[PanelRows]:
+        """The rows that are kept."""
+        return self._chunks
+
     def add(self, rows: PanelRows) -> None:
         """Take rows; they are copied."""
         first = -self.seen % self._stride

@@ -15,6 +15,7 @@ import numpy as np
 
 from driftline.detectors.baseline import Baseline
 from driftline.detectors.baseline_build import BaselineBuilder
+from driftline.detectors.compare import Difference, compare
 from driftline.detectors.episodes import E_OPEN, OPEN
 from driftline.detectors.layout import lay_out
 from driftline.detectors.panel_carry import carry, reason_for
@@ -38,6 +39,7 @@ class Panel:
     rows : rows of scope 0 since the baseline stands.
     learned : learning rows absorbed so far.
     baseline : None while learning.
+    held : rows are kept and nothing is learned from them yet: they are to be compared with a baseline first.
     columns : in the order that `Signal.column` indexes; empty while a panel with discovered columns learns.
     scope_names : (segment key, value) of each scope; entry 0 is None, all rows.
     """
@@ -45,6 +47,7 @@ class Panel:
     def __init__(self, spec: PanelSpec, baseline: Baseline | None = None) -> None:
         self._spec = spec
         self.learned = 0
+        self.held = False
         self.baseline: Baseline | None = None
         self.columns: tuple[Column, ...] = spec.columns or ()
         self.scope_names: list[tuple[str, str] | None] = [None]
@@ -93,6 +96,24 @@ class Panel:
         self.columns = self._watch.layout.columns
         self.scope_names = self._watch.scopes.names
 
+    def compare(self, baseline: Baseline, looks: int) -> list[Difference]:
+        """What the rows held so far differ in from a baseline; `looks` as of `compare.compare`."""
+        return compare(self._spec, baseline, self._builder.rows, looks=looks)
+
+    def begin(self, spec: PanelSpec, baseline: Baseline) -> None:
+        """Forget the rows that are held, and watch what comes against a baseline, under a specification that may have fewer columns."""
+        self._spec, self.held = spec, False
+        self._builder = BaselineBuilder.of(spec)
+        self._start(baseline)
+
+    def part(self, spec: PanelSpec) -> Panel:
+        """A panel of some of the columns, that learns from the rows held here as if they had been its own."""
+        out = Panel(spec)
+        for rows in self._builder.rows:
+            out._builder.add(rows)
+            out.learned += rows.n
+        return out
+
     def update(self, rows: PanelRows, clock_ms: Int64 | None = None) -> list[Signal]:
         """Take rows in stream order; the signals are in order of row, scope, column, series, detector.
 
@@ -106,6 +127,10 @@ class Panel:
         """
         signals: list[Signal] = []
         start = 0
+        if self.held:
+            self._builder.add(rows)
+            self.learned += rows.n
+            return signals
         if self._watch is None:
             # At least one: where fewer are asked for than were learned already, the next row is the last.
             start = min(rows.n, max(self._spec.learn_rows - self.learned, 1))

@@ -155,9 +155,9 @@ def _baseline(model: Model, place: Path, directory: FilePath | None) -> Iterator
         if directory is not None and not (directory / source.file).is_file():
             hint = f"looked for {directory / source.file}; make it with: driftline baseline build"
             yield Flaw((*place, "baseline", "file"), "a file that exists", describe(source.file), hint)
-        if "learn" in source.model_fields_set:
-            yield Flaw((*place, "baseline", "learn"), "either file or learn", "both", "with a file nothing is learned: remove learn")
         return
+    if "compare" in source.model_fields_set:
+        yield Flaw((*place, "baseline", "compare"), "a file to compare", "none", "name baseline.file, or remove compare")
     for loc, window in _windows(model):
         if window > 10 * source.learn:
             hint = f"raise baseline.learn to {window} or shorten the window: the reference would be noisier than the window"

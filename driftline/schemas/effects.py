@@ -187,6 +187,11 @@ EFFECTS: Final[tuple[Effect, ...]] = (
         "keeps",
         "a series keeps the reference it began with, and detect logs `baseline_unused`; features that are new take theirs from the file",
     ),
+    Effect(
+        "models.NAME.baseline.compare",
+        "keeps",
+        "for references of a file that are not compared yet; with false what was held begins with the next row",
+    ),
     Effect("models.NAME.baseline.learn", "keeps", "for what still learns: where it has more rows already, the next one is the last"),
     Effect("models.NAME.baseline.season", "keeps", "for what still learns, and for the next `driftline baseline build`"),
     Effect(

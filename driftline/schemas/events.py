@@ -123,11 +123,27 @@ class TrafficParts(msgspec.Struct, frozen=True):
     moved: list[MovedShare]
 
 
+class SeriesDifference(msgspec.Struct, frozen=True, kw_only=True):
+    """One series in which rows are not as what they were compared with.
+
+    `p` is the chance of that without a difference, times all series that were looked at.
+    """
+
+    series: Name
+    effect: Effect
+    value: float | None
+    baseline_value: float | None
+    median: float | None
+    baseline_median: float | None
+    n: Count
+    p: Share
+
+
 class DriftEvent(msgspec.Struct, frozen=True, kw_only=True):
     """A change in one series of one model: it opens an episode, adds evidence to it, or ends it."""
 
     id: Name
-    kind: Literal["drift", "evidence", "recovery", "version_seen", "baseline"]
+    kind: Literal["drift", "evidence", "recovery", "version_seen", "baseline", "baseline_mismatch"]
     environment: Name
     model: Name
     version: str | None
@@ -164,6 +180,7 @@ class DriftEvent(msgspec.Struct, frozen=True, kw_only=True):
     baseline_correlation: float | None = None
     cause: Literal["traffic_mix"] | None = None
     traffic: TrafficParts | None = None
+    differences: list[SeriesDifference] = []
 
 
 class SeriesLevel(msgspec.Struct, frozen=True, kw_only=True):
@@ -201,6 +218,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     time_ms: int
     series: list[SeriesLevel]
     age_ms: Count | None = None
+    mismatched: list[Name] = []
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
@@ -282,7 +300,7 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     episode: Name
     seq: Count
     model: Name
-    change: Literal["opened", "severity", "evidence", "resolved", "version_seen", "baseline"]
+    change: Literal["opened", "severity", "evidence", "resolved", "version_seen", "baseline", "baseline_mismatch"]
     from_severity: Severity | None
     severity: Severity
     condition: Literal["firing", "resolved"] | None

@@ -235,7 +235,7 @@ def test_live_recovery_of_a_historical_alert_leaves_it_historical(life: Life, dr
     assert life.change(drift_event(2, kind="recovery"))[0].historical
 
 
-@pytest.mark.parametrize("kind", ["version_seen", "baseline"])
+@pytest.mark.parametrize("kind", ["version_seen", "baseline", "baseline_mismatch"])
 def test_notes_are_transitions_without_an_alert(life: Life, drift_event: MakeEvent, kind: str) -> None:
     decision = life.take(drift_event(1, kind=kind, severity="info", effect=None))
     assert decision.transition is not None

@@ -108,9 +108,9 @@ def test_the_same_file_is_what_was_normal_before() -> None:
 
 
 def ids(task: DetectTask) -> set[str | None]:
-    """The references of all panels; None = one is being learned."""
-    known = [watched.panel.baseline for watched in task.models["m"].panels.values()]
-    return {None if baseline is None else baseline.id for baseline in known}
+    """The references of all panels, also those that rows are held for; None = one is being learned."""
+    panels = task.models["m"].panels.values()
+    return {watched.compares or (None if watched.panel.baseline is None else watched.panel.baseline.id) for watched in panels}
 
 
 def test_a_file_that_was_normal_before_comes_back_with_no_later_acceptance() -> None:

@@ -111,7 +111,7 @@ ONE_PROBLEM = [
     (with_model("labels: {ages: [auto, 1h, auto]}", "labels: l"), 4, "models.fraud.labels.ages[2]", "each age once", ""),
     (with_model("labels: {ages: [60m, 1h]}", "labels: l"), 4, "models.fraud.labels.ages[1]", "each age once", ""),
     (with_model("labels: {ages: 0}", "labels: l"), 4, "models.fraud.labels.ages", "an age above 0", ""),
-    (with_model("baseline: {file: b.json, learn: 500}"), 4, "models.fraud.baseline.learn", "either file or learn", ""),
+    (with_model("baseline: {learn: 500, compare: false}"), 4, "models.fraud.baseline.compare", "a file to compare", ""),
     (with_model("window: 50001"), 4, "models.fraud.window", "at most ten times baseline.learn", "raise baseline.learn"),
     (with_model("task: regression\ndecision: 0.5"), 5, "models.fraud.decision", "no decision", ""),
     (with_model("classes: [a, b]"), 4, "models.fraud.classes", "no classes for task binary", "multiclass"),

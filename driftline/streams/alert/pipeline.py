@@ -28,6 +28,10 @@ from driftline.streams.alert.state import CLOSED_MAX, SEEN_MAX, AlertState, Book
 Change = Literal["opened", "severity", "evidence", "resolved"]
 
 _FINGERPRINT_CHARS = 32
+NOTES: Mapping[str, Literal["version_seen", "baseline", "baseline_mismatch"]] = {
+    "version_seen": "version_seen", "baseline": "baseline", "baseline_mismatch": "baseline_mismatch",
+}  # fmt: skip
+"""Events of which the history has a line, and nobody is told: kind to the transition's change."""
 
 
 class PoisonEventError(ValueError):
@@ -208,7 +212,7 @@ class AlertPipeline:
         before : the state of the alert with the event's fingerprint, None when there never was one.
         book : the incidents of its model, None when there never was one.
         """
-        if event.kind in ("version_seen", "baseline"):
+        if event.kind in NOTES:
             return _note(event)
         fingerprint = fingerprint_of(event)
         work = Work(event=event, source=source, before=before, fingerprint=fingerprint, owners=self._owners)
@@ -313,14 +317,14 @@ def _transition(work: Work, alert: Alert) -> Transition:
 
 
 def _note(event: DriftEvent) -> Decision:
-    """A new version or a new baseline: a line in the history, no alert. Its own id is its episode."""
+    """A new version, a new baseline, one that did not fit: a line in the history, no alert. Its own id is its episode."""
     fingerprint = fingerprint_of(event)
     transition = Transition(
         fingerprint=fingerprint,
         episode=event.id,
         seq=1,
         model=event.model,
-        change="version_seen" if event.kind == "version_seen" else "baseline",
+        change=NOTES[event.kind],
         from_severity=None,
         severity="info",
         condition=None,

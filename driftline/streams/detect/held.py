@@ -25,6 +25,7 @@ class HeldPanel(msgspec.Struct, array_like=True):
     learned_here: bool
     shown: list[Count]
     part: Count = 0
+    compares: str = ""
 
 
 class HeldModel(msgspec.Struct):
@@ -37,6 +38,7 @@ class HeldModel(msgspec.Struct):
     sources : what numbers of sources in it mean; `rebuilt` as of the task it was made in.
     units : by ledger, where the model has a unit.
     taken : ids of the file's baselines that a panel began with, by kind; of the file that is configured.
+    mismatched : panel kind, age and columns that learn here because the file's baseline did not fit.
     parked : it is configured no more, and its open episodes have ended.
     """
 
@@ -52,6 +54,7 @@ class HeldModel(msgspec.Struct):
     sources: list[tuple[str, Count]] = []
     rebuilt: bool = False
     taken: dict[str, str] = {}
+    mismatched: list[tuple[PanelKind, Count | None, list[str]]] = []
     parked: bool = False
 
 

@@ -18,6 +18,7 @@ from driftline.detectors.panel import Panel
 from driftline.detectors.spec import Signal
 from driftline.schemas.events import Position
 from driftline.streams.counters import Counters
+from driftline.streams.detect.comparing import Mismatched, hold_rows, next_cut, open_panel, settle
 from driftline.streams.detect.gather import Placed, in_order, placing
 from driftline.streams.detect.health import HealthSignal, StreamHealth
 from driftline.streams.detect.join_rate import SERIES as JOIN_RATE
@@ -29,18 +30,14 @@ from driftline.streams.detect.publish import EventWriter, PanelName, RowContext,
 from driftline.streams.detect.rows import feature_rows, outcome_rows, score_rows, take
 from driftline.streams.detect.sources import SourceTable
 from driftline.streams.detect.units import Units, watched_rows
+from driftline.streams.detect.versions import OTHER_VERSIONS, VERSIONS_MAX, by_version
 from driftline.streams.detect.watched import PREDICTIONS, WatchedPanel, ledger_name, panel_path, segment_of
 from driftline.streams.observation import LABELLED, Observations
 from driftline.streams.task import Output
 
 _log = logging.getLogger(__name__)
 
-NO_VERSION: Final = ""
-"""Events without a version share the panels of this one."""
-
 LEARNING_SNAPSHOT_EVERY: Final = 500
-VERSIONS_MAX: Final = 50
-OTHER_VERSIONS: Final = "(other versions)"
 STREAM_SERIES: Final = ("stream:freshness", "stream:volume", JOIN_RATE)
 """Series that no panel has."""
 
@@ -59,6 +56,7 @@ class WatchedModel:
     ----------
     units : by ledger, where the model has a unit.
     taken : kinds of which a panel that is gone began with the file's baseline.
+    mismatched : columns whose reference was learned here because the file's did not fit.
     dropped : names of blobs and rings that an edit left nothing of, to be removed with the next checkpoint.
     """
 
@@ -76,6 +74,7 @@ class WatchedModel:
     joins_opened: dict[PanelName, Position] = field(default_factory=dict)
     units: dict[str, Units] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
+    mismatched: Mismatched = field(default_factory=dict)
     dropped: list[str] = field(default_factory=list)
     _parts: dict[PanelName, list[WatchedPanel]] = field(default_factory=dict)
 
@@ -89,7 +88,7 @@ class WatchedModel:
         own = self._watched_rows(PREDICTIONS, batch)
         features = feature_rows(batch, segments)
         feeds = [Feed(PanelName("features"), own, features if own is None else features.take(own))]
-        for name, rows in self._by_version(PanelName("scores"), batch, own):
+        for name, rows in by_version(PanelName("scores"), batch, own, self._parts):
             part = batch if rows is None else take(batch, rows)
             feeds.append(Feed(name, rows, score_rows(part, self.plan.model, segments)))
         # The stream's series compare with the row before the batch, which the feeds move on.
@@ -103,7 +102,7 @@ class WatchedModel:
         self._mark(ledger_name(kind), batch.generation)
         segments = list(self.plan.model.segments)
         feeds = []
-        for name, rows in self._by_version(kind, batch, self._watched_rows(ledger_name(kind), batch)):
+        for name, rows in by_version(kind, batch, self._watched_rows(ledger_name(kind), batch), self._parts):
             part = batch if rows is None else take(batch, rows)
             feeds.append(Feed(name, rows, outcome_rows(part, self.plan.model, segments)))
         return sorted(self._work(batch, feeds, ledger_name(kind)), key=placing)
@@ -134,6 +133,7 @@ class WatchedModel:
         return {
             "panels": [
                 [panel_path(p.name), p.name.kind, p.name.version, p.name.age_ms, p.seen, p.first_ms, p.learned_here, p.shown, p.name.part]
+                + ([p.compares] if p.compares else [])
                 for p in self.panels.values()
             ],
             "health": self.health.export(),
@@ -143,6 +143,7 @@ class WatchedModel:
             "joins_opened": [[n.kind, n.version, n.age_ms, _position_list(position)] for n, position in self.joins_opened.items()],
             "sources": self.sources.export(), "rebuilt": self.rebuilt, "taken": {kind: self.baselines[kind].id for kind in sorted(taken)},
             "settings": {place: setting.value for place, setting in self.plan.settings.items()},
+            **({"mismatched": [[*about, columns] for about, columns in self.mismatched.items()]} if self.mismatched else {}),
             **({"units": {name: units.export() for name, units in self.units.items()}} if self.units else {}),
             "owners": {series: owner.id for series in STREAM_SERIES if (owner := self.plan.monitor_of(series)) is not None},
         }
@@ -150,7 +151,7 @@ class WatchedModel:
     def warn_of_unused(self, name: PanelName, panel: Panel) -> None:
         """A panel keeps the baseline it began with: its windows and detectors are of that one."""
         wanted = self.baselines.get(name.kind) if not name.part and not self._seen_version(name) else None
-        if wanted is not None and (panel.baseline is None or panel.baseline.id != wanted.id):
+        if wanted is not None and not panel.held and (panel.baseline is None or panel.baseline.id != wanted.id):
             held = "one that is being learned" if panel.baseline is None else panel.baseline.id
             _log.warning("baseline_unused model=%s panel=%s file=%s in_use=%s", self.plan.name, panel_path(name), wanted.id, held)
 
@@ -159,10 +160,19 @@ class WatchedModel:
         self.panels[watched.name] = watched
         self._parts.setdefault(replace(watched.name, part=0), []).append(watched)
 
+    def parts_of(self, name: PanelName) -> list[WatchedPanel]:
+        """The parts of a panel, in the order in which they see rows."""
+        return self._parts.get(replace(name, part=0), [])
+
+    def opens_held(self, name: PanelName) -> bool:
+        """Whether a panel that is not there yet will hold its first rows."""
+        compared = self.plan.model.baseline.compare and name.kind in self.baselines
+        return compared and name not in self._parts and not self._seen_version(name)
+
     def began_with_file(self, watched: WatchedPanel) -> bool:
-        """Whether a panel compares with what the configured file holds."""
+        """Whether a panel compares with what the configured file holds, or is about to."""
         file, own = self.baselines.get(watched.name.kind), watched.panel.baseline
-        return file is not None and own is not None and own.id == file.id and not watched.learned_here
+        return file is not None and file.id in (watched.compares, None if own is None else own.id) and not watched.learned_here
 
     def rank(self, name: PanelName) -> int:
         """Which version of its kind and age a panel is of that is about to be opened, counted from 1; the order is part of the state."""
@@ -194,9 +204,13 @@ class WatchedModel:
             if start == stop:
                 placed += [(start, output) for output in self._expire(name, int(clock[start]))]
                 continue
-            for feed in feeds:
-                placed += self._feed(feed, batch, clock, *feed.within(start, stop))
-            ledger.last = self._row(batch, stop - 1)
+            while start < stop:
+                cut = next_cut(self, feeds, start, stop)
+                for feed in feeds:
+                    placed += self._feed(feed, batch, clock, *feed.within(start, cut))
+                ledger.last = self._row(batch, cut - 1)
+                placed += [(cut - 1, output) for output in settle(self, name, ledger.last)]
+                start = cut
         return placed
 
     def _due_ms(self, ledger: str) -> int | None:
@@ -261,7 +275,7 @@ class WatchedModel:
 
     def _open(self, name: PanelName) -> None:
         baseline = self.baselines.get(name.kind) if not self._seen_version(name) else None
-        self.add(WatchedPanel(name, Panel(self.plan.panel(name.kind, rank=self.rank(name)), baseline), learned_here=baseline is None))
+        self.add(open_panel(self, name, self.plan.panel(name.kind, rank=self.rank(name)), baseline))
 
     def _begun(self, part: WatchedPanel, batch: Observations, time_ms: int) -> bool:
         """Whether a part takes rows: one that was added waits for rows that have what it is of."""
@@ -270,32 +284,6 @@ class WatchedModel:
                 return False
             part.first_ms = time_ms
         return True
-
-    def _by_version(
-        self, kind: PanelName, batch: Observations, watched: np.ndarray[Any, Any] | None
-    ) -> Iterator[tuple[PanelName, np.ndarray[Any, Any] | None]]:
-        """(panel, rows) of the watched rows in order of first row; rows None = the whole batch.
-
-        The first `VERSIONS_MAX` versions of a model have panels of their own, later ones share one: a producer that
-        puts a build number into every event must not make state without end.
-        """
-        text = batch.version
-        if text is None:
-            yield replace(kind, version=NO_VERSION), watched
-            return
-        found = text.codes if watched is None else text.codes[watched]
-        codes, firsts = np.unique(found, return_index=True)
-        live = sum(name.kind == kind.kind and name.age_ms == kind.age_ms for name in self._parts)
-        members: dict[PanelName, list[int]] = {}
-        for code in codes[np.argsort(firsts)].tolist():
-            name = replace(kind, version=text.values[code] if code >= 0 else NO_VERSION)
-            if name not in self._parts and name not in members:
-                name = name if live < VERSIONS_MAX else replace(kind, version=OTHER_VERSIONS)
-                live += 1
-            members.setdefault(name, []).append(code)
-        for name, own in members.items():
-            rows = None if len(members) == 1 else np.flatnonzero(np.isin(found, own))
-            yield name, rows if watched is None else watched if rows is None else watched[rows]
 
     def _seen_version(self, name: PanelName) -> bool:
         """Whether an earlier version has this panel: the file's baseline belongs to the first version seen."""
@@ -334,7 +322,12 @@ class WatchedModel:
         if panel.baseline is None:
             if len(parts) == 1:
                 seen = watched.seen
-                yield self.writer.snapshot(self.plan, watched.name, row, [], segment=None, state="learning", rows=seen, baseline=None)
+                learns = hold_rows(self.plan.model) if panel.held else None
+                held_for = watched.compares or None
+                yield self.writer.snapshot(
+                    self.plan, watched.name, row, [], segment=None, state="learning", rows=seen, baseline=held_for, learns=learns,
+                    mismatched=self._mismatched(watched.name),
+                )  # fmt: skip
             return
         watched.shown += [0] * (len(panel.scope_names) - len(watched.shown))
         ready = [part.panel for part in parts if part.panel.baseline is not None]
@@ -350,7 +343,13 @@ class WatchedModel:
             watched.shown[scope] = rows
             levels = [level for one, place in sharing for level in one.levels(place)]
             about, baseline, seen = segment_of(panel, scope), panel.baseline.id, watched.seen if scope == 0 else rows
-            yield self.writer.snapshot(self.plan, watched.name, row, levels, segment=about, state="watching", rows=seen, baseline=baseline)
+            yield self.writer.snapshot(
+                self.plan, watched.name, row, levels, segment=about, state="watching", rows=seen, baseline=baseline,
+                mismatched=[] if scope else self._mismatched(watched.name),
+            )  # fmt: skip
+
+    def _mismatched(self, name: PanelName) -> list[str]:
+        return self.mismatched.get((name.kind, name.age_ms), [])
 
     def _stream(self, batch: Observations) -> Iterator[Placed]:
         before = self._ledger(PREDICTIONS).last

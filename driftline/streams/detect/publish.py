@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
 
 from driftline.detectors import spec
+from driftline.detectors.compare import Difference
 from driftline.detectors.explained import TrafficSplit, WindowStatistic
 from driftline.detectors.spec import Anchor, Ended, Level, Signal
 from driftline.detectors.stale import DETECTOR as STALE
@@ -21,6 +23,7 @@ from driftline.schemas.events import (
     Effect,
     MovedShare,
     Position,
+    SeriesDifference,
     SeriesLevel,
     Severity,
     Since,
@@ -32,6 +35,7 @@ from driftline.schemas.events import (
 from driftline.schemas.topics import DRIFT, SNAPSHOTS
 from driftline.streams.cluster import Cluster
 from driftline.streams.counters import Counters
+from driftline.streams.detect.compared_words import mismatch_reason
 from driftline.streams.detect.health import HealthSignal
 from driftline.streams.detect.join_rate import CAUSES, JoinRateSignal
 from driftline.streams.detect.join_rate import SERIES as JOIN_RATE
@@ -170,6 +174,29 @@ class EventWriter:
         )  # fmt: skip
         return self._drift_output(event)
 
+    def mismatch(
+        self, plan: ModelPlan, panel: PanelName, row: RowContext, found: Sequence[Difference], *, n: int, baseline: str
+    ) -> Output:
+        """The one event of a baseline file that the first live rows do not agree with."""
+        ledger = "outcomes" if panel.kind == "outcomes" else "predictions"
+        return self._compared("baseline_mismatch", plan, panel, row, found, series=f"baseline:{ledger}", monitor="baseline", n=n,
+            severity="info", baseline=baseline, reason=mismatch_reason(plan, found, n))  # fmt: skip
+
+    def _compared(
+        self, kind: str, plan: ModelPlan, panel: PanelName, row: RowContext, found: Sequence[Difference], *, series: str, monitor: str,
+        n: int, severity: Severity, baseline: str | None, reason: str,
+    ) -> Output:  # fmt: skip
+        """An event about many series at once; its own id is its episode."""
+        identity = event_id(self._config.environment, self._cluster, row.position, plan.name, kind, series, panel.version, panel.age_ms)
+        event = DriftEvent(
+            id=identity, kind=kind, environment=self._config.environment, model=plan.name, version=panel.version,  # type: ignore[arg-type]
+            age_ms=panel.age_ms, monitor=monitor, series=series, segment=None, episode=identity, detector="", statistic=None,
+            threshold=None, value=None, baseline_value=None, effect=None, direction=None, severity=severity, n=n, window=n,
+            baseline=baseline, position=row.position, since=None, time_ms=row.time_ms, record_time_ms=row.record_ms, bins=[],
+            reason=reason, historical=row.record_ms < self._cluster.live_since_ms, differences=[_difference(one) for one in found],
+        )  # fmt: skip
+        return self._drift_output(event)
+
     def health(self, plan: ModelPlan, signal: HealthSignal, row: RowContext, opened: Position) -> Output | None:
         """The drift event of a stream series; None when no monitor owns the series."""
         monitor = plan.monitor_of(signal.series)
@@ -241,14 +268,20 @@ class EventWriter:
 
     def snapshot(
         self, plan: ModelPlan, panel: PanelName, row: RowContext, levels: list[Level], *, segment: dict[str, str] | None, state: str,
-        rows: int, baseline: str | None,
+        rows: int, baseline: str | None, learns: int | None = None, mismatched: Sequence[str] = (),
     ) -> Output:  # fmt: skip
-        """The snapshot of one scope of a panel."""
+        """The snapshot of one scope of a panel.
+
+        Parameters
+        ----------
+        learns : rows that are waited for; None = those that a baseline is learned from.
+        mismatched : its columns that learned here because the file's baseline did not fit.
+        """
         snapshot = Snapshot(
             environment=self._config.environment, model=plan.name, version=panel.version, age_ms=panel.age_ms,
-            panel=panel.kind, segment=segment,
-            state=state, rows=rows, learn_rows=plan.model.baseline.learn, baseline=baseline, position=row.position, time_ms=row.time_ms,  # type: ignore[arg-type]
-            series=[_level(level) for level in levels],
+            panel=panel.kind, segment=segment, state=state, rows=rows, learn_rows=learns or plan.model.baseline.learn,  # type: ignore[arg-type]
+            baseline=baseline, position=row.position, time_ms=row.time_ms,
+            series=[_level(level) for level in levels], mismatched=list(mismatched),
         )  # fmt: skip
         age = "" if panel.age_ms is None else str(panel.age_ms)
         key = "/".join([plan.name, panel.kind, panel.version or "", age, _segment_key(segment)])
@@ -311,6 +344,13 @@ def _level(level: Level) -> SeriesLevel:
 
 def _statistics(found: tuple[WindowStatistic, ...]) -> list[Statistic]:
     return [Statistic(*statistic) for statistic in found]
+
+
+def _difference(one: Difference) -> SeriesDifference:
+    return SeriesDifference(
+        series=one.series, effect=Effect(one.effect_kind, one.effect), value=_finite(one.value), baseline_value=_finite(one.baseline_value),
+        median=one.median, baseline_median=one.baseline_median, n=one.n, p=min(one.p, 1.0),
+    )  # fmt: skip
 
 
 def _traffic(found: TrafficSplit | None) -> TrafficParts | None:

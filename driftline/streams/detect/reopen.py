@@ -18,6 +18,7 @@ from driftline.detectors.panel_carry import TAKEN_OVER, UNWATCHED
 from driftline.detectors.spec import Anchor, Ended, PanelSpec, RingState, Severity
 from driftline.schemas.effects import edited, reset_by
 from driftline.schemas.events import Position
+from driftline.streams.detect.comparing import open_panel, resume
 from driftline.streams.detect.health import StreamHealth
 from driftline.streams.detect.held import HeldModel, HeldPanel
 from driftline.streams.detect.join_rate import SERIES as JOIN_RATE
@@ -56,6 +57,10 @@ def reopen(model: WatchedModel, meta: Mapping[str, Any], state_of: Callable[[str
     model.health_opened = {series: Position(*position) for series, position in held.health_opened.items()}
     model.taken = {kind for kind, file in model.baselines.items() if held.taken.get(kind) == file.id}
     _units(model, held, state_of(UNITS)[1])
+    reset = reset_by(held.settings, model.plan.settings)
+    for kind, age_ms, columns in held.mismatched:
+        if left := [column for column in columns if edited(reset, f"{kind}/{column}") is None]:
+            model.mismatched[kind, age_ms] = left
     groups: dict[PanelName, list[HeldPanel]] = {}
     for panel in held.panels:
         groups.setdefault(PanelName(panel.kind, panel.version, panel.age_ms), []).append(panel)
@@ -116,6 +121,7 @@ class _Group:
         if len(watched.shown) > len(watched.panel.scope_names) or before.segments.keys() != spec.segments.keys():
             # By scope number; the next snapshot of each comes early.
             watched.shown = []
+        resume(self._model, watched)
         self._model.warn_of_unused(watched.name, watched.panel)
         self._model.add(watched)
         return self._said(watched, watched.panel.ended())
@@ -142,7 +148,7 @@ class _Group:
             known = name.kind in self._model.taken if accepted else all(watched.learned_here for watched in self._held)
             if held or not fits or known:
                 baseline = None
-        self._model.add(WatchedPanel(name, Panel(spec, baseline), learned_here=baseline is None))
+        self._model.add(open_panel(self._model, name, spec, baseline))
         columns_named = None if spec.columns is None else [column.name for column in spec.columns]
         _log.info(
             "panel_begun model=%s panel=%s columns=%s segments=%s all_rows=%s",
@@ -167,7 +173,7 @@ def _accepted(spec: PanelSpec, kind: PanelKind, reset: Mapping[str, str]) -> boo
 
 def _watched(name: PanelName, held: HeldPanel) -> WatchedPanel:
     """What is remembered of a panel; the panel itself is still to be opened."""
-    return WatchedPanel(name, Panel(PanelSpec(columns=())), held.seen, held.first_ms, held.learned_here, held.shown)
+    return WatchedPanel(name, Panel(PanelSpec(columns=())), held.seen, held.first_ms, held.learned_here, held.shown, held.compares)
 
 
 def removed(

@@ -25,6 +25,7 @@ class WatchedPanel:
     first_ms : event time of the first row, for the provisional time of a learned baseline.
     learned_here : the baseline came from these rows, not from a file.
     shown : rows of each scope at its last snapshot.
+    compares : the file's baseline that its rows are held for; empty = it is watched, or learns.
     """
 
     name: PanelName
@@ -33,6 +34,7 @@ class WatchedPanel:
     first_ms: int = -1
     learned_here: bool = True
     shown: list[int] = field(default_factory=list)
+    compares: str = ""
 
 
 def ledger_name(name: PanelName) -> str:

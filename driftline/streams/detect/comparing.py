@@ -1,0 +1,129 @@
+"""A reference from a file is compared once with the first live rows, before anything is judged by it.
+
+Training data is often sampled, filtered or prepared otherwise than what is live: judged by it, every feature drifts at the first row.
+So a panel that begins with a file's reference holds its rows until `hold_rows` of them are there. Then all panels of the ledger are
+compared, as one question. What agrees is watched against the file from there on. What does not is said in one event, and its columns
+learn a reference of their own (a part of the panel, see `parts.py`), from the rows that were held on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from driftline.detectors.baseline import Baseline
+from driftline.detectors.compare import ROWS_LEAST, Difference, looks
+from driftline.detectors.layout import lay_out
+from driftline.detectors.panel import Panel
+from driftline.detectors.spec import PanelSpec
+from driftline.schemas.config import Model
+from driftline.streams.detect.ledger import Feed
+from driftline.streams.detect.parts import split_budget
+from driftline.streams.detect.publish import PanelName, RowContext
+from driftline.streams.detect.watched import WatchedPanel, ledger_name
+from driftline.streams.task import Output
+
+if TYPE_CHECKING:
+    from driftline.streams.detect.model import WatchedModel
+
+HOLD_ROWS: Final = 1_000
+"""A mean is known to .03 sd, a rate of 10 % to a tenth of itself: enough for what counts (.1 sd), and minutes of most streams."""
+
+Mismatched = dict[tuple[str, int | None], list[str]]
+"""Panel kind and age -> the columns that learned their reference here because the file's did not fit."""
+
+
+def hold_rows(model: Model) -> int:
+    """Rows that a reference from a file is compared with."""
+    return min(model.window, HOLD_ROWS)
+
+
+def open_panel(model: WatchedModel, name: PanelName, spec: PanelSpec, baseline: Baseline | None) -> WatchedPanel:
+    """A panel that learns, or with a reference from a file holds its first rows.
+
+    Raises
+    ------
+    SpecError : the file's reference does not fit the specification.
+    """
+    if baseline is None:
+        return WatchedPanel(name, Panel(spec))
+    if not model.plan.model.baseline.compare:
+        return WatchedPanel(name, Panel(spec, baseline), learned_here=False)
+    lay_out(spec, baseline)
+    watched = WatchedPanel(name, Panel(spec), learned_here=False, compares=baseline.id)
+    watched.panel.held = True
+    return watched
+
+
+def resume(model: WatchedModel, watched: WatchedPanel) -> None:
+    """Go on with a panel that was held at the last checkpoint, under the file and the setting of now."""
+    if not watched.compares:
+        return
+    file = model.baselines.get(watched.name.kind)
+    if file is None:
+        # What was held is what it now learns from.
+        watched.compares, watched.learned_here = "", True
+    elif model.plan.model.baseline.compare:
+        watched.compares, watched.panel.held = file.id, True
+    else:
+        watched.compares = ""
+        watched.panel.begin(watched.panel.spec, file)
+
+
+def next_cut(model: WatchedModel, feeds: Sequence[Feed], start: int, stop: int) -> int:
+    """The row before which a piece of a batch ends, since a comparison is due after the one before it; `stop` = none is."""
+    for feed in feeds if model.baselines else ():
+        first, last = feed.within(start, stop)
+        held = [part.panel.learned for part in model.parts_of(feed.name) if part.panel.held]
+        if first == last or not (held or model.opens_held(feed.name)):
+            continue
+        need = max(hold_rows(model.plan.model) - max(held, default=0), 1)
+        return feed.place(first + need - 1) + 1 if last - first >= need else stop
+    return stop
+
+
+def settle(model: WatchedModel, ledger: str, row: RowContext) -> list[Output]:
+    """Compare what is held in a ledger, once it is due; one event where anything differs."""
+    held = [watched for name, watched in model.panels.items() if watched.panel.held and ledger_name(name) == ledger]
+    if not held or max(watched.panel.learned for watched in held) < hold_rows(model.plan.model):
+        return []
+    ready = [watched for watched in held if watched.panel.learned >= ROWS_LEAST]
+    total = sum(looks(watched.panel.spec, model.baselines[watched.name.kind]) for watched in ready)
+    found: list[Difference] = []
+    rows = max(watched.panel.learned for watched in ready)
+    for watched in ready:
+        baseline = model.baselines[watched.name.kind]
+        differing = watched.panel.compare(baseline, total)
+        found += differing
+        _begin(model, watched, baseline, {one.column for one in differing})
+    if not found:
+        return []
+    return [model.writer.mismatch(model.plan, ready[0].name, row, found, n=rows, baseline=model.baselines[ready[0].name.kind].id)]
+
+
+def _begin(model: WatchedModel, watched: WatchedPanel, baseline: Baseline, off: set[str]) -> None:
+    """Watch against the file what agrees with it, and let the columns `off` learn."""
+    panel, name = watched.panel, watched.name
+    model.taken.add(name.kind)
+    watched.compares = ""
+    if not off:
+        panel.begin(panel.spec, baseline)
+        return
+    columns = lay_out(panel.spec, baseline).columns
+    # Features that do not fit make a joint reference of them unfit as well.
+    off = off | {column.name for column in columns if column.joint and not off.isdisjoint(column.factors)}
+    model.mismatched.setdefault((name.kind, name.age_ms), []).extend(column.name for column in columns if column.name in off)
+    if off == {column.name for column in columns}:
+        panel.held, watched.learned_here = False, True
+        return
+    kept = replace(panel.spec, columns=tuple(column for column in columns if column.name not in off))
+    learns = replace(panel.spec, columns=tuple(column for column in columns if column.name in off))
+    parts = model.parts_of(name)
+    specs = [kept if part is watched else part.panel.spec for part in parts]
+    shared, begun = split_budget(specs, [learns], model.plan.panel(name.kind))
+    own = shared[parts.index(watched)]
+    assert own is not None
+    part = replace(name, part=max(one.name.part for one in parts) + 1)
+    model.add(WatchedPanel(part, panel.part(begun[0]), watched.seen, watched.first_ms))
+    panel.begin(own, baseline)

@@ -1,0 +1,175 @@
+"""A baseline file against the first live rows: the same whatever the cuts, restarts and edits, and asked once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+
+from driftline.detectors.baseline import Baseline
+from driftline.detectors.compare import compare, looks
+from driftline.detectors.panel import Panel
+from driftline.detectors.spec import Column, PanelRows, PanelSpec
+from driftline.streams.detect.task import DetectProcessor, DetectTask
+from driftline.streams.task import Output, RestoredState
+from tests.detect.test_accepted import OF_MODEL, references
+from tests.detect.test_changed_configuration import Store
+from tests.detect.test_task import CLUSTER, CONFIG, config, events, run, stream
+from tests.detectors.panel_cases import series
+
+NEVER, ALWAYS = 10**9, 0
+HOLD = 300
+"""The window of `CONFIG`, which is less than a thousand."""
+TRAINED = references(stream([3_000], change_at=ALWAYS))
+"""`a` is 1.5 sd higher than live, and a fifth of `b` is invalid."""
+FITTING = references(stream([3_000], change_at=NEVER))
+SIZES = [100] * 30
+
+
+def opened(state: RestoredState | None = None, text: str = CONFIG, file: Mapping[str, Baseline] | None = TRAINED) -> DetectTask:
+    baselines = {} if file is None else {"m": file}
+    return DetectProcessor(config(text), CLUSTER, baselines).open("detect/0", state or RestoredState())
+
+
+def mismatches(outputs: list[Output]) -> list[dict[str, Any]]:
+    return [event for event in events(outputs) if event["kind"] == "baseline_mismatch"]
+
+
+def test_what_does_not_fit_is_said_once_and_learned_and_the_rest_goes_by_the_file() -> None:
+    task = opened()
+    found = run(task, stream([3_000], change_at=NEVER))
+    (event,) = mismatches(found)
+    assert event["position"]["offset"] == HOLD - 1
+    named = {one["series"] for one in event["differences"]}
+    assert named >= {"feature:a", "quality:b:invalid", "stream:invalid"}
+    assert not {one for one in named if ":c" in one or "score" in one}
+    learned = [(e["series"], e["position"]["offset"]) for e in events(found) if e["kind"] == "baseline"]
+    assert learned == [("panel:features", 599)]
+    parts = {name.part: [c.name for c in w.panel.columns] for name, w in task.models["m"].panels.items() if name.kind == "features"}
+    assert parts == {0: ["c"], 1: ["a", "b", "stream:invalid"]}
+    assert not [e for e in events(found) if e["kind"] == "drift" and e["segment"] is None]
+
+
+@pytest.mark.parametrize("sizes", [[1] * 350 + [2_650], [299, 1, 1, 2_699], [777] * 3 + [669]])
+@pytest.mark.parametrize("versions", [1, 2, 40])
+def test_however_the_stream_is_cut_the_outputs_are_the_same(sizes: list[int], versions: int) -> None:
+    whole = run(opened(), stream([3_000], change_at=NEVER, versions=versions))
+    assert len(mismatches(whole)) == 1
+    assert run(opened(), stream(sizes, change_at=NEVER, versions=versions)) == whole
+
+
+@pytest.mark.parametrize("file", [TRAINED, FITTING], ids=["other", "same"])
+def test_a_restart_at_every_commit_changes_nothing(file: Mapping[str, Baseline]) -> None:
+    store, outputs, state = Store(), [], RestoredState()
+    for record in stream(SIZES, change_at=1_500, versions=2):
+        task = opened(state, file=file)
+        outputs += [*task.opened(), *run(task, [record])]
+        state = store.take(task)
+    assert outputs == run(opened(file=file), stream(SIZES, change_at=1_500, versions=2))
+
+
+def test_a_file_that_fits_is_as_one_that_nothing_was_held_for_but_for_the_first_rows() -> None:
+    found = events(run(opened(file=FITTING), stream([3_000])))
+    assert not [e for e in found if e["kind"] in ("baseline_mismatch", "baseline") and e["version"] is None]
+    first = next(e for e in found if e["kind"] == "drift")
+    assert (first["series"], first["segment"], first["position"]["offset"] < 1_560) == ("feature:a", None, True)
+
+
+@pytest.mark.parametrize(
+    ("compared", "file", "expected", "learned"),
+    [(True, FITTING, [], []), (True, TRAINED, [HOLD - 1], [599]), (True, None, [], [599, 599]), (False, TRAINED, [], [])],
+    ids=["another file", "the same", "no file", "no comparison"],
+)
+def test_an_edit_while_rows_are_held_decides_what_becomes_of_them(
+    compared: bool, file: Mapping[str, Baseline] | None, expected: list[int], learned: list[int]
+) -> None:
+    records = stream(SIZES, change_at=NEVER)
+    store, task = Store(), opened()
+    run(task, records[:2])
+    edited = config()
+    model = edited.models["m"]
+    baseline = model.baseline.model_copy(update={"compare": compared})
+    edited = edited.model_copy(update={"models": {"m": model.model_copy(update={"baseline": baseline})}})
+    task = DetectProcessor(edited, CLUSTER, {} if file is None else {"m": file}).open("detect/0", store.take(task))
+    found = run(task, records[2:])
+    assert [e["position"]["offset"] for e in mismatches(found)] == expected
+    assert [e["position"]["offset"] for e in events(found) if e["kind"] == "baseline"] == learned
+
+
+def test_another_file_with_an_acceptance_is_compared_anew_exactly_once() -> None:
+    records = stream(SIZES, change_at=NEVER)
+    store, task = Store(), opened(file=FITTING)
+    assert not mismatches(run(task, records[:10]))
+    accepted = CONFIG.replace(*OF_MODEL)
+    task = opened(store.take(task), accepted, TRAINED)
+    found = run(task, records[10:15])
+    assert [e["position"]["offset"] for e in mismatches(found)] == [1_000 + HOLD - 1]
+    task = opened(store.take(task), accepted, TRAINED)
+    assert not mismatches(run(task, records[15:]))
+    assert store.take(task).blobs, "and once more nothing"
+    assert task.models["m"].mismatched
+    task = opened(store.take(task), CONFIG.replace(OF_MODEL[0], OF_MODEL[1].replace("tariff", "word")), TRAINED)
+    assert not task.models["m"].mismatched, "what is accepted is no mismatch"
+
+
+def test_snapshots_say_what_is_held_and_what_did_not_fit() -> None:
+    outputs = run(opened(text=CONFIG.replace("snapshot_every: 500", "snapshot_every: 100")), stream([700], change_at=NEVER))
+    shown = [orjson.loads(o.value or b"") for o in outputs if o.topic == "driftline.snapshots"]
+    features = [one for one in shown if one["panel"] == "features" and one["segment"] is None]
+    assert [(one["state"], one["rows"], one["learn_rows"]) for one in features[:2]] == [("learning", 100, 300), ("learning", 200, 300)]
+    assert features[0]["baseline"] == TRAINED["features"].id
+    assert features[-1]["mismatched"] == ["a", "b", "stream:invalid"]
+
+
+def drawn(n: int, seed: int, columns: int, shift: float = 0.0) -> PanelRows:
+    rng = np.random.default_rng(seed)
+    index = np.arange(n)
+    names = [f"x{i}" for i in range(columns)]
+    values = rng.lognormal(size=(n, columns))
+    values[:, 0] *= np.exp(shift)
+    return PanelRows(
+        n=n, numeric=values, numeric_names=names, categorical={}, source=np.zeros(n, np.uint16), offset=index, time_ms=index * 1_000
+    )
+
+
+def test_rows_as_the_reference_differ_less_often_than_promised_and_others_always() -> None:
+    spec = PanelSpec(columns=tuple(Column(f"x{i}", "numeric", (series(f"x{i}", None),)) for i in range(20)), learn_rows=3_000)
+    wrong = missed = 0
+    for seed in range(60):
+        panel = Panel(spec)
+        panel.update(drawn(3_000, 1_000 + seed, 20))
+        assert panel.baseline is not None
+        asked = looks(spec, panel.baseline)
+        assert asked == 20
+        wrong += bool(compare(spec, panel.baseline, [drawn(1_000, 2_000 + seed, 20)], looks=asked))
+        found = compare(spec, panel.baseline, [drawn(1_000, 3_000 + seed, 20, shift=0.3)], looks=asked)
+        missed += [one.column for one in found] != ["x0"]
+    # At most one in a thousand: one of sixty has a chance of .06, two of .002.
+    assert wrong <= 1
+    assert missed == 0, "the shift is eight standard errors"
+
+
+def test_a_column_that_goes_by_the_hour_is_compared_with_the_hours_of_the_rows() -> None:
+    spec = PanelSpec(columns=(Column("x0", "numeric", (series("x0", None),)),), learn_rows=14_400, grouping="hour_of_day")
+    def daily(days: float, seed: int) -> PanelRows:
+        rows = drawn(int(days * 1_440), seed, 1)
+        time_ms = rows.time_ms * 60
+        values = np.random.default_rng(seed).normal(size=(rows.n, 1)) + 1.5 * np.sin(2 * np.pi * time_ms[:, None] / 86_400_000)
+        return PanelRows(
+            n=rows.n, numeric=values, numeric_names=["x0"], categorical={}, source=rows.source, offset=rows.offset, time_ms=time_ms
+        )
+
+    panel = Panel(spec)
+    panel.update(daily(10, 1))
+    assert panel.baseline is not None
+    assert panel.baseline.season
+    morning = daily(0.25, 2)
+    assert not compare(spec, panel.baseline, [morning], looks=1)
+    off = PanelRows(
+        n=morning.n, numeric=morning.numeric + 0.5, numeric_names=["x0"], categorical={}, source=morning.source, offset=morning.offset,
+        time_ms=morning.time_ms,
+    )  # fmt: skip
+    assert [one.series for one in compare(spec, panel.baseline, [off], looks=1)] == ["x0"]
