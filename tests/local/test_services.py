@@ -150,3 +150,11 @@ def test_services_refuse_a_port_that_another_program_holds(tmp_path: Path, capsy
 def test_a_process_id_that_was_reused_is_never_taken_for_ours() -> None:
     stranger: Entry = {"address": "", "pid": os.getpid(), "created": 1.0, "log": ""}
     assert Services._ours(stranger) is None
+
+
+def test_a_reader_that_has_had_enough_is_no_error(tmp_path: Path) -> None:
+    """`make services | head -1`: what is left to say has no reader."""
+    command = f"{sys.executable} -m driftline.streams.local status --directory {tmp_path} | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert done.stdout.strip() in ("0", "1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TypedDict
@@ -39,10 +40,16 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     services = Services(options.directory.resolve(), kafka_port=options.kafka_port, redis_port=options.redis_port)
     try:
-        return {"up": services.up, "down": services.down, "status": services.status}[options.action]()
+        code = {"up": services.up, "down": services.down, "status": services.status}[options.action]()
+        sys.stdout.flush()
+        return code
     except LocalServiceError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        # The reader, such as head, has what it wanted; nothing may be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 class Services:
