@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from driftline.detectors.blocks import FEATURES
 from driftline.detectors.kernels import AdwinBank, ConformalBank, CusumBank, EDetectorBank, EwmaBank, PageHinkleyBank, PsiBank, RateBank
 from driftline.detectors.kernels.bank import Float64Array
 from driftline.detectors.kernels.portable import position_keys
 from driftline.detectors.kernels.psi import NO_GROUP
-from driftline.detectors.kernels.witness import FEATURES, Frame, directions, new_witness, run_witness
+from driftline.detectors.kernels.witness import Frame, directions, new_witness, run_witness
 
 ROWS = 1_000
 BINS = 10

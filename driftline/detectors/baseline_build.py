@@ -18,7 +18,6 @@ import numpy as np
 from driftline.detectors.autoregression_fit import VALUES_MIN, fit
 from driftline.detectors.baseline import Baseline, ColumnReference, scope_names
 from driftline.detectors.block_fit import block_reference, left_of
-from driftline.detectors.blocks import Witnesses
 from driftline.detectors.coding import RowCoder, scores
 from driftline.detectors.kernels.jit import compiled
 from driftline.detectors.pairs import Factor
@@ -43,6 +42,7 @@ from driftline.detectors.spec import (
     UInt8,
     ordered_codes,
 )
+from driftline.detectors.witnesses import Witnesses
 
 EXACT_ROWS: Final = 1_000_000
 """Rows kept whole: 20 numeric columns take 160 MB."""

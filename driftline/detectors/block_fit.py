@@ -14,12 +14,13 @@ import numpy as np
 
 from driftline.detectors.autoregression import Dependence
 from driftline.detectors.baseline import ColumnReference
-from driftline.detectors.blocks import Block, Witnesses, block_rows
+from driftline.detectors.blocks import FEATURES, Block
 from driftline.detectors.kernels.dependence import check_sequence, new_checks
-from driftline.detectors.kernels.witness import FEATURES, Frame, add_moments, fill_features, lagged
+from driftline.detectors.kernels.witness import Frame, add_moments, fill_features, lagged
 from driftline.detectors.quantiles import reference_with_means
 from driftline.detectors.season import hours_of
 from driftline.detectors.spec import Float64, Int64, PanelRows
+from driftline.detectors.witnesses import Witnesses, block_rows, frame_of
 
 VALUES_LEAST: Final = 100
 LAGS: Final = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -59,7 +60,7 @@ def fit_block(names: Sequence[str], frame_name: str, chunks: Sequence[PanelRows]
         return block
     location, scale = zip(*(_place(whole[:, i]) for i in range(whole.shape[1])), strict=True)
     block = replace(block, location=location, scale=scale, mean=(0.0,) * FEATURES, size=len(whole))
-    frame = block.frame(frame_name)
+    frame = frame_of(block, frame_name)
     sums, moments = np.zeros((2, FEATURES)), np.zeros((2, block.width))
     by_hour: Float64 = np.zeros((24, 2, FEATURES))
     for z, phi, own in _pieces(whole, hours, frame):
@@ -76,7 +77,7 @@ def fit_block(names: Sequence[str], frame_name: str, chunks: Sequence[PanelRows]
     block = replace(block, mean=tuple(mean.tolist()), center=tuple(center.tolist()), spread=tuple(spread), variance=variance)
     counts = np.bincount(hours, minlength=24)
     usual = np.where((counts >= _HOUR_ROWS_LEAST)[:, None], by_hour[:, 0] / np.maximum(counts, 1)[:, None], mean)
-    every, square = _apart(*_whole(block.names, ordered), block.frame(frame_name), usual, variance)
+    every, square = _apart(*_whole(block.names, ordered), frame_of(block, frame_name), usual, variance)
     return replace(block, every=every, hours=_hours(by_hour[:, 0], counts, mean, variance, square, every))
 
 

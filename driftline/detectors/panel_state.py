@@ -15,7 +15,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from driftline.detectors.blocks import Witnesses
 from driftline.detectors.budgeted import BudgetedSeries
 from driftline.detectors.changes import ChangeDetectors
 from driftline.detectors.episodes import E_KIND, E_OPEN, E_SEVERITY, EPISODE_FIELDS, OPEN, STALE
@@ -26,6 +25,7 @@ from driftline.detectors.ring import A_ROW, ANCHOR_FIELDS, RUN_BIT, Windows
 from driftline.detectors.spec import N_CODES, PanelRows, RingState, StateError
 from driftline.detectors.stale import Silence
 from driftline.detectors.tables import Tables
+from driftline.detectors.witnesses import Witnesses
 
 VERSION: Final = 2
 BASELINE_BLOB: Final = "baseline"

@@ -8,7 +8,6 @@ from typing import Final
 import numpy as np
 
 from driftline.detectors.baseline import Baseline
-from driftline.detectors.blocks import Witnesses
 from driftline.detectors.budgeted import BudgetedSeries
 from driftline.detectors.changes import ChangeDetectors, sorted_changes
 from driftline.detectors.coding import RowCoder
@@ -36,6 +35,7 @@ from driftline.detectors.stale import Silence
 from driftline.detectors.tables import NO_GROUP, Tables, build_tables
 from driftline.detectors.traffic import RING, Traffic
 from driftline.detectors.windows import new_windows, run_windows
+from driftline.detectors.witnesses import Witnesses
 
 _LAST: Final = np.iinfo(np.int64).max
 """A row after all."""

@@ -15,14 +15,11 @@ from hypothesis import strategies as st
 
 from driftline.detectors.baseline import Baseline
 from driftline.detectors.baseline_build import BaselineBuilder
-from driftline.detectors.blocks import Block, Witnesses, block_rows
+from driftline.detectors.blocks import FEATURES, FREQUENCIES, RATE, Block
 from driftline.detectors.kernels.bets import WORTHS, bets_of
 from driftline.detectors.kernels.e_detector import EDetectorBank
 from driftline.detectors.kernels.witness import (
     CLIP,
-    FEATURES,
-    FREQUENCIES,
-    RATE,
     Frame,
     directions,
     new_witness,
@@ -30,6 +27,7 @@ from driftline.detectors.kernels.witness import (
 )
 from driftline.detectors.panel import Panel
 from driftline.detectors.spec import BaselineError, Column, ColumnDetector, PanelBudget, PanelRows, PanelSpec, Signal, SpecError, StateError
+from driftline.detectors.witnesses import Witnesses, block_rows
 from tests.detectors.panel_cases import plain_rows, run, series
 from tests.detectors.test_panel_state import Store
 

@@ -20,16 +20,12 @@ import math
 from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from driftline.detectors.blocks import FEATURES, FREQUENCIES, RATE
 from driftline.detectors.kernels.bank import Float64Array, Int64Array
 from driftline.detectors.kernels.jit import inlined, kernel
 from driftline.detectors.kernels.portable import normal_quantile, portable_cos_sin, uniform
 
-FREQUENCIES: Final = 64
-FEATURES: Final = 2 * FREQUENCIES
-RATE: Final = 1.0 / 200.0
-"""Weight of the newest row in the witness: 1/100 finds large changes as soon and small ones a third later."""
 CLIP: Final = 8.0
 """A standardised value counts at most this: beyond it a cosine says nothing, and its argument stays small."""
 
@@ -184,6 +180,3 @@ def unsound(st: Witness) -> bool:
     sizes = bool((np.abs(st.theta) <= 2.0).all() and (np.abs(st.profile[0]) <= CLIP).all())
     squares = bool((st.profile[1] >= 0.0).all() and (st.profile[1] <= CLIP * CLIP).all())
     return not (floats and sizes and squares and 0 <= int(st.counts[1]) <= int(st.counts[0]))
-
-
-Rows = NDArray[np.float64]
