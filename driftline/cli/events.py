@@ -120,7 +120,7 @@ class EventPrinter:
             row["level"] = _level(event)
             row["position"] = _position(event.get("position"))
             row["since"] = iso((event.get("since") or {}).get("time_ms")) or "-"
-            if event.get("kind") in ("version_seen", "baseline", "baseline_mismatch", "recovery") and event.get("reason"):
+            if event.get("kind") in ("version_seen", "version_shift", "baseline", "baseline_mismatch", "recovery") and event.get("reason"):
                 row["since"] = event["reason"]
             row["since"] += _cause(event)
         elif self._what == "snapshots":

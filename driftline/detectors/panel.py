@@ -23,7 +23,7 @@ from driftline.detectors.panel_levels import levels_of
 from driftline.detectors.panel_spec import SPEC_BLOB, describe, describes, read_spec, spec_blob
 from driftline.detectors.panel_state import BASELINE_BLOB, learn_blob, pack_learned, ring_name, scope_blob, unpack_learned
 from driftline.detectors.panel_watch import Watch
-from driftline.detectors.spec import Anchor, Column, Ended, Int64, Level, PanelRows, PanelSpec, RingState, Signal, StateError
+from driftline.detectors.spec import N_CODES, Anchor, Column, Ended, Int64, Level, PanelRows, PanelSpec, RingState, Signal, StateError
 from driftline.detectors.traffic import RING as TRAFFIC_RING
 
 _BY_SCOPE: Final = ("scope/", "ring/", TRAFFIC_RING)
@@ -99,6 +99,19 @@ class Panel:
     def compare(self, baseline: Baseline, looks: int) -> list[Difference]:
         """What the rows held so far differ in from a baseline; `looks` as of `compare.compare`."""
         return compare(self._spec, baseline, self._builder.rows, looks=looks)
+
+    def recent(self) -> Baseline | None:
+        """The newest rows as a reference: those of the window, or all that is learned from so far; None = there are none."""
+        if self._watch is None:
+            return self._builder.finish() if self.learned else None
+        t, layout = self._watch.tables, self._watch.layout
+        lanes = [max((lane for lane, of in enumerate(t.lane_column.tolist()) if of == c), key=t.lane_window.__getitem__, default=-1)
+                 for c in range(len(layout.columns))]  # fmt: skip
+        counts: Int64 = np.zeros((1, len(lanes), N_CODES), np.int64)
+        for c, lane in enumerate(lanes):
+            if lane >= 0:
+                counts[0, c] = self._watch.psi.arrays.counts[0, lane]
+        return Baseline(layout.references, {}, counts, rows=int(counts.sum(axis=2).max(initial=0)))
 
     def begin(self, spec: PanelSpec, baseline: Baseline) -> None:
         """Forget the rows that are held, and watch what comes against a baseline, under a specification that may have fewer columns."""

@@ -181,9 +181,7 @@ class Labels(Section):
         description="how old a prediction is when the label known by then counts; auto = the delay's 95th percentile, measured once",
     )
     absent: float | str | None = Field(None, description="the label of a prediction that none came for by its age")
-    min_join: float = Field(
-        0.5, ge=0, le=1, description="share of predictions with a label of their own below which an event is raised; 0 = never"
-    )
+    min_join: float = Field(0.5, ge=0, le=1, description="share of predictions with a label below which an event is raised; 0 = never")
 
     @property
     def join_watched(self) -> bool:

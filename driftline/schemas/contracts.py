@@ -148,6 +148,11 @@ def rfc3339_ms(time_ms: int) -> str:
     return moment.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
+def near_words(version: str, time_ms: int) -> str:
+    """What is said of a version that came shortly before a change."""
+    return f'near version "{version}", first seen at {rfc3339_ms(time_ms)}'
+
+
 def _decode_json(name: str, value: bytes) -> msgspec.Struct:
     try:
         return _DECODERS[name].decode(value)

@@ -56,6 +56,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "n_eff": "independent values that the comparison is worth: n m / (n + m) of n in the window and m in the reference, over how alike "
     "values near each other are",
     "name": "which statistic",
+    "near": "the further version of the model that had its first row at most 30 minutes before; null where there was none",
     "null_level": "what the value is on average without drift",
     "observed": "share in the window, 0 to 1",
     "observed_at_ms": "time of the newest row this rests on, Unix milliseconds",

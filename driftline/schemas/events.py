@@ -123,6 +123,13 @@ class TrafficParts(msgspec.Struct, frozen=True):
     moved: list[MovedShare]
 
 
+class VersionSeen(msgspec.Struct, frozen=True):
+    """A further version of the model, and the event time of its first row."""
+
+    version: Name
+    time_ms: int
+
+
 class SeriesDifference(msgspec.Struct, frozen=True, kw_only=True):
     """One series in which rows are not as what they were compared with.
 
@@ -143,7 +150,7 @@ class DriftEvent(msgspec.Struct, frozen=True, kw_only=True):
     """A change in one series of one model: it opens an episode, adds evidence to it, or ends it."""
 
     id: Name
-    kind: Literal["drift", "evidence", "recovery", "version_seen", "baseline", "baseline_mismatch"]
+    kind: Literal["drift", "evidence", "recovery", "version_seen", "baseline", "baseline_mismatch", "version_shift"]
     environment: Name
     model: Name
     version: str | None
@@ -181,6 +188,7 @@ class DriftEvent(msgspec.Struct, frozen=True, kw_only=True):
     cause: Literal["traffic_mix"] | None = None
     traffic: TrafficParts | None = None
     differences: list[SeriesDifference] = []
+    near: VersionSeen | None = None
 
 
 class SeriesLevel(msgspec.Struct, frozen=True, kw_only=True):
@@ -264,6 +272,7 @@ class Blamed(msgspec.Struct, frozen=True, kw_only=True):
     detected_at_ms: int
     ends_at_ms: int | None
     cause: Literal["traffic_mix"] | None = None
+    near: VersionSeen | None = None
 
 
 class Incident(msgspec.Struct, frozen=True, kw_only=True):
@@ -300,7 +309,7 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     episode: Name
     seq: Count
     model: Name
-    change: Literal["opened", "severity", "evidence", "resolved", "version_seen", "baseline", "baseline_mismatch"]
+    change: Literal["opened", "severity", "evidence", "resolved", "version_seen", "baseline", "baseline_mismatch", "version_shift"]
     from_severity: Severity | None
     severity: Severity
     condition: Literal["firing", "resolved"] | None

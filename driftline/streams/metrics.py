@@ -105,7 +105,7 @@ WAITING = Metric("driftline_waiting_labels", "gauge", "labels", ("stream", "part
 
 DRIFT_EVENTS = Metric("driftline_drift_events_total", "counter", "events", ("monitor", "model", "kind", "severity"),
     "Drift events produced, by kind: drift (an episode opens), evidence, recovery, and the notes baseline, "
-    "baseline_mismatch and version_seen.")
+    "baseline_mismatch, version_seen and version_shift.")
 SCORE = Metric("driftline_score", "gauge", "of the statistic", ("monitor", "model", "subject", "segment"),
     "Statistic of a series at its last drift event; subject is the series.", children_max=SERIES_CAP)
 THRESHOLD = Metric("driftline_threshold", "gauge", "of the statistic", ("monitor", "model", "subject", "segment"),

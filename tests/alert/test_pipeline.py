@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from driftline.schemas.events import Alert, BinShare, DriftEvent, Effect, Position, Since, Transition
+from driftline.schemas.events import Alert, BinShare, DriftEvent, Effect, Position, Since, Transition, VersionSeen
 from driftline.streams.alert.pipeline import AlertPipeline, Decision, PoisonEventError, decode, fingerprint_of
 from driftline.streams.alert.recovery import state_of
 from driftline.streams.alert.state import AlertState, Source, decode_state, encode_state
@@ -242,6 +242,33 @@ def test_notes_are_transitions_without_an_alert(life: Life, drift_event: MakeEve
     assert decision.alert is None
     assert decision.state is None
     assert (decision.transition.change, decision.transition.condition, decision.transition.episode) == (kind, None, "e1")
+
+
+def shift(drift_event: MakeEvent, n: int, severity: str, version: str) -> DriftEvent:
+    told = {"monitor": "version", "series": "version:predictions", "effect": None, "direction": None, "detector": ""}
+    return drift_event(n, kind="version_shift", severity=severity, version=version, episode=f"shift{n}", reason=f"as {version}", **told)
+
+
+def test_a_version_shift_is_a_note_unless_it_is_critical_and_the_next_comparison_ends_it(life: Life, drift_event: MakeEvent) -> None:
+    noted = life.take(shift(drift_event, 1, "info", "1.0"))
+    assert (noted.alert, noted.transition and noted.transition.change) == (None, "version_shift")
+    alert, opened = life.change(shift(drift_event, 2, "critical", "2.0"))
+    assert (alert.condition, alert.severity, opened.change) == ("firing", "critical", "opened")
+    assert alert.summary == "fraud: version:predictions: as 2.0"
+    again, evidence = life.change(shift(drift_event, 3, "critical", "2.1"))
+    assert (again.condition, again.seq, evidence.change) == ("firing", 2, "evidence")
+    ended, resolved = life.change(shift(drift_event, 4, "info", "2.2"))
+    assert (ended.condition, resolved.change, resolved.reason) == ("resolved", "resolved", "as 2.2")
+    assert life.take(shift(drift_event, 5, "info", "2.3")).alert is None
+
+
+def test_a_version_that_came_shortly_before_stays_in_the_summary(life: Life, drift_event: MakeEvent) -> None:
+    alert, _ = life.change(drift_event(1, near=VersionSeen("2.4.1", 1_763_725_900_000)))
+    words = '; near version "2.4.1", first seen at 2025-11-21T11:51:40.000Z'
+    assert alert.summary.endswith(words)
+    later, _ = life.change(drift_event(2, kind="evidence", severity="critical"))
+    assert later.summary.endswith(words)
+    assert later.incident
 
 
 def test_summary_says_what_where_and_how_much(life: Life, drift_event: MakeEvent) -> None:

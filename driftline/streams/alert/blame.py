@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from driftline.schemas.events import Alert, Blamed, Effect, Severity
+from driftline.schemas.events import Alert, Blamed, Effect, Severity, VersionSeen
 
 RANK: Final[Mapping[Severity, int]] = {"info": 0, "warning": 1, "critical": 2}
 _RATE_MIN: Final = 1e-4
@@ -25,6 +25,7 @@ class _Figures(msgspec.Struct, frozen=True):
     baseline_value: float | None = None
     direction: Literal["up", "down"] | None = None
     cause: Literal["traffic_mix"] | None = None
+    near: VersionSeen | None = None
 
 
 def blamed_of(alert: Alert) -> Blamed:
@@ -46,6 +47,7 @@ def blamed_of(alert: Alert) -> Blamed:
         detected_at_ms=alert.detected_at_ms,
         ends_at_ms=alert.ends_at_ms,
         cause=figures.cause,
+        near=figures.near,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from driftline.detectors.explained import mix_words
+from driftline.schemas.contracts import near_words
 from driftline.schemas.events import DriftEvent
 from driftline.streams.alert.state import Member
 
@@ -27,6 +28,8 @@ def summary_of(event: DriftEvent, shown: Mapping[str, Any], *, resolved: bool) -
     where = f"{event.model}: {event.series}"
     if event.segment:
         where += " in " + ", ".join(f"{key}={value}" for key, value in sorted(event.segment.items()))
+    if event.kind == "version_shift":
+        return f"{where}: {event.reason}"
     if resolved and event.detector in _NOT_BACK:
         return f"{where}: {event.reason}"
     if resolved:
@@ -34,6 +37,8 @@ def summary_of(event: DriftEvent, shown: Mapping[str, Any], *, resolved: bool) -
     figures = "; ".join(part for part in (_effect_words(shown), _levels(shown)) if part)
     told = f"{where} {_VERBS[shown['direction']]} ({figures})"
     told += _cause_words(shown)
+    if (near := shown.get("near")) is not None:
+        told += f"; {near_words(near['version'], near['time_ms'])}"
     if event.kind == "recovery":
         told += "; one of several open episodes ended" + (f" ({event.reason})" if event.reason else "")
     return told
@@ -113,6 +118,7 @@ def figures_of(event: DriftEvent) -> dict[str, Any]:
         "effect": msgspec.to_builtins(event.effect),
         "cause": event.cause,
         "traffic": msgspec.to_builtins(event.traffic),
+        "differences": msgspec.to_builtins(event.differences),
         "direction": event.direction,
         "severity": event.severity,
         "n": event.n,

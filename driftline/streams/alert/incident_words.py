@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from driftline.schemas.contracts import rfc3339_ms
+from driftline.schemas.contracts import near_words, rfc3339_ms
 from driftline.schemas.events import Blamed, Incident
 from driftline.streams.alert.blame import size_in_sd
 
@@ -36,6 +36,9 @@ def summary_of_incident(incident: Incident) -> str:
         told += f", largest {_name(largest.series)} {size}{'' if alike else where}"
     if all(one.cause == "traffic_mix" for one in firing):
         told += "; the mix of segments moved, nothing within them"
+    near = max((one.near for one in firing if one.near is not None), key=lambda one: one.time_ms, default=None)
+    if near is not None:
+        told += f"; {near_words(near.version, near.time_ms)}"
     if incident.hint == "suspected_concept":
         told += "; no feature changed with it"
     return told

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import msgspec
 import orjson
 from msgspec import structs
 
@@ -28,10 +29,11 @@ from driftline.streams.alert.state import CLOSED_MAX, SEEN_MAX, AlertState, Book
 Change = Literal["opened", "severity", "evidence", "resolved"]
 
 _FINGERPRINT_CHARS = 32
-NOTES: Mapping[str, Literal["version_seen", "baseline", "baseline_mismatch"]] = {
-    "version_seen": "version_seen", "baseline": "baseline", "baseline_mismatch": "baseline_mismatch",
+NOTES: Mapping[str, Literal["version_seen", "baseline", "baseline_mismatch", "version_shift"]] = {
+    "version_seen": "version_seen", "baseline": "baseline", "baseline_mismatch": "baseline_mismatch", "version_shift": "version_shift",
 }  # fmt: skip
-"""Events of which the history has a line, and nobody is told: kind to the transition's change."""
+"""Events of which the history has a line, and nobody is told: kind to the transition's change. A version shift that is critical is an
+alert all the same; the next comparison, of whichever version, ends it, and is another where that one is critical too."""
 
 
 class PoisonEventError(ValueError):
@@ -146,6 +148,11 @@ def episode(work: Work) -> Work | Dropped:
     known = next((member for member in members if member.episode == event.episode), None)
     others = tuple(member for member in members if member is not known)
     closed = work.before.closed if work.before is not None else ()
+    if event.kind == "version_shift" and members:
+        closed = (*closed, *(member.episode for member in members))[-CLOSED_MAX:]
+        if event.severity != "critical":
+            return replace(work, change="resolved", members=(), closed=closed)
+        members, known = (), None
     if event.kind == "recovery":
         if known is None:
             return Dropped("no_alert")
@@ -212,7 +219,8 @@ class AlertPipeline:
         before : the state of the alert with the event's fingerprint, None when there never was one.
         book : the incidents of its model, None when there never was one.
         """
-        if event.kind in NOTES:
+        fires = before is not None and before.alert.condition == "firing"
+        if event.kind in NOTES and not (event.kind == "version_shift" and (fires or event.severity == "critical")):
             return _note(event)
         fingerprint = fingerprint_of(event)
         work = Work(event=event, source=source, before=before, fingerprint=fingerprint, owners=self._owners)
@@ -256,6 +264,8 @@ def record(work: Work) -> Decision:
     if current is not None:
         starts_at_ms = min(starts_at_ms, current.alert.starts_at_ms)
     shown = _shown(work)
+    near = event.near if current is None else current.alert.evidence.get("near")
+    shown = {**shown, "near": msgspec.to_builtins(near)} if near is not None else shown
     alert = Alert(
         fingerprint=work.fingerprint,
         episode=current.alert.episode if current else event.episode,

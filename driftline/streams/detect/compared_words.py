@@ -22,6 +22,12 @@ def mismatch_reason(plan: ModelPlan, found: Sequence[Difference], rows: int) -> 
     )
 
 
+def shift_reason(version: str, old: str, found: Sequence[Difference], rows: int, old_rows: int) -> str:
+    """What a version does otherwise than the one before it."""
+    told = differing(found) if found else "no difference that counts"
+    return f'the first {rows:,} rows of version "{version}" against the last {old_rows:,} of "{old}": {told}'
+
+
 def differing(found: Sequence[Difference]) -> str:
     """The series, largest effect first, for example ``feature:amount (median 31.2 against 12.4), score (PSI 0.31)``."""
     ordered = sorted(found, key=lambda one: (-abs(one.certain), one.series))

@@ -1,9 +1,14 @@
-"""A reference from a file is compared once with the first live rows, before anything is judged by it.
+"""Two comparisons that are asked once: of a baseline file with the first live rows, of a new version with the one before.
+
+A reference from a file is compared before anything is judged by it.
 
 Training data is often sampled, filtered or prepared otherwise than what is live: judged by it, every feature drifts at the first row.
 So a panel that begins with a file's reference holds its rows until `hold_rows` of them are there. Then all panels of the ledger are
 compared, as one question. What agrees is watched against the file from there on. What does not is said in one event, and its columns
 learn a reference of their own (a part of the panel, see `parts.py`), from the rows that were held on.
+
+A further version learns scores and outcomes of its own, so that no detector compares it with the version before. Its first rows
+are compared with that one's window instead.
 """
 
 from __future__ import annotations
@@ -71,9 +76,64 @@ def resume(model: WatchedModel, watched: WatchedPanel) -> None:
         watched.panel.begin(watched.panel.spec, file)
 
 
+def version_rows(model: Model) -> int:
+    """Rows of a further version that are compared with the version before: no more than it learns from."""
+    return min(hold_rows(model), model.baseline.learn)
+
+
 def next_cut(model: WatchedModel, feeds: Sequence[Feed], start: int, stop: int) -> int:
     """The row before which a piece of a batch ends, since a comparison is due after the one before it; `stop` = none is."""
-    for feed in feeds if model.baselines else ():
+    cut = _next_hold(model, feeds, start, stop) if model.baselines else stop
+    for feed in feeds:
+        if feed.name.version:
+            first, last = feed.within(start, cut)
+            need = version_rows(model.plan.model) - sum(part.seen for part in model.parts_of(feed.name)[:1])
+            if 0 < need <= last - first:
+                cut = feed.place(first + need - 1) + 1
+    return cut
+
+
+def compare_versions(model: WatchedModel, feeds: Sequence[Feed], start: int, stop: int, row: RowContext) -> list[Output]:
+    """Compare a version that has just had its first rows with the version before it, once; where there is one.
+
+    Parameters
+    ----------
+    start, stop : of the piece of the batch that was worked on, `row` its last row.
+    """
+    out = []
+    for feed in feeds:
+        first, last = feed.within(start, stop)
+        parts = model.parts_of(feed.name)[:1] if feed.name.version and last > first else []
+        for watched in parts:
+            if watched.seen != version_rows(model.plan.model) or watched.panel.held or watched.name.part:
+                continue
+            if (old := _version_before(model, watched)) is not None:
+                found, n = _shift(model, watched, old)
+                out.append(model.writer.version_shift(model.plan, watched.name, row, found, n=watched.seen, old=old.version or "", old_n=n))
+    return out
+
+
+def _version_before(model: WatchedModel, watched: WatchedPanel) -> PanelName | None:
+    """The version that came last before another and had rows enough."""
+    about, found = watched.name, None
+    for name, one in model.panels.items():
+        if name == about:
+            break
+        if (name.kind, name.age_ms) == (about.kind, about.age_ms) and not name.part and name.version and one.seen >= ROWS_LEAST:
+            found = name
+    return found
+
+
+def _shift(model: WatchedModel, watched: WatchedPanel, old: PanelName) -> tuple[list[Difference], int]:
+    """What the rows of a version differ in from the window of another, and how many rows that has."""
+    references = [recent for part in model.parts_of(old) if (recent := part.panel.recent()) is not None]
+    total = sum(looks(watched.panel.spec, reference) for reference in references)
+    found = [one for reference in references for one in watched.panel.compare(reference, total)]
+    return found, max((reference.rows for reference in references), default=0)
+
+
+def _next_hold(model: WatchedModel, feeds: Sequence[Feed], start: int, stop: int) -> int:
+    for feed in feeds:
         first, last = feed.within(start, stop)
         held = [part.panel.learned for part in model.parts_of(feed.name) if part.panel.held]
         if first == last or not (held or model.opens_held(feed.name)):

@@ -30,6 +30,7 @@ class _Held(msgspec.Struct):
     now_ms: Signed64
     last: tuple[str, Count, Count, Signed64, Signed64] | None
     rebuilt: bool
+    arrived: tuple[str, Signed64] | None = None
 
 
 @dataclass(slots=True)
@@ -40,6 +41,7 @@ class Ledger:
     ----------
     reached : the latest record time, or tick, of each source partition that was heard of.
     last : the last row.
+    arrived : the last further version of the model, and the event time of its first row.
     rebuilt : a task that an operator had rebuilt has written to it: rows may have come a second time.
     """
 
@@ -47,6 +49,7 @@ class Ledger:
     now_ms: int = -1
     last: RowContext | None = None
     rebuilt: bool = False
+    arrived: tuple[str, int] | None = None
 
     def rows(self, record_ms: Times, source: npt.NDArray[np.uint16]) -> Times:
         """Take a batch in its order; the time at each row."""
@@ -81,7 +84,8 @@ class Ledger:
     def export(self) -> dict[str, Any]:
         row = self.last
         last = None if row is None else [row.position.topic, row.position.partition, row.position.offset, row.time_ms, row.record_ms]
-        return {"reached": sorted(self.reached.items()), "now_ms": self.now_ms, "last": last, "rebuilt": self.rebuilt}
+        told = {"reached": sorted(self.reached.items()), "now_ms": self.now_ms, "last": last, "rebuilt": self.rebuilt}
+        return told if self.arrived is None else {**told, "arrived": self.arrived}
 
     @classmethod
     def restore(cls, state: dict[str, Any]) -> Ledger:
@@ -90,7 +94,7 @@ class Ledger:
         if held.last is not None:
             topic, partition, offset, time_ms, record_ms = held.last
             last = RowContext(Position(topic, partition, offset), time_ms, record_ms)
-        return cls(dict(held.reached), held.now_ms, last, held.rebuilt)
+        return cls(dict(held.reached), held.now_ms, last, held.rebuilt, held.arrived)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from driftline.detectors.panel import Panel
 from driftline.detectors.spec import Signal
 from driftline.schemas.events import Position
 from driftline.streams.counters import Counters
-from driftline.streams.detect.comparing import Mismatched, hold_rows, next_cut, open_panel, settle
+from driftline.streams.detect.comparing import Mismatched, compare_versions, hold_rows, next_cut, open_panel, settle
 from driftline.streams.detect.gather import Placed, in_order, placing
 from driftline.streams.detect.health import HealthSignal, StreamHealth
 from driftline.streams.detect.join_rate import SERIES as JOIN_RATE
@@ -30,7 +30,7 @@ from driftline.streams.detect.publish import EventWriter, PanelName, RowContext,
 from driftline.streams.detect.rows import feature_rows, outcome_rows, score_rows, take
 from driftline.streams.detect.sources import SourceTable
 from driftline.streams.detect.units import Units, watched_rows
-from driftline.streams.detect.versions import OTHER_VERSIONS, VERSIONS_MAX, by_version
+from driftline.streams.detect.versions import OTHER_VERSIONS, Arrival, arrivals, by_version, near, reason_of
 from driftline.streams.detect.watched import PREDICTIONS, WatchedPanel, ledger_name, panel_path, segment_of
 from driftline.streams.observation import LABELLED, Observations
 from driftline.streams.task import Output
@@ -77,6 +77,7 @@ class WatchedModel:
     mismatched: Mismatched = field(default_factory=dict)
     dropped: list[str] = field(default_factory=list)
     _parts: dict[PanelName, list[WatchedPanel]] = field(default_factory=dict)
+    _arrived: list[Arrival] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.health = StreamHealth(self.plan.model.freshness)
@@ -200,6 +201,7 @@ class WatchedModel:
         placed: list[Placed] = []
         ledger = self._ledger(name)
         clock = ledger.rows(batch.record_ms, batch.source)
+        self._arrived = [*([] if ledger.arrived is None else [Arrival(*ledger.arrived)]), *arrivals(feeds, self._parts)]
         for start, stop in pieces(clock, self.plan.model.stale, lambda: self._due_ms(name)):
             if start == stop:
                 placed += [(start, output) for output in self._expire(name, int(clock[start]))]
@@ -210,7 +212,9 @@ class WatchedModel:
                     placed += self._feed(feed, batch, clock, *feed.within(start, cut))
                 ledger.last = self._row(batch, cut - 1)
                 placed += [(cut - 1, output) for output in settle(self, name, ledger.last)]
+                placed += [(cut - 1, output) for output in compare_versions(self, feeds, start, cut, ledger.last)]
                 start = cut
+        ledger.arrived = (self._arrived[-1].version, self._arrived[-1].time_ms) if self._arrived else None
         return placed
 
     def _due_ms(self, ledger: str) -> int | None:
@@ -256,7 +260,7 @@ class WatchedModel:
             for part in parts:
                 for signal in part.panel.update(rows.slice(start, stop), own_clock[start:stop]):
                     row = feed.place(start + signal.row)
-                    placed.append((row, self._signal_output(part, signal, self._row(batch, row))))
+                    placed.append((row, self._signal_output(part, signal, self._row(batch, row), row)))
                 part.seen += stop - start
             for part in parts:
                 if part.seen % self._snapshot_every(part) == 0:
@@ -266,10 +270,7 @@ class WatchedModel:
         return placed
 
     def _version_note(self, feed: Feed, batch: Observations, start: int) -> Placed:
-        row = feed.place(start)
-        reason = f'first event of version "{feed.name.version}"'
-        if feed.name.version == OTHER_VERSIONS:
-            reason = f"first event of a version beyond the first {VERSIONS_MAX}: from here on later versions share their panels"
+        row, reason = feed.place(start), reason_of(feed.name.version or "")
         note = self.writer.note(self.plan, feed.name, self._row(batch, row), kind="version_seen", baseline=None, n=1, reason=reason)
         return row, note
 
@@ -289,7 +290,7 @@ class WatchedModel:
         """Whether an earlier version has this panel: the file's baseline belongs to the first version seen."""
         return any(other.kind == name.kind and other.age_ms == name.age_ms and other.version != name.version for other in self._parts)
 
-    def _signal_output(self, watched: WatchedPanel, signal: Signal, row: RowContext) -> Output:
+    def _signal_output(self, watched: WatchedPanel, signal: Signal, row: RowContext, place: int = -1) -> Output:
         baseline = watched.panel.baseline
         baseline_id = baseline.id if baseline is not None else None
         if signal.kind == "baseline":
@@ -306,6 +307,7 @@ class WatchedModel:
             since=None if signal.since is None else anchor_position(signal.since, self.sources),
             baseline=baseline_id,
             provisional=watched.learned_here and row.time_ms - watched.first_ms < settle,
+            arrived=near(self._arrived, place, row.time_ms) if signal.kind == "open" else None,
         )
 
     def _snapshot_every(self, watched: WatchedPanel) -> int:
@@ -323,10 +325,9 @@ class WatchedModel:
             if len(parts) == 1:
                 seen = watched.seen
                 learns = hold_rows(self.plan.model) if panel.held else None
-                held_for = watched.compares or None
                 yield self.writer.snapshot(
-                    self.plan, watched.name, row, [], segment=None, state="learning", rows=seen, baseline=held_for, learns=learns,
-                    mismatched=self._mismatched(watched.name),
+                    self.plan, watched.name, row, [], segment=None, state="learning", rows=seen, baseline=watched.compares or None,
+                    learns=learns, mismatched=self._mismatched(watched.name),
                 )  # fmt: skip
             return
         watched.shown += [0] * (len(panel.scope_names) - len(watched.shown))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -16,7 +16,7 @@ from driftline.detectors.spec import Anchor, Ended, Level, Signal
 from driftline.detectors.stale import DETECTOR as STALE
 from driftline.detectors.stale import stale_reason
 from driftline.schemas.config import Config
-from driftline.schemas.contracts import cloud_event_headers, encode_event
+from driftline.schemas.contracts import cloud_event_headers, encode_event, near_words
 from driftline.schemas.events import (
     BinShare,
     DriftEvent,
@@ -31,11 +31,12 @@ from driftline.schemas.events import (
     Statistic,
     Suspended,
     TrafficParts,
+    VersionSeen,
 )
 from driftline.schemas.topics import DRIFT, SNAPSHOTS
 from driftline.streams.cluster import Cluster
 from driftline.streams.counters import Counters
-from driftline.streams.detect.compared_words import mismatch_reason
+from driftline.streams.detect.compared_words import mismatch_reason, shift_reason
 from driftline.streams.detect.health import HealthSignal
 from driftline.streams.detect.join_rate import CAUSES, JoinRateSignal
 from driftline.streams.detect.join_rate import SERIES as JOIN_RATE
@@ -45,8 +46,13 @@ from driftline.streams.identity import event_id
 from driftline.streams.partitioner import partition_for
 from driftline.streams.task import Output
 
+if TYPE_CHECKING:
+    from driftline.streams.detect.versions import Arrival
+
 REMOVED: Final = "removed"
 """What stands as the detector of an event that ends an episode because the configuration no longer has its series."""
+SHIFTS_LOUD: Final = frozenset({"decision", "outcome:log_loss", "outcome:absolute_error", "outcome:wrong"})
+"""Series in which a new version that is far from the one before is an incident, and no news."""
 STREAM_WINDOW: Final = 0
 """Stream series have no window of rows."""
 
@@ -113,7 +119,7 @@ class EventWriter:
 
     def signal(
         self, plan: ModelPlan, panel: PanelName, signal: Signal, row: RowContext, *, segment: dict[str, str] | None, opened: Position,
-        since: Position | None, baseline: str | None, provisional: bool,
+        since: Position | None, baseline: str | None, provisional: bool, arrived: Arrival | None = None,
     ) -> Output:  # fmt: skip
         """The drift event of a panel's signal; a provisional baseline holds its severity at info."""
         monitor = plan.monitor_of(signal.series)
@@ -147,7 +153,7 @@ class EventWriter:
             record_time_ms=row.record_ms,
             bins=[BinShare(b.bin, b.expected, b.observed, b.contribution) for b in signal.bins],
             statistics=_statistics(signal.statistics),
-            reason=signal.reason,
+            reason=signal.reason if arrived is None else f"{signal.reason}; {near_words(arrived.version, arrived.time_ms)}",
             historical=row.record_ms < self._cluster.live_since_ms,
             provisional=provisional,
             suspended=_suspended(signal.suspended),
@@ -157,6 +163,7 @@ class EventWriter:
             baseline_correlation=_finite(signal.baseline_correlation),
             cause="traffic_mix" if signal.traffic is not None and signal.traffic.alone else None,
             traffic=_traffic(signal.traffic),
+            near=None if arrived is None else VersionSeen(arrived.version, arrived.time_ms),
         )
         return self._drift_output(event)
 
@@ -181,6 +188,16 @@ class EventWriter:
         ledger = "outcomes" if panel.kind == "outcomes" else "predictions"
         return self._compared("baseline_mismatch", plan, panel, row, found, series=f"baseline:{ledger}", monitor="baseline", n=n,
             severity="info", baseline=baseline, reason=mismatch_reason(plan, found, n))  # fmt: skip
+
+    def version_shift(
+        self, plan: ModelPlan, panel: PanelName, row: RowContext, found: Sequence[Difference], *, n: int, old: str, old_n: int
+    ) -> Output:
+        """The one event of a version's comparison with the one before it: loud where decisions or losses are far off."""
+        loud = any(one.critical and one.series in SHIFTS_LOUD for one in found)
+        ledger = "outcomes" if panel.kind == "outcomes" else "predictions"
+        return self._compared("version_shift", plan, panel, row, found, series=f"version:{ledger}", monitor="version", n=n,
+            severity="critical" if loud else "info", baseline=None,
+            reason=shift_reason(panel.version or "", old, found, n, old_n))  # fmt: skip
 
     def _compared(
         self, kind: str, plan: ModelPlan, panel: PanelName, row: RowContext, found: Sequence[Difference], *, series: str, monitor: str,
