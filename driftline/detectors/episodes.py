@@ -46,8 +46,8 @@ STALE: Final = 2
 
 MIX_BIT: Final = 61
 """In an episode's bits: its severity is held down, since the mix of segments explains it (`traffic.py`)."""
-MIX_ROWS: Final = 256
-"""Rows between looks at whether it still does: a split costs as much as 50 rows, a change within segments waits so long at most."""
+MIX_ROWS: Final = 512
+"""Rows between looks at whether it still does: a split takes a third of a millisecond, a change within segments waits so long at most."""
 
 # Fields of an episode; all zero = none is open.
 E_OPEN, E_BITS, E_SEVERITY, E_DIRECTION, E_KIND, E_BAND_SINCE, E_SOURCE, E_OFFSET, E_TIME = range(9)

@@ -98,7 +98,7 @@ def test_a_change_within_segments_beside_one_of_the_mix_is_as_loud_as_without(tm
     found = of_model(replay(write_stream(tmp_path / "both.csv", mix=True, within=within)), "feature:amount")
     critical = [e for e in found if e["severity"] == "critical" and e["cause"] is None]
     assert critical
-    # A mix that is looked at every 256 rows holds it back no longer than that beyond the first evidence.
+    # A mix that is looked at every 512 rows holds it back no longer than that.
     assert critical[0]["position"]["offset"] - found[0]["position"]["offset"] <= 512
     assert " by the mix of country, " in critical[0]["reason"]
 
