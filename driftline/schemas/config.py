@@ -152,9 +152,7 @@ class Feature(Section):
 class Block(Section):
     """Features that are watched jointly, for a change that none of them shows by itself."""
 
-    features: list[str] = Field(
-        min_length=1, max_length=256, description="names of two or more numeric features, in any order, or of one vector"
-    )
+    features: list[str] = Field(min_length=1, max_length=256, description="two or more numeric features, in any order, or one vector")
 
 
 class Segment(Section):
