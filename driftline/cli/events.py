@@ -154,6 +154,8 @@ def _step(alert: dict[str, Any]) -> str:
     detector = last.get("detector") or "-"
     if alert["seq"] == 1:
         return f"opened: {detector}"
+    if last.get("again"):
+        return f"change {last['again']['number']}: {detector}"
     return f"severity: {last['severity']}" if detector == "severity" else f"evidence: {detector}"
 
 

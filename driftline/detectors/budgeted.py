@@ -19,21 +19,26 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from driftline.detectors.episodes import E_BITS, E_OPEN, OPEN
 from driftline.detectors.kernels.bank import Alarms, pack, unpack, version_of
 from driftline.detectors.kernels.bets import BOUNDED, SCORES, WORTHS
 from driftline.detectors.kernels.dependence import stride_of
 from driftline.detectors.kernels.e_detector import HEARD, EDetectorBank
+from driftline.detectors.kernels.post_change import Rows
 from driftline.detectors.kernels.rate import rate_bound
 from driftline.detectors.layout import Layout
 from driftline.detectors.panel_scores import PanelScores
+from driftline.detectors.post_change import TYPES, Kept, PostChange
 from driftline.detectors.spec import Float64, Int32, Int64, PanelBudget, PanelRows, Series, Suspended, UInt8
 from driftline.detectors.tables import Tables
 from driftline.detectors.windows import CHANGE
 
 _MAGIC = b"DBUD"
-_VERSION = 2
+_VERSION = 3
+_NONE_FOLLOWED = 2
+"""The version before, which a scope without an open episode still has: an older release reads it."""
 _WITHOUT_SCORES = 1
-"""The version before: its baselines know of no memory, so no score needs more than its row."""
+"""The version before that: its baselines know of no memory, so no score needs more than its row."""
 _MOST: Final = 2.0**53
 WHOLE_SHARE: Final = 0.5
 """Of the budget, for the scope of all rows where there are segments."""
@@ -82,6 +87,16 @@ def rate_tolerance(series: Series, rate: float, size: int, errors: float) -> tup
     return base, max(allowed)
 
 
+class _Batch(NamedTuple):
+    """The rows that are gone through; `scores` are against the baseline."""
+
+    scopes: Int32
+    scores: Float64
+    monitors: Int32
+    clock: Int64
+    rows: Rows
+
+
 class _Alarm(NamedTuple):
     """A blamed monitor; `row` of the batch, -1 = of one before it."""
 
@@ -112,18 +127,86 @@ class BudgetedSeries:
         self._waiting = np.zeros((n_scopes * n, 3))
         shares = scope_shares(layout.segments, whole=whole)
         self._bank = _bank(budget, layout, tables, self._series.tolist(), self._scores, shares)
+        self.post_change = PostChange(layout, tables, self._scores, self._series.tolist(), self._bank)
+        self._batch: _Batch
 
-    def update(self, codes: UInt8, values: Float64, scopes: Int32, rows: PanelRows, clock: Int64) -> tuple[Alarms, Int64]:
-        """Take a batch: alarms of dtype CHANGE by row and falling evidence, and the scopes whose state an alarm has changed."""
+    def take(self, codes: UInt8, matched: UInt8, values: Float64, scopes: Int32, rows: PanelRows, clock: Int64) -> None:
+        """Take the rows of a batch, which `advance` then goes through; `matched` are the codes that windows have (`matched.py`)."""
         scores, monitors = self._scores.update(codes, values, scopes, rows)
-        blames = self._bank.update(scores, monitors, clock)
-        touched: Int64 = np.unique(blames["monitor"] // max(self._n, 1)).astype(np.int64)
-        heard = blames[(blames["rank"] == 0) | (blames["evidence"] >= HEARD)]
-        alarms = [_Alarm(-1, m, *self._waiting[m].tolist()) for m in np.flatnonzero(self._waiting[:, 0]).tolist()]
+        self._batch = _Batch(scopes, scores, monitors, np.ascontiguousarray(clock, np.int64), Rows(matched, values, self._scores.keys))
+
+    def advance(self, first: int, last: int) -> tuple[Alarms, Int64, int]:
+        """Go on from row `first` to before `last`, or to the first row with an alarm.
+
+        Returns
+        -------
+        Alarms of dtype CHANGE by row and falling evidence, all of them on the last row that was taken; the scopes whose state an
+        alarm has changed; and the row after that.
+        """
+        batch = self._batch
+        waiting = np.flatnonzero(self._waiting[:, 0]).tolist()
+        due = {monitor: self._row_of(monitor, first) for monitor in waiting}
+        last = min([last, *(row + 1 for row in due.values())])
+        blames, stop = self._bank.update_to_alarm(batch.scores, batch.monitors, batch.clock, batch.rows, first, last)
+        alarms = [_Alarm(-1, monitor, *self._waiting[monitor].tolist()) for monitor in waiting if due[monitor] < stop]
         self._waiting[[alarm.monitor for alarm in alarms]] = 0.0
-        alarms += [self._alarm(blame) for blame in heard]
-        told = [change for alarm in alarms if (change := self._told(alarm, scopes, scores, monitors)) is not None]
-        return np.array(told, CHANGE) if told else np.zeros(0, CHANGE), touched
+        for blame in blames[(blames["rank"] == 0) | (blames["evidence"] >= HEARD)]:
+            alarm = self._alarm(blame)
+            if self._row_of(alarm.monitor, alarm.row) == alarm.row:
+                alarms.append(alarm)
+            else:
+                self._waiting[alarm.monitor] = alarm.total, alarm.back, alarm.direction
+        told = [self._told(alarm, stop - 1) for alarm in alarms]
+        touched: Int64 = np.unique(blames["monitor"] // max(self._n, 1)).astype(np.int64)
+        return np.array(told, CHANGE) if told else np.zeros(0, CHANGE), touched, stop
+
+    def _row_of(self, monitor: int, first: int) -> int:
+        """The first row from `first` on that a monitor's scope has; the number of rows where there is none."""
+        scopes, scope = self._batch.scopes, monitor // self._n
+        if first < len(scopes) and bool((scopes[first] == scope).any()):
+            return first
+        own = np.flatnonzero((scopes[first:] == scope).any(axis=1))
+        return first + int(own[0]) if len(own) else len(scopes)
+
+    def heard(self, alarms: Alarms, episodes: Int64) -> None:
+        """Follow, from the next row on, the series whose alarms of `advance` are in open episodes, now that the windows have them."""
+        self.settle(episodes)
+        for scope, q in zip(alarms["scope"].tolist(), alarms["series"].tolist(), strict=True):
+            monitor = scope * self._n + self._place[q]
+            if self.post_change.follows(monitor):
+                self.post_change.change_again(monitor)
+            elif self._speaks_in(episodes[scope, q], q):
+                self.post_change.follow(monitor)
+
+    def settle(self, episodes: Int64) -> None:
+        """Judge series whose episodes have ended against the baseline again."""
+        monitors = self.post_change.monitors
+        ended = episodes[monitors // max(self._n, 1), self._series[monitors % max(self._n, 1)], E_OPEN] != OPEN
+        for monitor in monitors[ended].tolist():
+            self.post_change.release(monitor)
+            self._waiting[monitor] = 0.0
+
+    def pick_up(self, episodes: Int64) -> None:
+        """Follow the series of open episodes that are not followed yet: their state is of a release that did not, or began anew."""
+        for scope, q in np.argwhere(episodes[:, :, E_OPEN] == OPEN).tolist():
+            monitor = scope * self._n + self._place.get(q, 0)
+            if q in self._place and self._speaks_in(episodes[scope, q], q) and not self.post_change.follows(monitor):
+                self.post_change.follow(monitor)
+                self._waiting[monitor] = 0.0
+
+    def _speaks_in(self, episode: Int64, q: int) -> bool:
+        """Whether an alarm of a series' e-detector is in its open episode, and the series one of values or rates, not of a block."""
+        speaks = bool(episode[E_OPEN] == OPEN and episode[E_BITS] >> int(self._tables.budgeted[q]) & 1)
+        return speaks and int(self._bank.form[self._place[q]]) != WORTHS
+
+    def followed(self) -> tuple[Int64, Int64]:
+        """Scopes and series that are judged against what came since a change, or that is learned."""
+        monitors = self.post_change.monitors
+        return monitors // max(self._n, 1), self._series[monitors % max(self._n, 1)]
+
+    def codes_before(self, scope: int, q: int) -> Int64:
+        """The values of a series that is followed, since its last change, by their code; (N_CODES,)."""
+        return self.post_change.codes(scope * self._n + self._place[q])
 
     def _alarm(self, blame: Any) -> _Alarm:
         """A blame with its date in values of the series: a suspended one is judged by some of them."""
@@ -146,25 +229,20 @@ class BudgetedSeries:
         checks = self._scores.checks
         return int(checks.values.sum()), int(checks.suspended.sum())
 
-    def _told(self, alarm: _Alarm, scopes: Int32, scores: Float64, monitors: Int32) -> tuple[float, ...] | None:
-        """The alarm as a CHANGE at the first row from its own on that its scope has; None where it waits for one.
+    def _told(self, alarm: _Alarm, at: int) -> tuple[float, ...]:
+        """The alarm as a CHANGE at the first row from its own on that its scope has.
 
         The row at which the evidence of all monitors reached 1 may be another scope's, and an episode can only open at a
         row of its own. A monitor has no second alarm before that: it has no values.
         """
-        scope, q = alarm.monitor // self._n, int(self._series[alarm.monitor % self._n])
-        at = max(alarm.row, 0)
-        if not (scopes[at] == scope).any():
-            own = np.flatnonzero((scopes[at:] == scope).any(axis=1))
-            if not len(own):
-                self._waiting[alarm.monitor] = alarm.total, alarm.back, alarm.direction
-                return None
-            at += int(own[0])
+        batch, scope, q = self._batch, alarm.monitor // self._n, int(self._series[alarm.monitor % self._n])
+        own = batch.scores[at][batch.monitors[at] == alarm.monitor]
         # Of the rows after the alarm's only this one is its scope's, with a value of the monitor or without.
-        later = int(at > alarm.row and bool((np.isfinite(scores[at]) & (monitors[at] == alarm.monitor)).any()))
+        later = int(at > alarm.row and bool(np.isfinite(own).any()))
+        again = self.post_change.changes(alarm.monitor) + 1 if self.post_change.follows(alarm.monitor) else 0
         fields = {
             "row": at, "scope": scope, "series": q, "detector": int(self._tables.budgeted[q]), "direction": int(alarm.direction),
-            "statistic": alarm.total, "threshold": 1.0, "back": int(alarm.back) + later, "dated": 1,
+            "statistic": alarm.total, "threshold": 1.0, "back": int(alarm.back) + later, "dated": 1, "again": again,
         }  # fmt: skip
         return tuple(fields[name] for name in CHANGE.names or ())
 
@@ -181,7 +259,7 @@ class BudgetedSeries:
         own = self._bank.state.evidence[scope * self._n : (scope + 1) * self._n].tolist()
         return {int(q): [(evidence, 1.0)] for q, evidence in zip(self._series, own, strict=True)}
 
-    def carry(self, other: BudgetedSeries, scopes: Sequence[tuple[int, int]], series: Mapping[int, int]) -> None:
+    def carry(self, other: BudgetedSeries, scopes: Sequence[tuple[int, int]], series: Mapping[int, int], episodes: Int64) -> None:
         """Go on with the e-detectors of another panel that bet on the same, under this panel's budget; the rest begin anew.
 
         A budget by events has another clock than one by time: after that edit all begin anew.
@@ -190,9 +268,12 @@ class BudgetedSeries:
         ----------
         scopes : this panel's and the other's, in pairs.
         series : this panel's to the other's.
+        episodes : as this panel has them.
         """
         if self._budget.by_rows != other._budget.by_rows:
+            self.pick_up(episodes)
             return
+        other.post_change.bet_against_baseline()
         there = other._place
         for k, q in enumerate(self._series.tolist()):
             from_k = there.get(series.get(q, -1))
@@ -201,16 +282,26 @@ class BudgetedSeries:
             for scope, from_scope in scopes:
                 mine, theirs = scope * self._n + k, from_scope * other._n + from_k
                 self._scores.take(scope, k, other._scores, from_scope, from_k)
+                followed, goes_on = other.post_change.follows(theirs), self._speaks_in(episodes[scope, q], q)
+                if followed and not goes_on:
+                    # What was gathered is against the level since a change of an episode that ends with the edit.
+                    continue
                 if self._scores.monitors.active[scope, k] and self._bank.take(mine, other._bank, theirs):
                     self._waiting[mine] = other._waiting[theirs]
+                    if followed:
+                        self.post_change.take(mine, other.post_change, theirs)
         self._bank.take_sums(other._bank)
+        self.pick_up(episodes)
 
     def export(self, scope: int) -> bytes:
         """The state of one scope; that of the first has the sum over all."""
         first, last = scope * self._n, (scope + 1) * self._n
         bank = np.frombuffer(self._bank.export_part(first, last), np.uint8)
         scores = np.frombuffer(self._scores.export(scope), np.uint8)
-        return pack(_MAGIC, _VERSION, self._n, [bank, self._waiting[first:last], scores])
+        kept = self.post_change.keep(first, last)
+        if kept is None:
+            return pack(_MAGIC, _NONE_FOLLOWED, self._n, [bank, self._waiting[first:last], scores])
+        return pack(_MAGIC, _VERSION, self._n, [bank, self._waiting[first:last], scores, *kept])
 
     def restore(self, scope: int, blob: bytes) -> None:
         """Go on from `export`; once all scopes are restored, `check`.
@@ -220,17 +311,26 @@ class BudgetedSeries:
         ValueError : damaged, or of another number of series.
         """
         first, last = scope * self._n, (scope + 1) * self._n
+        kept: Kept | None = None
+        types, lengths = ["u1", "<f8"], [None, 3 * self._n]
         if version_of(blob) == _WITHOUT_SCORES:
-            bank, waiting = unpack(blob, _MAGIC, _WITHOUT_SCORES, self._n, ["u1", "<f8"], [None, 3 * self._n])
-        else:
-            bank, waiting, scores = unpack(blob, _MAGIC, _VERSION, self._n, ["u1", "<f8", "u1"], [None, 3 * self._n, None])
+            bank, waiting = unpack(blob, _MAGIC, _WITHOUT_SCORES, self._n, types, [*lengths])
+        elif version_of(blob) == _NONE_FOLLOWED:
+            bank, waiting, scores = unpack(blob, _MAGIC, _NONE_FOLLOWED, self._n, [*types, "u1"], [*lengths, None])
             self._scores.restore(scope, scores.tobytes())
+        else:
+            lengths += [None] * (1 + len(TYPES))
+            bank, waiting, scores, *references = unpack(blob, _MAGIC, _VERSION, self._n, [*types, "u1", *TYPES], [*lengths])
+            self._scores.restore(scope, scores.tobytes())
+            kept = Kept(*references)
         alarms = waiting.reshape(self._n, 3)
         sound = np.all((alarms[:, :2] >= 0.0) & (alarms[:, :2] <= _MOST)) and np.all(np.abs(alarms[:, 2]) <= 1.0)
         if not sound:
             raise ValueError("damaged state of DBUD: an alarm that no values lead to")
         self._bank.restore_part(first, last, bank.tobytes(), sums=scope == 0)
         self._waiting[first:last] = alarms
+        if kept is not None:
+            self.post_change.restore(first, kept)
 
     def check(self) -> None:
         """Hold what the scopes have against the sum over all.

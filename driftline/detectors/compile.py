@@ -19,6 +19,9 @@ from driftline.detectors import null_laws as laws
 from driftline.detectors.autoregression_fit import VALUES_MIN
 from driftline.detectors.budget import AlarmBudget
 from driftline.detectors.focus import FOCuS
+from driftline.detectors.kernels.bets import BOUNDED
+from driftline.detectors.kernels.e_detector import EDetectorBank
+from driftline.detectors.kernels.post_change import begin, bet_on_rate, new_followed
 from driftline.detectors.openers import E_DETECTOR
 from driftline.detectors.panel import Panel
 from driftline.detectors.season import DAY
@@ -87,6 +90,16 @@ def compile_budget() -> int:
     return len(AlarmBudget(reference, per=_RUN_LENGTH).update_many(rows)) + len(dated)
 
 
+def compile_references() -> None:
+    """Learn what a rate is since a change, and read it back."""
+    bank = EDetectorBank(1, rate=1e-4, form=BOUNDED, base=0.1)
+    bank.followed = new_followed(1, 1)
+    begin(0, bank.followed)
+    bank.followed.share[:] = 0.2
+    bet_on_rate(0, bank.followed, bank.bets)
+    bank.begin_anew(0)
+
+
 def compile_laws() -> float:
     """Call what only rare values, dependent ones and days of them lead to."""
     differ(np.zeros(4 * DAY), DAY)
@@ -96,6 +109,7 @@ def compile_laws() -> float:
 def compile_kernels() -> int:
     """Run the panels; the number of signals they gave, which shows that alarms were reached."""
     compile_laws()
+    compile_references()
     found = compile_budget()
     for spec in specs():
         panel = Panel(spec)

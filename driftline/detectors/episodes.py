@@ -76,11 +76,17 @@ NOTE = np.dtype(
         ("episode_at", "<i8", (3,)),
         ("counts", "<i4", (N_CODES,)),
         ("dependence", "<f8", (KINDS,)),
+        ("again", "<i4"),
+        ("before", "<f8"),
+        ("step", "<f8"),
+        ("codes_before", "<i8", (N_CODES,)),
     ],
     align=True,
 )
 """What the kernel says; `since`: 0 unknown, 1 the last anchor before the change, 2 that very row. `own_severity` is that of
-this level alone, `severity_before` that of the episode before it. `dependence` is filled in after the kernel (`dependence.py`)."""
+this level alone, `severity_before` that of the episode before it. `dependence` is filled in after the kernel (`dependence.py`), and so
+is what a further change of an open episode was against (`second_change.py`): `again` is which change of the episode it is, 0 = none,
+`before` the level before it, `step` the effect against that."""
 
 Notes = NDArray[np.void]
 
@@ -122,9 +128,8 @@ def note_alarm(
     detector = int(alarm["detector"])
     episode = st.episodes[s, q]
     bit = np.int64(1) << detector
-    if episode[E_OPEN] and episode[E_BITS] & bit:
-        return w
-    if episode[E_OPEN] != OPEN and not t.opens[q] & bit:
+    again = alarm["again"]
+    if not _speaks(episode, bit, again, bool(t.opens[q] & bit)):
         return w
     covered = detector == t.budgeted[q]
     lane = t.series_lane[q]
@@ -142,7 +147,7 @@ def note_alarm(
         spread = covered and alarm["direction"] == 0
         kind = PSI_EFFECT if detector == t.psi_detector[lane] or not t.has_mean[q] or spread else MEAN_EFFECT
     direction = direction_of(t, q, m[0], kind)
-    if t.direction[q] * direction < 0:
+    if again == 0 and t.direction[q] * direction < 0:
         return w
     if episode[E_OPEN] != OPEN and back > 0 and not covered and (_returns(m, kind) or _unproven(t, q, m[0], kind, t.lane_window[lane])):
         return w
@@ -152,6 +157,7 @@ def note_alarm(
     severity = max(own_severity, int(episode[E_SEVERITY]))
     note["own_severity"] = own_severity
     note["kind"] = EVIDENCE
+    note["again"] = again
     if episode[E_OPEN] != OPEN:
         note["kind"] = OPENED
         _begin(episode, kind, direction, at)
@@ -166,6 +172,15 @@ def note_alarm(
         note["since"] = find_anchor(st, s, st.heads[s] - rows_back, note["since_at"])
     _fill(note, st, s, q, row, kind, severity, m[0, kind], counts[0])
     return w + 1
+
+
+@part
+def _speaks(episode: Int64, bit: np.int64, again: int, may_open: bool) -> bool:
+    """Whether an alarm says anything: a detector speaks once in an episode, but for further changes of it."""
+    heard = bool(episode[E_OPEN] and episode[E_BITS] & bit)
+    if again > 0:
+        return bool(heard and episode[E_OPEN] == OPEN)
+    return bool(not heard and (episode[E_OPEN] == OPEN or may_open))
 
 
 @part
@@ -245,6 +260,7 @@ def check_episode(
         return w
     note["detector"] = NO_DETECTOR
     note["since"] = 0
+    note["again"] = 0
     _fill(note, st, s, q, row, kind, severity, m[kind], counts)
     if recovered:
         for field in range(EPISODE_FIELDS):
@@ -272,6 +288,7 @@ def _resume(t: Tables, st: Windows, out: Notes, w: int, s: int, q: int, row: int
     note["statistic"] = m[kind, M_VALUE] if kind == PSI_EFFECT else abs(m[kind, M_VALUE] - m[kind, M_BASE])
     note["threshold"] = m[kind, M_BAND]
     note["since"] = 0
+    note["again"] = 0
     _begin(episode, kind, note["direction"], at)
     episode[E_SEVERITY] = severity
     _fill(note, st, s, q, row, kind, severity, m[kind], counts)

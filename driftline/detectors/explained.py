@@ -61,6 +61,24 @@ class TrafficSplit(NamedTuple):
     moved: tuple[ShareMoved, ...]
 
 
+class ChangedAgain(NamedTuple):
+    """A further change of an open episode.
+
+    Attributes
+    ----------
+    number : which of the episode's it is; 2 = the second.
+    value_before : the level before it, on the scale of the signal's `value`.
+    effect_size : against that level, as the signal's own is against the baseline.
+    median_before, correlation_before : in the series' own unit.
+    """
+
+    number: int
+    value_before: float
+    effect_size: float
+    median_before: float | None
+    correlation_before: float | None
+
+
 def mix_words(segment: str, moved: Sequence[tuple[str, float, float]]) -> str:
     """What is said of a change that the mix of segments explains, for example ``the mix of country moved: BR 12 % -> 31 %``.
 

@@ -49,7 +49,7 @@ def carry(old: Watch, new: Watch, reasons: Mapping[str, str]) -> list[Ended]:
     if old.witnesses is not None and new.witnesses is not None:
         new.witnesses.carry(old.witnesses, {b: old.blocks[columns[c]] for c, b in new.blocks.items() if columns.get(c) in old.blocks})
     if old.budget is not None and new.budget is not None:
-        new.budget.carry(old.budget, scopes, series)
+        new.budget.carry(old.budget, scopes, series, new.windows.episodes)
     new.write_all()
     return ended
 

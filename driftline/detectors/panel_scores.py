@@ -91,6 +91,10 @@ class PanelScores:
     Parameters
     ----------
     series : the budgeted ones, by their place among all.
+
+    Attributes
+    ----------
+    keys : of the source positions of the rows of the last batch, shape (n,).
     """
 
     def __init__(self, layout: Layout, tables: Tables, series: Int64) -> None:
@@ -152,6 +156,7 @@ class PanelScores:
                 m = s * n + k
                 self.checks.refused[m, left.level - 1], self.checks.level[m], self.checks.found[m] = 1, left.level, left.correlation
         self._turns: Turns = np.zeros(0, TURN)
+        self.keys: UInt64Array = np.zeros(0, np.uint64)
 
     def allow_hours(self, deviation: Float64, variance: Float64) -> None:
         """Set the standard deviation of the hours' means that is no effect, and the variance of values; (S, K) each."""
@@ -161,9 +166,9 @@ class PanelScores:
         """Take rows: what each monitor of a row is fed, NaN where it has no value that is judged, +inf where it begins anew, and
         which it is, -1 for none; (n, W).
         """
+        self.keys = keys = position_keys(rows.source.astype(np.uint64), rows.offset)
         shape = (len(codes), scopes.shape[1] * self.n)
         scores, monitors = np.empty(shape), np.empty(shape, np.int32)
-        keys = position_keys(rows.source.astype(np.uint64), rows.offset)
         hours = hours_of(rows.time_ms)
         # A level changes at every eighth value of a stride at most, the hour once a day; of what is not touched no memory is taken.
         turns = np.empty(scores.size // 4 + len(hours) * scopes.shape[1] + (STRIDES + 1) * len(self.checks.level) + 1, TURN)

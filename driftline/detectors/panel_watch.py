@@ -11,18 +11,23 @@ from driftline.detectors.baseline import Baseline
 from driftline.detectors.budgeted import BudgetedSeries
 from driftline.detectors.changes import ChangeDetectors, sorted_changes
 from driftline.detectors.coding import RowCoder
-from driftline.detectors.episodes import E_OFFSET, E_OPEN, E_SEVERITY, E_SOURCE, E_TIME, OPEN, STALE
-from driftline.detectors.explained import BinEvidence
+from driftline.detectors.episode_ends import next_end
+from driftline.detectors.episodes import E_OFFSET, E_OPEN, E_SEVERITY, E_SOURCE, E_TIME, OPEN, STALE, Notes
+from driftline.detectors.explained import BinEvidence, TrafficSplit
+from driftline.detectors.kernels.bank import Alarms
 from driftline.detectors.kernels.psi import PsiBank
 from driftline.detectors.layout import Layout, lay_out
 from driftline.detectors.matched import MatchedCodes
 from driftline.detectors.panel_state import ScopeState, ring_name, scope_blob
 from driftline.detectors.scopes import Scopes
+from driftline.detectors.second_change import fill_before
 from driftline.detectors.signals import signals_of
 from driftline.detectors.spec import (
     SEVERITIES,
     Anchor,
     Ended,
+    Float64,
+    Int32,
     Int64,
     PanelRows,
     PanelSpec,
@@ -30,6 +35,7 @@ from driftline.detectors.spec import (
     Signal,
     StateError,
     Suspended,
+    UInt8,
 )
 from driftline.detectors.stale import Silence
 from driftline.detectors.tables import NO_GROUP, Tables, build_tables
@@ -37,6 +43,7 @@ from driftline.detectors.traffic import RING, Traffic
 from driftline.detectors.windows import new_windows, run_windows
 from driftline.detectors.witnesses import Witnesses
 
+Splits = list[TrafficSplit | None]
 _LAST: Final = np.iinfo(np.int64).max
 """A row after all."""
 
@@ -81,18 +88,48 @@ class Watch:
         at[:, 0], at[:, 1], at[:, 2] = rows.source, rows.offset, rows.time_ms
         matched = self.matched.of(codes, scopes, rows)
         changes = self.changes.update(codes, matched, values, scopes)
-        if self.budget is not None:
-            found, blamed = self.budget.update(codes, values, scopes, rows, self.budget.clock(int(self.windows.heads[0]), rows.n, clock_ms))
-            self._touched[blamed] = True
-            changes = sorted_changes([changes, found])
-        notes, traffic = run_windows(
-            self.tables, self.windows, self.psi.arrays, matched, values, scopes, at, changes, self._room, self.traffic
-        )
+        if self.budget is None:
+            notes, traffic = self._run(matched, values, scopes, at, changes)
+        else:
+            clock = self.budget.clock(int(self.windows.heads[0]), rows.n, clock_ms)
+            self.budget.take(codes, matched, values, scopes, rows, clock)
+            notes, traffic = self._run_under(self.budget, matched, values, scopes, at, changes)
         return signals_of(notes, self.layout, self.tables, self.suspended, self.explain, traffic) if len(notes) else []
 
     def explain(self, c: int, row: int) -> tuple[BinEvidence, ...]:
         """What is most unlike the reference in a block at a row of the last batch."""
         return () if self.witnesses is None else self.witnesses.explain(self.blocks[c], row)
+
+    def _run(self, codes: UInt8, values: Float64, scopes: Int32, at: Int64, changes: Alarms) -> tuple[Notes, Splits]:
+        return run_windows(self.tables, self.windows, self.psi.arrays, codes, values, scopes, at, changes, self._room, self.traffic)
+
+    def _run_under(
+        self, budget: BudgetedSeries, codes: UInt8, values: Float64, scopes: Int32, at: Int64, changes: Alarms
+    ) -> tuple[Notes, Splits]:
+        """Let e-detectors and windows take rows in turns: what a series is judged against depends on whether its episode is open.
+
+        A turn ends with an alarm, and where an episode of a series that is followed may end.
+        """
+        parts, traffic, start = [], list[TrafficSplit | None](), 0
+        while start < len(codes):
+            last = next_end(self.tables, self.windows, *budget.followed(), scopes, start)
+            found, blamed, stop = budget.advance(start, last)
+            self._touched[blamed] = True
+            own = changes
+            if start or stop < len(codes):
+                own = changes[np.searchsorted(changes["row"], start) : np.searchsorted(changes["row"], stop)].copy()
+                own["row"] -= start
+                found["row"] -= start
+            turn = slice(start, stop)
+            notes, splits = self._run(codes[turn], values[turn], scopes[turn], at[turn], sorted_changes([own, found]))
+            notes["row"] += start
+            if len(found):
+                fill_before(notes, self.tables, budget.codes_before, budget.suspended)
+            budget.heard(found, self.windows.episodes)
+            parts.append(notes)
+            traffic += splits
+            start = stop
+        return np.concatenate(parts), traffic
 
     def suspended(self, scope: int, q: int, row: int) -> Suspended | None:
         """Whether and why a budget's promise does not cover a series at a row of the last batch."""
@@ -114,6 +151,8 @@ class Watch:
     def expire(self, now_ms: int) -> list[tuple[int, Signal]]:
         found = self.silence.expire(self.windows, self.layout, now_ms)
         self._touched[[signal.scope for _, signal in found]] = True
+        if self.budget is not None:
+            self.budget.settle(self.windows.episodes)
         return found
 
     def export(self) -> tuple[dict[str, bytes | None], list[RingState]]:
@@ -145,6 +184,8 @@ class Watch:
                 self.budget.check()
             except ValueError as error:
                 raise StateError(f"checkpoint: budget: {error}") from error
+            self.budget.settle(self.windows.episodes)
+            self.budget.pick_up(self.windows.episodes)
         self._exported[:] = self.windows.heads
         self.fresh = False
 
@@ -154,6 +195,8 @@ class Watch:
         self.windows.episodes[scope, q] = 0
         self.windows.episodes[scope, q, E_OPEN] = STALE
         self._touched[scope] = True
+        if self.budget is not None:
+            self.budget.settle(self.windows.episodes)
         return found
 
     def ended(self, scope: int, q: int, reason: str) -> Ended:

@@ -10,7 +10,7 @@ import numpy as np
 from driftline.detectors.baseline import ColumnReference
 from driftline.detectors.episodes import EVIDENCE, NO_DETECTOR, OPENED, RECOVERED, Notes
 from driftline.detectors.evidence import statistics_of
-from driftline.detectors.explained import BinEvidence, TrafficSplit, mix_words
+from driftline.detectors.explained import BinEvidence, ChangedAgain, TrafficSplit, mix_words
 from driftline.detectors.layout import SKIP, Layout
 from driftline.detectors.levels import MEAN_EFFECT, PSI_EFFECT
 from driftline.detectors.medians import correlation_of, median_of
@@ -76,6 +76,7 @@ def _signal(
     recovered = int(note["kind"]) == RECOVERED
     joint = layout.references[c].block is not None
     unit = layout.references[c].unit if effect == MEAN_EFFECT else 1.0
+    again = _again(note, layout, tables, q, c)
     return Signal(
         kind=_KINDS[int(note["kind"])],
         row=int(note["row"]),
@@ -100,6 +101,7 @@ def _signal(
         reason=_reason(note, series, effect, unit, joint=joint)
         + _unit_words("median", now, base)
         + _unit_words("correlation", together, before)
+        + _again_words(again)
         + ("" if traffic is not None and traffic.alone else _unsure(note, tables, q))
         + ("" if traffic is None else traffic_words(traffic, float(note["effect"])))
         + _uncovered(note, tables, q, held),
@@ -109,7 +111,29 @@ def _signal(
         correlation=together,
         baseline_correlation=before,
         traffic=traffic,
+        again=again,
     )
+
+
+def _again(note: Any, layout: Layout, tables: Tables, q: int, c: int) -> ChangedAgain | None:
+    if not int(note["again"]):
+        return None
+    reference = layout.references[c]
+    return ChangedAgain(
+        number=int(note["again"]),
+        value_before=float(note["before"]),
+        effect_size=float(note["step"]),
+        median_before=median_of(note["codes_before"], reference) if tables.is_value[q] else None,
+        correlation_before=correlation_of(note["codes_before"], reference),
+    )
+
+
+def _again_words(again: ChangedAgain | None) -> str:
+    if again is None:
+        return ""
+    unit = ((again.median_before, "median"), (again.correlation_before, "correlation"))
+    own = "".join(f", {name} {value:.6g}" for value, name in unit if value is not None)
+    return f"; changed again: change {again.number} of the episode, before it {again.value_before:.4g}{own}"
 
 
 def _of_level(note: Any) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from driftline.detectors.explained import BinEvidence, TrafficSplit, WindowStatistic
+from driftline.detectors.explained import BinEvidence, ChangedAgain, TrafficSplit, WindowStatistic
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
@@ -69,9 +69,9 @@ class StateError(DetectorsError):
 class ColumnDetector:
     """A detector by name.
 
-    It is ``psi``, ``adwin``, ``page_hinkley``, ``cusum``, ``ewma``, ``rate``, ``e_detector`` or ``river.<class of river.drift>``.
-    `input`: ``score`` feeds the standardised score of the value's bin, ``raw`` the value itself. `alert`: under a budget
-    it may open episodes although the budget does not cover it. ``e_detector`` is what the panel's budget covers.
+    It is ``psi``, ``adwin``, ``page_hinkley``, ``cusum``, ``ewma``, ``rate``, ``river.<class of river.drift>`` or ``e_detector``,
+    which is what the panel's budget covers. `input`: ``score`` feeds the standardised score of the value's bin, ``raw`` the value
+    itself. `alert`: under a budget it may open episodes although the budget does not cover it.
     """
 
     name: str
@@ -279,9 +279,8 @@ class Signal:
 
     Attributes
     ----------
-    kind : ``open`` an episode began; ``evidence`` another detector, or a higher severity (`detector` is then
-        ``severity``); ``recovery`` it ended: its `detector` is ``level``, or ``stale`` where rows stopped, and `reason`
-        says why; ``baseline`` learning ended (scope 0, column -1).
+    kind : ``open`` an episode began; ``evidence`` another detector, or a higher severity (`detector` is then ``severity``);
+        ``recovery`` it ended (`detector` is ``level``, or ``stale`` where rows stopped); ``baseline`` learning ended (scope 0, column -1).
     row : index in the rows of this call.
     column : index into `Panel.columns`.
     statistic, threshold : the detector's; at a recovery the level and its band, or the seconds without rows.
@@ -290,7 +289,7 @@ class Signal:
     since : where the change began, when the detector can tell.
     episode : the row that opened the episode, exactly.
     median, baseline_median, correlation, baseline_correlation : in the series' own unit, over the same rows (`medians.py`).
-    suspended : at this row, of a series that a budget covers otherwise.
+    suspended : at this row, of a series that a budget covers otherwise. `again`: the evidence is a further change, since `since`.
     traffic : the two parts of the effect, over the same rows; None where it is of a segment value, or no parts can be told.
     """
 
@@ -321,14 +320,14 @@ class Signal:
     correlation: float | None = None
     baseline_correlation: float | None = None
     traffic: TrafficSplit | None = None
+    again: ChangedAgain | None = None
 
 
 class Level(NamedTuple):
     """A series now, for snapshots; None where the series has no such quantity, or none that is finite, or too few values.
 
-    `mean` is the window's mean of the standardised score (the baseline's is 0 by construction); `psi_null` is what PSI would
-    be without drift; `statistic` and `threshold` are those of the detector nearest to its threshold; `statistics` are of the
-    whole window, while an episode is open.
+    `mean` is the window's mean of the standardised score (the baseline's is 0); `psi_null` is what PSI would be without drift;
+    `statistic` and `threshold` are those of the detector nearest to its threshold; `statistics` are of an open episode's window.
     """
 
     series: str

@@ -42,13 +42,15 @@ CHANGE = np.dtype(
         ("threshold", "<f8"),
         ("back", "<i8"),
         ("dated", "<i4"),
+        ("again", "<i4"),
     ],
     align=True,
 )
 """An alarm of a change detector, by series and the detector's place in it; sorted by row, scope, series, detector.
 
 `dated`: `back` is an estimate of the change itself; otherwise the change lies somewhere within the last `back` values
-(0 = not even that is known), and is looked for in the window.
+(0 = not even that is known), and is looked for in the window. `again`: it is against the level since an open episode's last
+change, and the so-many-th change of the episode; 0 = it is against the baseline.
 """
 
 
@@ -248,6 +250,7 @@ def _own_alarms(t: Tables, st: Windows, psi: PsiArrays, s: int, runs: UInt8, abo
                 alarm["threshold"] = t.psi_limit[s, lane] * (1.0 / psi.grouped[s, lane] + 1.0 / t.psi_size[s, c])
                 alarm["back"] = 0
                 alarm["dated"] = 1
+                alarm["again"] = 0
                 found += 1
     for q in range(t.is_run.shape[0] if reached else 0):
         c = t.series_column[q]
@@ -260,5 +263,6 @@ def _own_alarms(t: Tables, st: Windows, psi: PsiArrays, s: int, runs: UInt8, abo
             alarm["threshold"] = t.run_limit[s, c]
             alarm["back"] = t.run_limit[s, c]
             alarm["dated"] = 1
+            alarm["again"] = 0
             found += 1
     return found

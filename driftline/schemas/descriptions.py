@@ -99,6 +99,14 @@ FIELDS: Final[Mapping[str, str]] = {
     "pair_correlation": "of a pair of features: the correlation of their standardised values over the `n` rows, in which both have one; "
     "rough where those are few, as at the moment of an alarm",
     "baseline_correlation": "the same of the baseline",
+    "again": "of evidence that the series has changed once more while its episode is open: against the level since the change before; "
+    "`since` and `n` are then of this change",
+    "number": "which change of the episode it is; 2 = the second",
+    "value_before": "the level before this change, as `value`",
+    "median_before": "the same as `median`, before this change",
+    "correlation_before": "the same as `pair_correlation`, before this change",
+    "changes": "how often the series has changed in this episode",
+    "changed_at_ms": "when the last of its further changes began as far as known, else when detected, Unix milliseconds; null = none",
     "suspended": "why the budget of false alarms does not cover the series at this row, as its values depend on each other or on the hour; "
     "null = it does, or the series is not under a budget",
     "lag": "values so many apart depend on each other",

@@ -146,6 +146,19 @@ class SeriesDifference(msgspec.Struct, frozen=True, kw_only=True):
     p: Share
 
 
+class ChangedAgain(msgspec.Struct, frozen=True, kw_only=True):
+    """A further change of a series whose episode is open, against the level since the one before; the event's `since` dates it.
+
+    Its `value_before` and `effect` are as the event's `value` and `effect`, which are against the baseline.
+    """
+
+    number: Annotated[int, msgspec.Meta(ge=2)]
+    value_before: float
+    effect: Effect
+    median_before: float | None = None
+    correlation_before: float | None = None
+
+
 class DriftEvent(msgspec.Struct, frozen=True, kw_only=True):
     """A change in one series of one model: it opens an episode, adds evidence to it, or ends it."""
 
@@ -189,6 +202,7 @@ class DriftEvent(msgspec.Struct, frozen=True, kw_only=True):
     traffic: TrafficParts | None = None
     differences: list[SeriesDifference] = []
     near: VersionSeen | None = None
+    again: ChangedAgain | None = None
 
 
 class SeriesLevel(msgspec.Struct, frozen=True, kw_only=True):
@@ -273,6 +287,8 @@ class Blamed(msgspec.Struct, frozen=True, kw_only=True):
     ends_at_ms: int | None
     cause: Literal["traffic_mix"] | None = None
     near: VersionSeen | None = None
+    changes: Count = 1
+    changed_at_ms: int | None = None
 
 
 class Incident(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from driftline.schemas.events import DriftEvent, Effect, Incident, Position, Since
+from driftline.schemas.events import ChangedAgain, DriftEvent, Effect, Incident, Position, Since
 from driftline.streams.alert.incidents import LISTED_MAX, book_key
 from driftline.streams.alert.pipeline import AlertPipeline
 from driftline.streams.alert.redis_store import RedisAlertStore
@@ -263,11 +263,77 @@ def test_what_fires_is_listed_first_then_what_is_loud_then_what_is_large(life: L
     assert [one["series"].partition(":")[2] for one in life.incident["blamed"]] == ["loud", "psi", "small", "rate", "over"]
 
 
+# -- a series that changes again
+
+
+def further(nth: int = 1) -> ChangedAgain:
+    return ChangedAgain(number=nth + 1, value_before=0.5, effect=Effect("mean", 0.5))
+
+
+def test_further_change_of_a_series_is_an_incident_of_its_own_and_the_first_ends_without_it(life: Life) -> None:
+    life.say("feature:amount", 10 * MINUTE + 2_000, since_ms=10 * MINUTE)
+    life.say("feature:amount", 90 * MINUTE + 2_000, since_ms=90 * MINUTE, kind="evidence", again=further(), severity="critical")
+    first, second = life.incidents
+    assert (first["condition"], first["ends_at_ms"]) == ("resolved", 90 * MINUTE)
+    assert first["reason"] == f"its last alert has changed again and is in incident {second['id']}"
+    assert (second["condition"], second["starts_at_ms"], second["detected_at_ms"]) == ("firing", 90 * MINUTE, 90 * MINUTE + 2_000)
+    assert second["summary"].startswith("fraud: amount changed again since 1970-01-01 01:30:00 UTC (+- 1 s)")
+    (line,) = second["blamed"]
+    assert (line["changes"], line["changed_at_ms"], line["starts_at_ms"]) == (2, 90 * MINUTE, 10 * MINUTE)
+    assert set(life.of_alerts().values()) == {second["id"]}
+    assert len({row.key for row in life.publisher.rows if row.topic == "driftline.alerts"}) == 1, "one alert, whose episode goes on"
+    life.back("feature:amount", 100 * MINUTE)
+    assert [one["condition"] for one in life.incidents] == ["resolved", "resolved"]
+    assert [one["seq"] for one in life.incidents] == [2, 2]
+
+
+def test_what_has_not_changed_again_keeps_the_first_incident_and_what_has_gathers_in_the_second(life: Life) -> None:
+    for name in ("amount", "age", "country"):
+        life.say(f"feature:{name}", 10 * MINUTE + 2_000, since_ms=10 * MINUTE)
+    for name in ("amount", "age"):
+        life.say(f"feature:{name}", 90 * MINUTE + 2_000, since_ms=90 * MINUTE, kind="evidence", again=further())
+    life.say("feature:new", 90 * MINUTE + 3_000, since_ms=90 * MINUTE)
+    first, second = life.incidents
+    assert [(one["condition"], one["alerts"], one["firing"]) for one in (first, second)] == [("firing", 3, 1), ("firing", 3, 3)]
+    assert {one["series"]: one["condition"] for one in first["blamed"]} == {
+        "feature:country": "firing", "feature:amount": "resolved", "feature:age": "resolved",
+    }  # fmt: skip
+    assert "changed again" not in second["summary"], "one of them has not"
+
+
+def test_further_change_that_is_dated_to_the_same_time_is_an_update(life: Life) -> None:
+    life.say("feature:amount", 10 * MINUTE + 2_000, since_ms=10 * MINUTE)
+    life.say("feature:amount", 11 * MINUTE, since_ms=10 * MINUTE + 50_000, kind="evidence", again=further())
+    (line,) = life.incident["blamed"]
+    assert (line["changes"], line["changed_at_ms"]) == (2, 10 * MINUTE + 50_000)
+    assert "; amount changed again, last since 1970-01-01 00:10:50 UTC" in life.incident["summary"]
+
+
+def test_later_evidence_leaves_the_date_of_a_further_change_as_it_is(life: Life) -> None:
+    life.say("feature:amount", 10 * MINUTE + 2_000, since_ms=10 * MINUTE)
+    life.say("feature:amount", 90 * MINUTE + 2_000, since_ms=90 * MINUTE, kind="evidence", again=further())
+    life.say("feature:amount", 95 * MINUTE, kind="evidence", detector="severity", severity="critical")
+    second = life.incidents[1]
+    assert (second["starts_at_ms"], second["severity"], second["blamed"][0]["changed_at_ms"]) == (90 * MINUTE, "critical", 90 * MINUTE)
+    assert len(life.incidents) == 2
+
+
+def test_third_change_is_a_third_incident(life: Life) -> None:
+    life.say("feature:amount", 10 * MINUTE + 2_000, since_ms=10 * MINUTE)
+    for nth in (1, 2):
+        life.say("feature:amount", nth * 90 * MINUTE + 2_000, since_ms=nth * 90 * MINUTE, kind="evidence", again=further(nth))
+    assert [one["condition"] for one in life.incidents] == ["resolved", "resolved", "firing"]
+    assert len({one["id"] for one in life.incidents}) == 3
+
+
 # -- exactly once, in any order
 
 
-def drift_of(draw: random.Random, event: MakeEvent, changes: int) -> list[DriftEvent]:
-    """Lives of alerts of changes ten minutes apart: each opens, is heard of again, and perhaps ends, at once with the others."""
+def drift_of(draw: random.Random, event: MakeEvent, changes: int, *, again: bool = False) -> list[DriftEvent]:
+    """Lives of alerts of changes ten minutes apart: each opens, is heard of again, and perhaps ends, at once with the others.
+
+    Some series change `again` an hour later, further ones two hours later, before they end.
+    """
     lives: list[list[DriftEvent]] = []
     for change in range(changes):
         start = (change + 1) * 10 * MINUTE
@@ -278,10 +344,18 @@ def drift_of(draw: random.Random, event: MakeEvent, changes: int) -> list[DriftE
             dated = {"since": Since(Position("p", 0, 1), start + draw.randint(-2_000, 2_000)), "time_ms": seen}
             kinds = ["drift", *["evidence"] * draw.randint(0, 2), *["recovery"] * draw.randint(0, 1)]
             number_of = [draw.choice(("info", "warning", "critical")) for _ in kinds]
-            lives.append([
+            own = [
                 structs.replace(event(0), id=f"{series}/{step}", kind=kind, severity=loud, **given | dated)
                 for step, (kind, loud) in enumerate(zip(kinds, number_of, strict=True))
-            ])
+            ]
+            own[1:1] = [
+                structs.replace(
+                    event(0), id=f"{series}/again{nth}", kind="evidence", again=further(nth), **given,
+                    since=Since(Position("p", 0, 1), start + nth * 60 * MINUTE), time_ms=seen + nth * 60 * MINUTE,
+                )
+                for nth in range(1, 1 + draw.randint(0, 2) * again)
+            ]
+            lives.append(own)
     mixed = []
     while lives:
         life = draw.choice(lives)
@@ -346,7 +420,7 @@ def test_restarts_repeats_and_a_store_that_is_lost_change_nothing(
     make_records: Callable[[Sequence[DriftEvent]], list[MemoryRecord]], seed: int, batch: int, data: st.DataObject
 ) -> None:
     draw = random.Random(seed)
-    events = drift_of(draw, _event, 3)
+    events = drift_of(draw, _event, 3, again=True)
     for _ in range(3):   # detect repeats itself, within a batch
         place = draw.randrange(len(events))
         events.insert(place + 1, events[place])
@@ -361,7 +435,7 @@ def test_restarts_repeats_and_a_store_that_is_lost_change_nothing(
         worker.handle(records[start : min(start + batch, stop)])
     if data.draw(st.booleans(), label="store lost"):
         # what was on its way when it died is there to any part of it
-        del publisher.rows[data.draw(st.integers(max(0, len(publisher.rows) - 3 * batch), len(publisher.rows)), label="delivered") :]
+        del publisher.rows[data.draw(st.integers(max(0, len(publisher.rows) - 4 * batch), len(publisher.rows)), label="delivered") :]
         store = MemoryAlertStore()
         store.seed(published_by(publisher.rows))
     again = worker_of(store, publisher)

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.detectors.kernels.bank import Float64Array, UInt8Array
-from driftline.detectors.kernels.jit import inlined
+from driftline.detectors.kernels.jit import inlined, kernel
 from driftline.detectors.kernels.portable import portable_exp
 
 BETS: Final = 14
@@ -127,9 +127,7 @@ def bets_of(form: UInt8Array, tolerance: Float64Array, base: Float64Array, side:
             bets.unit[m] = 0.0, 1.0, tolerance[m]
         else:
             bets.directions[m, : len(RATES)] = [1 if r > 1.0 else -1 for r in RATES]
-            bets.line[m] = _rate_lines(float(base[m]), float(tolerance[m]))
-            sd = math.sqrt(base[m] * (1.0 - base[m]))
-            bets.unit[m] = base[m], 1.0 / sd, (times(float(base[m]), 1.0 + tolerance[m]) - base[m]) / sd
+            write_rate_bets(float(base[m]), float(tolerance[m]), bets.line[m], bets.unit[m])
         bets.weights[m] = _weights(int(form[m]), bets.directions[m], int(side[m]))
     return bets
 
@@ -154,19 +152,21 @@ def _score_constants(d: float, spread: float) -> tuple[Float64Array, Float64Arra
     return shift, np.array([0.125 / square, 0.5 * square, *wider, *(1.0 / v for v in SPREADS[2:])])
 
 
-def _rate_lines(base: float, tolerance: float) -> Float64Array:
-    """Constant and slope of 1 + lam (x - p) for each alternative."""
-    line = np.zeros((2, BETS))
-    for k, rate in enumerate(RATES):
-        edge = 1.0 + tolerance if rate > 1.0 else 1.0 / (1.0 + tolerance)
-        p = times(base, edge)
-        lam = (times(p, rate) - p) / (p * (1.0 - p))
-        line[:, k] = 1.0 - lam * p, lam
-    return line
-
-
+@kernel
 def times(rate: float, factor: float) -> float:
     """A rate changed by a factor; near 1 its misses change by the inverse, so that it stays a rate."""
     if factor >= 1.0:
         return min(rate * factor, 1.0 - (1.0 - rate) / factor)
     return max(rate * factor, 1.0 - (1.0 - rate) / factor)
+
+
+@kernel
+def write_rate_bets(base: float, tolerance: float, line: Float64Array, unit: Float64Array) -> None:
+    """Constant and slope of 1 + lam (x - p) for each alternative to a rate, (2, BETS), and its unit (3,)."""
+    for k, rate in enumerate(RATES):
+        edge = 1.0 + tolerance if rate > 1.0 else 1.0 / (1.0 + tolerance)
+        p = times(base, edge)
+        lam = (times(p, rate) - p) / (p * (1.0 - p))
+        line[0, k], line[1, k] = 1.0 - lam * p, lam
+    sd = math.sqrt(base * (1.0 - base))
+    unit[0], unit[1], unit[2] = base, 1.0 / sd, (times(base, 1.0 + tolerance) - base) / sd

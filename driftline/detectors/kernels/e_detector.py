@@ -19,7 +19,7 @@ gathered to reach 1: the second drift would be found later, or not at all.
 from __future__ import annotations
 
 import math
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -27,19 +27,10 @@ from numpy.typing import ArrayLike
 from driftline.detectors.kernels.bank import BUFFER_ALARMS, Float64Array, Int32Array, Int64Array, UInt8Array, pack, per_monitor, unpack
 from driftline.detectors.kernels.bets import BETS, BOUNDED_BETS, FIRST_SPREAD, SCORES, SPREAD_BETS, Bets, bets_of, score_factors
 from driftline.detectors.kernels.blame import BLAME, Blames
-from driftline.detectors.kernels.focus import (
-    HULL_TYPES,
-    INTERVAL_DEPTH,
-    Hulls,
-    focus_date,
-    focus_push,
-    focus_reset,
-    hull_arrays,
-    hulls_of,
-    new_hulls,
-    restore_hulls,
-)
+from driftline.detectors.kernels.e_detector_state import OWN, STATE_TYPES, State, begin_anew, new_state, restart, sum_of
+from driftline.detectors.kernels.focus import HULL_TYPES, INTERVAL_DEPTH, focus_date, focus_push, hull_arrays, hulls_of, restore_hulls
 from driftline.detectors.kernels.jit import inlined, kernel
+from driftline.detectors.kernels.post_change import Followed, Rows, follow, new_followed, no_rows
 
 GAPS_REMEMBERED: Final = 128
 """Values over which a monitor's usual gap is averaged."""
@@ -51,27 +42,8 @@ _REFRESH_ROWS: Final = 1 << 16
 _PEAK_MOST: Final = 1e300
 _COUNT_MOST: Final = 2**53
 _ROUNDING: Final = 1e-6
-_TYPES: Final = ("<f8", "<f8", "<f8", "<i8", "<i8", "<i8", "<f8", "<i8", "<f8", "<i8")
-_OWN: Final = 8
-"""Fields of the state that each monitor has its part of, before the sums."""
 _MAGIC = b"DEDT"
 _VERSION = 1
-
-class State(NamedTuple):
-    """What rows change; axes M monitors, K bets."""
-
-    stakes: Float64Array  # (M, K) R
-    evidence: Float64Array  # (M,) E
-    peaks: Float64Array  # (M, 4) of the bets on spreads, the largest product of factors up to now
-    starts: Int64Array  # (M, 4) values before that product begins
-    seen: Int64Array  # (M,) values
-    last: Int64Array  # (M,) the clock at the last one
-    gap: Float64Array  # (M,) the usual gap
-    rest: Int64Array  # (M,) rows for which it rests
-    sums: Float64Array  # (2,) the evidence of all monitors, and the budget that came in
-    rows: Int64Array  # (1,)
-    hulls: Hulls
-
 
 @inlined
 def _push_evidence(m: int, x: float, inflow: float, form: int, bets: Bets, st: State, factors: Float64Array) -> float:
@@ -118,14 +90,6 @@ def _inflow(m: int, clock: int, rate: float, cap: float, first: float, st: State
 
 
 @inlined
-def _sum(evidence: Float64Array) -> float:
-    total = 0.0
-    for m in range(evidence.shape[0]):
-        total += evidence[m]
-    return total
-
-
-@inlined
 def _blame(row: int, total: float, pause: Int64Array, bets: Bets, st: State, out: Blames, written: int) -> int:
     """Write and clear the smallest set of monitors whose evidence reaches 1; those that are heard rest."""
     held, rank = 0.0, 0
@@ -146,7 +110,7 @@ def _blame(row: int, total: float, pause: Int64Array, bets: Bets, st: State, out
         held += st.evidence[worst]
         if rank == 0 or st.evidence[worst] >= HEARD:
             st.rest[worst] = pause[worst]
-        _restart(worst, st)
+        restart(worst, st)
         written += 1
         rank += 1
     return written
@@ -170,20 +134,10 @@ def _explain(m: int, bets: Bets, st: State, blame: Any) -> None:
     blame["shift"] = shift
 
 
-@inlined
-def _restart(m: int, st: State) -> None:
-    st.evidence[m] = 0.0
-    for k in range(BETS):
-        st.stakes[m, k] = 0.0
-    for k in range(SPREAD_BETS):
-        st.peaks[m, k] = 1.0
-    focus_reset(m, st.hulls)
-
-
 @kernel
 def _update(
     values: Float64Array, monitors: Int32Array, clock: Int64Array, form: UInt8Array, rate: Float64Array, pause: Int64Array, bets: Bets,
-    cap: float, first: float, st: State, factors: Float64Array, out: Blames, row: int,
+    cap: float, first: float, st: State, factors: Float64Array, followed: Followed, rows: Rows, out: Blames, row: int,
 ) -> tuple[int, int]:  # fmt: skip
     """From a row until the batch ends or `out` may not hold another alarm; records written and where it stopped."""
     written = 0
@@ -195,6 +149,9 @@ def _update(
             x = values[i, w]
             if m < 0:
                 continue
+            k = followed.place[m]
+            if k >= 0:
+                x = follow(k, i, x, followed, rows, bets)
             if st.rest[m] > 0:
                 st.rest[m] -= 1
                 st.last[m] = clock[i]
@@ -202,7 +159,9 @@ def _update(
             if not np.isfinite(x):
                 if x == np.inf:
                     st.sums[0] -= st.evidence[m]
-                    _restart(m, st)
+                    restart(m, st)
+                elif x == -np.inf:
+                    st.last[m] = clock[i]
                 continue
             inflow = _inflow(m, clock[i], rate[m], cap, first, st)
             st.sums[1] += inflow
@@ -212,10 +171,10 @@ def _update(
             focus_push(m, (x - bets.unit[m, 0]) * bets.unit[m, 1], True, bets.unit[m, 2], st.hulls)
         st.rows[0] += 1
         if st.rows[0] % _REFRESH_ROWS == 0:
-            st.sums[0] = _sum(st.evidence)
+            st.sums[0] = sum_of(st.evidence)
         if st.sums[0] >= 1.0:
             written = _blame(i, st.sums[0], pause, bets, st, out, written)
-            st.sums[0] = _sum(st.evidence)
+            st.sums[0] = sum_of(st.evidence)
     return written, len(values)
 
 
@@ -236,6 +195,7 @@ class EDetectorBank:
     Attributes
     ----------
     state : what rows have changed; `state.evidence` is E
+    followed : monitors that are judged against what came since a change
     """
 
     def __init__(
@@ -261,19 +221,8 @@ class EDetectorBank:
             raise ValueError(f"expected budgets of at least 0, got {float(self.rate.min(initial=0.0))}")
         bets = (tolerance, base, direction, tolerance if spread_tolerance is None else spread_tolerance)
         self.bets = bets_of(self.form, *(per_monitor(one, n_monitors) for one in bets))
-        self.state = State(
-            stakes=np.zeros((n_monitors, BETS)),
-            evidence=np.zeros(n_monitors),
-            peaks=np.ones((n_monitors, SPREAD_BETS)),
-            starts=np.zeros((n_monitors, SPREAD_BETS), np.int64),
-            seen=np.zeros(n_monitors, np.int64),
-            last=np.zeros(n_monitors, np.int64),
-            gap=np.zeros(n_monitors),
-            rest=np.zeros(n_monitors, np.int64),
-            sums=np.zeros(2),
-            rows=np.zeros(1, np.int64),
-            hulls=new_hulls(n_monitors),
-        )
+        self.state = new_state(n_monitors)
+        self.followed = new_followed(n_monitors, 0)
         self._factors = np.zeros(BETS)
 
     @property
@@ -299,6 +248,43 @@ class EDetectorBank:
         -------
         `BLAME` records, those of one alarm after each other
         """
+        batch = self._checked(values, monitors, clock)
+        buffer = np.zeros(BUFFER_ALARMS + self.n_monitors, BLAME)
+        parts: list[Blames] = []
+        row = 0
+        while row < len(batch[0]):
+            written, row = self._run(batch, no_rows(), buffer, row)
+            if written:
+                parts.append(buffer[:written].copy())
+        return np.concatenate(parts) if parts else np.zeros(0, BLAME)
+
+    def update_to_alarm(
+        self, values: Float64Array, monitors: Int32Array, clock: Int64Array, rows: Rows, first: int, last: int
+    ) -> tuple[Blames, int]:
+        """Take rows from `first` to before `last`, or to the first alarm; its records, and the row after those that were taken.
+
+        Parameters
+        ----------
+        values, monitors, clock : as for `update`, contiguous.
+        rows : what references that are learned since a change need, of all rows.
+        """
+        # Room for one alarm: the kernel stops before a row whose alarm might not find any.
+        buffer = np.zeros(self.n_monitors, BLAME)
+        written, row = self._run((values[:last], monitors[:last], clock[:last]), rows, buffer, first)
+        return buffer[:written], row
+
+    def begin_anew(self, monitor: int) -> None:
+        """Forget what a monitor has gathered, and let it rest no longer."""
+        begin_anew(monitor, self.state)
+
+    def _run(self, batch: tuple[Float64Array, Int32Array, Int64Array], rows: Rows, out: Blames, row: int) -> tuple[int, int]:
+        found: tuple[int, int] = _update(
+            *batch, self.form, self.rate, self.pause, self.bets, self.cap, self.first, self.state, self._factors, self.followed, rows, out,
+            row,
+        )  # fmt: skip
+        return found
+
+    def _checked(self, values: Float64Array, monitors: Int32Array, clock: Int64Array) -> tuple[Float64Array, Int32Array, Int64Array]:
         values = np.ascontiguousarray(values, np.float64)
         monitors = np.ascontiguousarray(monitors, np.int32)
         clock = np.ascontiguousarray(clock, np.int64)
@@ -307,17 +293,7 @@ class EDetectorBank:
             raise ValueError(f"expected values and monitors of one shape (n, W) and clocks (n,), got {shapes}")
         if monitors.size and int(monitors.max()) >= self.n_monitors:
             raise ValueError(f"expected monitors below {self.n_monitors}, got {int(monitors.max())}")
-        buffer = np.zeros(BUFFER_ALARMS + self.n_monitors, BLAME)
-        parts: list[Blames] = []
-        row = 0
-        while row < len(values):
-            written, row = _update(
-                values, monitors, clock, self.form, self.rate, self.pause, self.bets, self.cap, self.first, self.state, self._factors,
-                buffer, row,
-            )  # fmt: skip
-            if written:
-                parts.append(buffer[:written].copy())
-        return np.concatenate(parts) if parts else np.zeros(0, BLAME)
+        return values, monitors, clock
 
     def take(self, monitor: int, other: EDetectorBank, from_monitor: int) -> bool:
         """Go on with one monitor of another bank, under the budget of this one; False = it bets on something else and begins anew.
@@ -328,7 +304,7 @@ class EDetectorBank:
         bets: Any = zip((self.form, *self.bets), (other.form, *other.bets), strict=True)
         if not all(np.array_equal(mine[monitor], theirs[from_monitor]) for mine, theirs in bets):
             return False
-        kept: Any = zip((*self.state[:_OWN], *self.state.hulls), (*other.state[:_OWN], *other.state.hulls), strict=True)
+        kept: Any = zip((*self.state[:OWN], *self.state.hulls), (*other.state[:OWN], *other.state.hulls), strict=True)
         for mine, theirs in kept:
             mine[monitor] = theirs[from_monitor]
         return True
@@ -347,7 +323,7 @@ class EDetectorBank:
     def export_part(self, first: int, last: int) -> bytes:
         """The state of the monitors from `first` to before `last`, and the sum over all."""
         st, part = self.state, slice(first, last)
-        own: list[Any] = [array[part] for array in st[:_OWN]]
+        own: list[Any] = [array[part] for array in st[:OWN]]
         return pack(_MAGIC, _VERSION, last - first, [*own, st.sums, st.rows, *hull_arrays(hulls_of(st.hulls, part))])
 
     def restore(self, blob: bytes) -> None:
@@ -368,8 +344,8 @@ class EDetectorBank:
         """
         n, st, part = last - first, self.state, slice(first, last)
         lengths = [n * BETS, n, n * SPREAD_BETS, n * SPREAD_BETS, n, n, n, n, 2, 1, None, None, None, None, None]
-        found = unpack(blob, _MAGIC, _VERSION, n, [*_TYPES, *HULL_TYPES], lengths)
-        stakes, evidence, peaks, starts, seen, clock, gap, rest, totals, rows = found[: _OWN + 2]
+        found = unpack(blob, _MAGIC, _VERSION, n, [*STATE_TYPES, *HULL_TYPES], lengths)
+        stakes, evidence, peaks, starts, seen, clock, gap, rest, totals, rows = found[: OWN + 2]
         sound = all(np.all(np.isfinite(array) & (array >= 0.0)) for array in (stakes, evidence, peaks, gap, totals[1:]))
         counts = all(np.all((array >= 0) & (array <= _COUNT_MOST)) for array in (seen, rest)) and rows[0] >= 0
         begun = np.all((starts >= 0) & (starts <= np.repeat(seen, SPREAD_BETS)))
@@ -377,9 +353,9 @@ class EDetectorBank:
         held = float(evidence.sum())
         if not (sound and counts and begun and _agree(max(held, float(totals[0])) if n < self.n_monitors else held, float(totals[0]))):
             raise ValueError("damaged state of DEDT: evidence or counts that no values lead to")
-        restore_hulls(hulls_of(st.hulls, part), found[_OWN + 2 :])
+        restore_hulls(hulls_of(st.hulls, part), found[OWN + 2 :])
         own = (stakes, evidence, peaks, starts, seen, clock, gap, rest)
-        for mine, theirs in zip(st[:_OWN], own, strict=True):
+        for mine, theirs in zip(st[:OWN], own, strict=True):
             mine[part] = theirs.reshape(mine[part].shape)
         if sums:
             st.sums[:], st.rows[:] = totals, rows

@@ -17,6 +17,13 @@ _MMD_OF_SD: Final = 0.6
 """The joint distance of a block whose features all move by one standard deviation."""
 
 
+class _Again(msgspec.Struct, frozen=True):
+    """A further change of the series."""
+
+    number: int
+    since_ms: int
+
+
 class _Figures(msgspec.Struct, frozen=True):
     """What a line takes from an alert's evidence."""
 
@@ -26,6 +33,7 @@ class _Figures(msgspec.Struct, frozen=True):
     direction: Literal["up", "down"] | None = None
     cause: Literal["traffic_mix"] | None = None
     near: VersionSeen | None = None
+    again: _Again | None = None
 
 
 def blamed_of(alert: Alert) -> Blamed:
@@ -48,6 +56,8 @@ def blamed_of(alert: Alert) -> Blamed:
         ends_at_ms=alert.ends_at_ms,
         cause=figures.cause,
         near=figures.near,
+        changes=1 if figures.again is None else figures.again.number,
+        changed_at_ms=None if figures.again is None else figures.again.since_ms,
     )
 
 

@@ -35,7 +35,7 @@ def summary_of(event: DriftEvent, shown: Mapping[str, Any], *, resolved: bool) -
     if resolved:
         return f"{where} is back in its band" + (f" ({event.reason})" if event.reason else "")
     figures = "; ".join(part for part in (_effect_words(shown), _levels(shown)) if part)
-    told = f"{where} {_VERBS[shown['direction']]} ({figures})"
+    told = f"{where} {_VERBS[shown['direction']]} ({figures}){_again_words(shown)}"
     told += _cause_words(shown)
     if (near := shown.get("near")) is not None:
         told += f"; {near_words(near['version'], near['time_ms'])}"
@@ -50,6 +50,18 @@ def _cause_words(shown: Mapping[str, Any]) -> str:
         return ""
     moved = [(one["segment"][traffic["by"]], one["expected"], one["observed"]) for one in traffic["moved"]]
     return f": {mix_words(traffic['by'], moved)}"
+
+
+def _again_words(shown: Mapping[str, Any]) -> str:
+    """What the figures are against beside the baseline, where they are of a further change."""
+    again = shown.get("again")
+    if again is None:
+        return ""
+    before = ((again["median_before"], "median"), (again["correlation_before"], "correlation"), (again["value_before"], "value"))
+    name, level = next((name, level) for level, name in before if level is not None)
+    # Sized by its own words: a rate's share is of the level before.
+    size = _effect_words({**shown, "effect": again["effect"], "value": None}).removesuffix(" against the baseline")
+    return f", changed again by {size} from {name} {level:.6g}"
 
 
 def _effect_words(shown: Mapping[str, Any]) -> str:
@@ -132,7 +144,14 @@ def figures_of(event: DriftEvent) -> dict[str, Any]:
         "bins": msgspec.to_builtins(event.bins),
         "statistics": msgspec.to_builtins(event.statistics),
         "time_ms": event.time_ms,
+        **({} if event.again is None else {"again": _again_of(event)}),
     }
+
+
+def _again_of(event: DriftEvent) -> dict[str, Any]:
+    """A further change with its date, which later evidence has none of."""
+    began_ms = event.time_ms if event.since is None else event.since.time_ms
+    return {**msgspec.to_builtins(event.again), "since_ms": began_ms, "seen_ms": event.time_ms}
 
 
 def evidence_of(event: DriftEvent, members: Sequence[Member], shown: Mapping[str, Any], before: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -30,10 +30,15 @@ def summary_of_incident(incident: Incident) -> str:
     largest = max(firing, key=lambda one: (size_in_sd(one), one.fingerprint))
     where = f" in {_where(largest.segment)}" if largest.segment else ""
     alike = all(one.segment == largest.segment for one in firing)
-    told = f"{incident.model}{where if alike else ''}: {_who(firing)} changed {since}"
+    # Of a series that is in no earlier incident any more: since then, it had changed before.
+    again = all(one.changed_at_ms is not None and one.changed_at_ms <= incident.starts_at_ms + incident.uncertain_ms for one in firing)
+    told = f"{incident.model}{where if alike else ''}: {_who(firing)} changed {'again ' if again else ''}{since}"
     size = _size(largest)
     if size:
         told += f", largest {_name(largest.series)} {size}{'' if alike else where}"
+    later = [one for one in firing if one.changed_at_ms is not None and one.changed_at_ms > incident.starts_at_ms + incident.uncertain_ms]
+    if later:
+        told += f"; {_who(later)} changed again, last since {_moment(max(one.changed_at_ms or 0 for one in later))}"
     if all(one.cause == "traffic_mix" for one in firing):
         told += "; the mix of segments moved, nothing within them"
     near = max((one.near for one in firing if one.near is not None), key=lambda one: one.time_ms, default=None)

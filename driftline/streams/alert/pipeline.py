@@ -55,7 +55,7 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What one drift event changes: at most one alert, one transition and one incident.
+    """What one drift event changes: at most one alert, one transition, and the incidents that the alert is in and has left.
 
     Attributes
     ----------
@@ -67,7 +67,7 @@ class Decision:
     alert: Alert | None = None
     transition: Transition | None = None
     book: Book | None = None
-    incident: IncidentState | None = None
+    incidents: tuple[IncidentState, ...] = ()
     dropped: str | None = None
 
 
@@ -163,8 +163,10 @@ def episode(work: Work) -> Work | Dropped:
     if event.since is not None:
         since_ms = min(since_ms, event.since.time_ms)
     loud = _severity(event)
-    # later evidence at the same severity is often weaker: what set the severity stays in front
-    shown = known.evidence if known is not None and known.evidence and known.severity == loud else figures_of(event)
+    # Later evidence at the same severity is often weaker: what set the severity stays in front, until the series changes again.
+    weaker = event.again is None and known is not None and bool(known.evidence) and known.severity == loud
+    before = known.evidence if known is not None else {}
+    shown = before if weaker else {**{name: before[name] for name in ("again",) if name in before}, **figures_of(event)}
     member = Member(episode=event.episode, version=event.version, severity=loud, since_ms=since_ms, evidence=shown)
     joined = tuple(member if other is known else other for other in members) if known else (*members, member)
     return replace(work, change="evidence" if current else "opened", members=joined, closed=closed)
@@ -249,7 +251,7 @@ class AlertPipeline:
             alert=alert,
             transition=structs.replace(transition, incident=found.incident),
             book=None if found.book == book else found.book,
-            incident=found.changed,
+            incidents=found.changed,
         )
 
     def _attributed(self, alert: Alert, source: Source, book: Book, reason: str | None) -> Attributed:

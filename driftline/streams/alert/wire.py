@@ -18,11 +18,13 @@ SOURCE_HEADER = "driftline_source"
 The offset is -1 where it was an event of another drift topic, before there was this one (`streams/rescale`)."""
 
 
+_FIRST_INCIDENT = 2
+"""After the alert and its transition."""
 _SOURCE = re.compile(r"(?P<key>.+/[0-9]{1,10})/(?P<offset>-1|[0-9]{1,18})")
 
 
 def outbox_rows(decision: Decision, source: Source, *, prefix: str, environment: str) -> list[OutboxRow]:
-    """The rows of one decision: the alert, its transition, its incident."""
+    """The rows of one decision: the alert, its transition, its incident and the one that it has left."""
     rows = []
     if decision.alert is not None:
         rows.append(_alert_row(decision.alert, source, prefix))
@@ -32,8 +34,7 @@ def outbox_rows(decision: Decision, source: Source, *, prefix: str, environment:
         event_id = f"{transition.episode}/{transition.seq}"
         key, order = transition.fingerprint, (source.offset, 1)
         rows.append(_row(transition, event_id, transition.time_ms, topic, key, order, source, environment))
-    if decision.incident is not None:
-        rows.append(incident_row(decision.incident, prefix=prefix))
+    rows += [incident_row(state, prefix=prefix, place=place) for place, state in enumerate(decision.incidents, _FIRST_INCIDENT)]
     return rows
 
 
@@ -42,11 +43,11 @@ def state_row(state: AlertState, *, prefix: str) -> OutboxRow:
     return _alert_row(state.alert, Source.of(state), prefix)
 
 
-def incident_row(state: IncidentState, *, prefix: str) -> OutboxRow:
-    """An incident to publish, for the first time or again: the same bytes."""
+def incident_row(state: IncidentState, *, prefix: str, place: int = _FIRST_INCIDENT) -> OutboxRow:
+    """An incident to publish, for the first time or again: the same bytes; `place` among the rows of its event."""
     incident, source = listed(state.incident), Source.of(state)
     topic, event_id = INCIDENTS.full_name(prefix), f"{incident.id}/{incident.seq}"
-    return _row(incident, event_id, _moment(incident), topic, incident.id, (source.offset, 2), source, incident.environment)
+    return _row(incident, event_id, _moment(incident), topic, incident.id, (source.offset, place), source, incident.environment)
 
 
 def source_offset(header: bytes) -> tuple[str, int]:

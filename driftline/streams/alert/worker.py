@@ -131,7 +131,7 @@ class AlertWorker:
         self._metrics.add(RECORDS, 1, "drift", decision.dropped or "ok")
         if (transition := decision.transition) is not None:
             self._metrics.add(ALERT_TRANSITIONS, 1, event.monitor, transition.condition or "note", transition.change)
-        if (changed := decision.incident) is not None:
+        for changed in decision.incidents:
             self._metrics.add(INCIDENTS_OPENED, int(changed.incident.seq == 1), event.model)
             if changed.incident.condition == "resolved":
                 self._metrics.observe(INCIDENT_ALERTS, changed.incident.alerts, event.model)
@@ -240,8 +240,7 @@ class AlertWorker:
             key = book_key(state.alert.environment, state.alert.model)
             found = self._pipeline.adopt(state, books.get(key, Book()))
             books[key] = written[key] = found.book
-            if found.changed is not None:
-                changed[found.incident] = found.changed
+            changed |= {one.incident.id: one for one in found.changed}
         rows = [incident_row(state, prefix=self._names.prefix) for state in changed.values()]
         # A store that was just filled has applied nothing yet: 0 says the same.
         change = Applied(partition=partition, expected=next_offset, next_offset=next_offset or 0, outbox=rows, books=written)
@@ -292,8 +291,6 @@ def _is_placed(alert: AlertState, lines: Sequence[tuple[str, IncidentState]]) ->
 
 
 def _ended(decision: Decision) -> list[IncidentState]:
-    """The incident that resolves with a decision: of it only what is published is kept."""
-    state = decision.incident
-    if state is None or state.incident.condition == "firing":
-        return []
-    return [structs.replace(state, incident=listed(state.incident))]
+    """The incidents that resolve with a decision: of them only what is published is kept."""
+    ended = (state for state in decision.incidents if state.incident.condition != "firing")
+    return [structs.replace(state, incident=listed(state.incident)) for state in ended]

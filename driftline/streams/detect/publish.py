@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from driftline.detectors import spec
 from driftline.detectors.compare import Difference
-from driftline.detectors.explained import TrafficSplit, WindowStatistic
 from driftline.detectors.spec import Anchor, Ended, Level, Signal
 from driftline.detectors.stale import DETECTOR as STALE
 from driftline.detectors.stale import stale_reason
@@ -21,22 +18,17 @@ from driftline.schemas.events import (
     BinShare,
     DriftEvent,
     Effect,
-    MovedShare,
     Position,
-    SeriesDifference,
-    SeriesLevel,
     Severity,
     Since,
     Snapshot,
-    Statistic,
-    Suspended,
-    TrafficParts,
     VersionSeen,
 )
 from driftline.schemas.topics import DRIFT, SNAPSHOTS
 from driftline.streams.cluster import Cluster
 from driftline.streams.counters import Counters
 from driftline.streams.detect.compared_words import mismatch_reason, shift_reason
+from driftline.streams.detect.contract_values import again_of, difference_of, finite, level_of, statistics_of, suspended_of, traffic_of
 from driftline.streams.detect.health import HealthSignal
 from driftline.streams.detect.join_rate import CAUSES, JoinRateSignal
 from driftline.streams.detect.join_rate import SERIES as JOIN_RATE
@@ -137,11 +129,11 @@ class EventWriter:
             segment=segment,
             episode=event_id(self._config.environment, self._cluster, opened, *about, "episode"),
             detector=signal.detector,
-            statistic=_finite(signal.statistic),
-            threshold=_finite(signal.threshold),
-            value=_finite(signal.value),
-            baseline_value=_finite(signal.baseline_value),
-            effect=None if _finite(signal.effect_size) is None else Effect(signal.effect_kind, signal.effect_size),  # type: ignore[arg-type]
+            statistic=finite(signal.statistic),
+            threshold=finite(signal.threshold),
+            value=finite(signal.value),
+            baseline_value=finite(signal.baseline_value),
+            effect=None if finite(signal.effect_size) is None else Effect(signal.effect_kind, signal.effect_size),  # type: ignore[arg-type]
             direction=signal.direction,
             severity=severity,
             n=signal.n,
@@ -152,18 +144,19 @@ class EventWriter:
             time_ms=row.time_ms,
             record_time_ms=row.record_ms,
             bins=[BinShare(b.bin, b.expected, b.observed, b.contribution) for b in signal.bins],
-            statistics=_statistics(signal.statistics),
+            statistics=statistics_of(signal.statistics),
             reason=signal.reason if arrived is None else f"{signal.reason}; {near_words(arrived.version, arrived.time_ms)}",
             historical=row.record_ms < self._cluster.live_since_ms,
             provisional=provisional,
-            suspended=_suspended(signal.suspended),
-            median=_finite(signal.median),
-            baseline_median=_finite(signal.baseline_median),
-            pair_correlation=_finite(signal.correlation),
-            baseline_correlation=_finite(signal.baseline_correlation),
+            suspended=suspended_of(signal.suspended),
+            median=finite(signal.median),
+            baseline_median=finite(signal.baseline_median),
+            pair_correlation=finite(signal.correlation),
+            baseline_correlation=finite(signal.baseline_correlation),
             cause="traffic_mix" if signal.traffic is not None and signal.traffic.alone else None,
-            traffic=_traffic(signal.traffic),
+            traffic=traffic_of(signal.traffic),
             near=None if arrived is None else VersionSeen(arrived.version, arrived.time_ms),
+            again=again_of(signal),
         )
         return self._drift_output(event)
 
@@ -210,7 +203,7 @@ class EventWriter:
             age_ms=panel.age_ms, monitor=monitor, series=series, segment=None, episode=identity, detector="", statistic=None,
             threshold=None, value=None, baseline_value=None, effect=None, direction=None, severity=severity, n=n, window=n,
             baseline=baseline, position=row.position, since=None, time_ms=row.time_ms, record_time_ms=row.record_ms, bins=[],
-            reason=reason, historical=row.record_ms < self._cluster.live_since_ms, differences=[_difference(one) for one in found],
+            reason=reason, historical=row.record_ms < self._cluster.live_since_ms, differences=[difference_of(one) for one in found],
         )  # fmt: skip
         return self._drift_output(event)
 
@@ -225,8 +218,8 @@ class EventWriter:
             kind="drift" if signal.opened else "recovery", environment=self._config.environment, model=plan.name, version=None,
             monitor=monitor.id, series=signal.series, segment=None,
             episode=event_id(self._config.environment, self._cluster, opened, *about, "episode"), detector=signal.series.split(":")[1],
-            statistic=_finite(signal.value), threshold=_finite(signal.threshold), value=_finite(signal.value),
-            baseline_value=_finite(signal.reference),
+            statistic=finite(signal.value), threshold=finite(signal.threshold), value=finite(signal.value),
+            baseline_value=finite(signal.reference),
             effect=Effect("silence" if signal.series == "stream:freshness" else "rate", signal.value),
             direction=signal.direction, severity="critical" if signal.opened else "info", n=signal.n, window=STREAM_WINDOW,  # type: ignore[arg-type]
             baseline=None, position=row.position, since=Since(row.position, row.time_ms) if signal.opened else None,
@@ -254,7 +247,7 @@ class EventWriter:
             monitor=monitor.id, series=JOIN_RATE,
             segment=None, episode=event_id(self._config.environment, self._cluster, opened, *about, "episode"),
             detector=STALE if signal.stale else "join_rate",
-            statistic=_finite(signal.share), threshold=_finite(signal.limit), value=_finite(signal.share), baseline_value=None,
+            statistic=finite(signal.share), threshold=finite(signal.limit), value=finite(signal.share), baseline_value=None,
             effect=Effect("rate", signal.lost), direction="down", severity=severity, n=signal.rows, window=signal.rows, baseline=None,
             position=row.position, since=None, time_ms=row.time_ms, record_time_ms=row.record_ms, bins=[],
             reason=reason if recovered else f"{reason}: {CAUSES}", historical=row.record_ms < self._cluster.live_since_ms,
@@ -298,7 +291,7 @@ class EventWriter:
             environment=self._config.environment, model=plan.name, version=panel.version, age_ms=panel.age_ms,
             panel=panel.kind, segment=segment, state=state, rows=rows, learn_rows=learns or plan.model.baseline.learn,  # type: ignore[arg-type]
             baseline=baseline, position=row.position, time_ms=row.time_ms,
-            series=[_level(level) for level in levels], mismatched=list(mismatched),
+            series=[level_of(level) for level in levels], mismatched=list(mismatched),
         )  # fmt: skip
         age = "" if panel.age_ms is None else str(panel.age_ms)
         key = "/".join([plan.name, panel.kind, panel.version or "", age, _segment_key(segment)])
@@ -350,45 +343,8 @@ def anchor_position(anchor: Anchor, sources: SourceTable) -> Position:
     return Position(topic, partition, anchor.offset)
 
 
-def _level(level: Level) -> SeriesLevel:
-    return SeriesLevel(
-        series=level.series, n=level.n, mean=level.mean, baseline_mean=level.baseline_mean, psi=level.psi,
-        psi_threshold=level.psi_threshold, rate=level.rate, baseline_rate=level.baseline_rate,
-        statistic=level.statistic, threshold=level.threshold, open=level.open, psi_null=level.psi_null,
-        statistics=_statistics(level.statistics), suspended=_suspended(level.suspended),
-    )  # fmt: skip
-
-
-def _statistics(found: tuple[WindowStatistic, ...]) -> list[Statistic]:
-    return [Statistic(*statistic) for statistic in found]
-
-
-def _difference(one: Difference) -> SeriesDifference:
-    return SeriesDifference(
-        series=one.series, effect=Effect(one.effect_kind, one.effect), value=_finite(one.value), baseline_value=_finite(one.baseline_value),
-        median=one.median, baseline_median=one.baseline_median, n=one.n, p=min(one.p, 1.0),
-    )  # fmt: skip
-
-
-def _traffic(found: TrafficSplit | None) -> TrafficParts | None:
-    if found is None:
-        return None
-    moved = [MovedShare({found.segment: one.value}, one.expected, one.observed) for one in found.moved]
-    return TrafficParts(found.segment, found.mix, found.within, moved)
-
-
-def _suspended(found: spec.Suspended | None) -> Suspended | None:
-    if found is None:
-        return None
-    return Suspended(lag=found.lag, correlation=found.correlation, one_in=found.one_in, cause=found.cause)
-
-
 def _age(age_ms: int | None) -> str:
     return "at the measured age" if age_ms is None else f"at the age of {age_ms / 1000:g} s"
-
-
-def _finite(value: float | None) -> float | None:
-    return float(value) if value is not None and math.isfinite(value) else None
 
 
 def _segment_key(segment: dict[str, str] | None) -> str:
