@@ -32,7 +32,7 @@ from driftline.detectors.levels import (
     severity_of,
     window_severity,
 )
-from driftline.detectors.ring import Windows, count_since, date_change, find_anchor
+from driftline.detectors.ring import CHECK_ROWS, Windows, count_since, date_change, find_anchor
 from driftline.detectors.spec import N_CODES, Float64, Int64, UInt8
 from driftline.detectors.tables import GROUPS_MAX, Tables
 
@@ -47,7 +47,8 @@ STALE: Final = 2
 MIX_BIT: Final = 61
 """In an episode's bits: its severity is held down, since the mix of segments explains it (`traffic.py`)."""
 MIX_ROWS: Final = 512
-"""Rows between looks at whether it still does: a split takes a third of a millisecond, a change within segments waits so long at most."""
+"""Fewest rows between looks at whether it still does: a split takes as long as dozens of rows, and a change within segments is found
+by their own series meanwhile."""
 
 # Fields of an episode; all zero = none is open.
 E_OPEN, E_BITS, E_SEVERITY, E_DIRECTION, E_KIND, E_BAND_SINCE, E_SOURCE, E_OFFSET, E_TIME = range(9)
@@ -241,7 +242,7 @@ def check_episode(
     severity, kind = window_severity(t, q, m)
     note = out[w]
     note["own_severity"], note["severity_before"] = severity, episode[E_SEVERITY]
-    held = bool(episode[E_BITS] & (np.int64(1) << MIX_BIT)) and st.heads[s] % MIX_ROWS != 0
+    held = bool(episode[E_BITS] & (np.int64(1) << MIX_BIT)) and st.heads[s] % _looks(t.lane_window[lane]) != 0
     if recovered:
         kind = int(episode[E_KIND])
         severity = int(episode[E_SEVERITY])
@@ -266,6 +267,12 @@ def check_episode(
         for field in range(EPISODE_FIELDS):
             episode[field] = 0
     return w + 1
+
+
+@part
+def _looks(window: int) -> int:
+    """Rows between looks at whether the mix still explains an episode: the more rows a look takes, the fewer there are."""
+    return max(MIX_ROWS, window // (4 * CHECK_ROWS) * CHECK_ROWS)
 
 
 @part

@@ -39,7 +39,7 @@ EXPECTED = [
     (7, "kafka.commit_interval", "a duration such as", None),
     (8, 'kafka.properties["sasl.password"]', "a secret by reference", "write {env: NAME} or {file: PATH}"),
     (11, "models.fraud.decision", "a number", "write the number without quotes"),
-    (12, "models.fraud.features.country", 'one of "numeric", "categorical"', 'did you mean "categorical"?'),
+    (12, "models.fraud.features.country", 'one of "numeric", "categorical", "vector"', 'did you mean "categorical"?'),
     (13, "models.fraud.segments[0]", "a feature's name", 'did you mean "country"?'),
     (16, "models.fraud.monitors[0].series[1]", "a glob that matches a series", 'did you mean "score"?'),
     (17, "models.fraud.monitors[0].window", "an integer >= 30", None),
@@ -63,7 +63,7 @@ def test_a_problem_reads_as_the_style_guide_asks() -> None:
     assert str(problem) == 'monitor "loud": window: expected an integer >= 30, got 5 (test.yml:17)'
     problem = next(p for p in problems_of(MISTAKES) if p.path.endswith("country"))
     assert str(problem) == (
-        'model "fraud": features.country: expected one of "numeric", "categorical", got "category" (test.yml:12)\n'
+        'model "fraud": features.country: expected one of "numeric", "categorical", "vector", got "category" (test.yml:12)\n'
         '  hint: did you mean "categorical"?'
     )
 

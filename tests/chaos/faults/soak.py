@@ -32,9 +32,12 @@ def soak(scene: Scene) -> None:
         hit = scene.hit(stage, f"soak {stage}")
         grown = _quarter(rss[stage], 3) - _quarter(rss[stage], 1)
         behind = _quarter(lag[stage], 3) - _quarter(lag[stage], 1)
+        memory = f"{_quarter(rss[stage], 3) / 2**20:.0f} MiB ({grown / 2**20:+.1f})"
+        figures = f"{memory}, {_quarter(lag[stage], 3):.0f} records behind ({behind:+.0f})"
         if grown <= _GROWTH_BYTES_MAX and behind <= _LAG_RECORDS_MAX:
-            memory = f"{_quarter(rss[stage], 3) / 2**20:.0f} MiB ({grown / 2**20:+.1f})"
-            hit.witness = f"{memory}, {_quarter(lag[stage], 3):.0f} records behind ({behind:+.0f})"
+            hit.witness = figures
+        else:
+            hit.what += f", {figures}"
         scene.recovered(hit)
 
 
