@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.quality import blocks, budgets, incidents, memory, pairs, season, single, units
+from benchmarks.quality import again, blocks, budgets, incidents, memory, pairs, season, single, units
 from benchmarks.quality.report import Section, Size, figures, page, runs_of
 
 SECTIONS: dict[str, Callable[[Size], Section]] = {
@@ -40,6 +40,7 @@ SECTIONS: dict[str, Callable[[Size], Section]] = {
     "blocks": blocks.blocks,
     "units": units.units,
     "incidents": incidents.incidents,
+    "again": again.again,
     "broken": single.broken,
 }
 

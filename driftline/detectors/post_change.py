@@ -214,8 +214,8 @@ def _sound(form: int, counting: int, taken: int, share: float, room: Float64, co
     if counts.min(initial=0) < 0 or codes.min(initial=0) < 0 or int(codes.sum()) != taken or int(counts.sum()) > taken:
         return False
     if form != RATE:
-        edges = not counting or _rise(room)
-        return share == 0.0 and not np.isnan(room).any() and edges and bool(counting or taken < EDGE_VALUES)
+        whole = _rise(room) and int(counts.sum()) == taken - EDGE_VALUES if counting else taken < EDGE_VALUES
+        return share == 0.0 and not np.isnan(room).any() and whole
     return 0.0 < share < 1.0 if counting else 0.0 <= share <= taken
 
 

@@ -183,9 +183,7 @@ def follow(k: int, i: int, x: float, f: Followed, rows: Rows, bets: Bets) -> flo
         _gather(k, y, f, bets)
         return -np.inf
     b = int(y) if f.form[k] == RATE else bin_of(y, f.room[k])
-    total = 0
-    for other in range(BINS):
-        total += f.counts[k, other]
+    total = f.counts[k, 0] + f.counts[k, 1] if f.form[k] == RATE else f.taken[k] - 1 - EDGE_VALUES
     p = conformal_rank(f.counts[k], total, b, uniform(rows.keys[i] ^ f.own[k] ^ _SALT))
     f.counts[k, b] += 1
     if f.taken[k] <= f.learn[k]:
