@@ -47,8 +47,12 @@ class Layout:
     season: dict[tuple[int, int], Season]
 
     def hours_matched(self, scope: int, c: int) -> Season | None:
-        """The season whose hours windows are compared with; None = with all of the reference."""
-        return self.season.get((scope, c)) if self.references[c].kind == "numeric" else None
+        """The season whose hours windows are compared with; None = with all of the reference.
+
+        A share of values above an edge is told as it is, so that a column which is asked for one stays with all hours.
+        """
+        told = self.references[c].kind != "numeric" or self.columns[c].tails
+        return None if told else self.season.get((scope, c))
 
 
 def lay_out(spec: PanelSpec, baseline: Baseline) -> Layout:

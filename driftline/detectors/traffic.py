@@ -94,12 +94,17 @@ class Traffic:
 
         Returns
         -------
-        None for runs of equal values and blocks, for too few rows, and where too many are of segment values without a reference.
+        None for runs of equal values and blocks, for numbers that go by the hour, for too few rows, and where too many are of segment
+        values without a reference.
         """
         q, kind, rows = int(note["series"]), int(note["effect_kind"]), int(note["counts"].sum())
         c = int(self._tables.series_column[q])
         # What rows are worth to a block's witness depends on the rows before them, of whatever segment value.
         if self._tables.is_run[q] or int(note["n"]) < LEVEL_LEAST or self._layout.references[c].block is not None:
+            return None
+        # Its window is compared with the same hours of the reference, whose segment values and their levels are not known by the hour:
+        # a mix that goes by the hour would pass for the cause of whatever happens in it.
+        if kind != RATE_EFFECT and self._layout.hours_matched(0, c) is not None:
             return None
         head, length = int(windows.heads[0]), windows.ring.shape[1]
         codes = windows.ring[0, np.arange(head - rows, head) % length, c] & (RUN_BIT - 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from driftline.detectors.matched import MatchedCodes
 from driftline.detectors.panel import Panel
 from driftline.detectors.season import HOUR_MS, compared
 from driftline.detectors.spec import ABOVE, BELOW, INVALID, MISSING, Int32, PanelRows, UInt8
+from tests.detectors.panel_cases import series
 from tests.detectors.test_portable import fill_uniform
 from tests.detectors.test_season import DAY_ROWS, REFERENCE, daily, feed, minutes, reference, spec
 
@@ -118,6 +120,37 @@ def test_a_change_stays_open_through_the_day_and_ends_once_it_is_over(monkeypatc
             before = [row for kind, row in episodes(values) if kind == "recovery"]
         wrong += not before or not ends < before[0] < ends + 2_000
     assert wrong >= 8
+
+
+def test_a_share_above_an_edge_is_told_as_it_is() -> None:
+    """Of a column with a series of a tail the windows hold the values themselves."""
+    own = spec()
+    assert own.columns is not None
+    tail = series("x:p95", "tail:0.95", "rate")
+    column = replace(own.columns[0], tails=(0.95,), series=(*own.columns[0].series, tail))
+    panel, values = Panel(replace(own, columns=(column,))), daily(12, REFERENCE + 4_000)
+    feed(panel, values)
+    assert panel.baseline is not None
+    assert panel.baseline.season
+    edge = panel.baseline.columns[0].tails["0.95"]
+    level = next(level for level in panel.levels(0) if level.series == "x:p95")
+    assert level.rate == pytest.approx(np.mean(values[-200:] > edge), abs=0.011)
+
+
+def test_a_mix_that_goes_by_the_hour_is_not_told_for_a_cause() -> None:
+    """A fifth to four fifths of the rows are of `b`, by the hour, whose values are larger; then all values move by .5."""
+    generator, n = np.random.default_rng(13), 14 * DAY_ROWS
+    of_b = generator.random(n) < 0.5 + 0.3 * np.sin(2 * np.pi * np.arange(n) / DAY_ROWS)
+    rows = minutes(generator.normal(size=n) + 2.0 * of_b)
+    rows.numeric[12 * DAY_ROWS + 360 :] += 0.5
+    rows = replace(rows, segments={"shop": (of_b.astype(np.int32), ["a", "b"])})
+    panel = Panel(spec(segments={"shop": 2}))
+    found = [s for s in panel.update(rows) if s.kind != "baseline"]
+    assert panel.baseline is not None
+    assert (0, 0) in panel.baseline.season
+    opening = [s for s in found if s.kind == "open" and s.scope == 0]
+    assert [s.row >= 12 * DAY_ROWS + 360 - REFERENCE for s in opening] == [True]
+    assert opening[0].traffic is None
 
 
 def test_a_window_has_as_many_values_behind_it_as_its_hours_have() -> None:
