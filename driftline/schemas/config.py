@@ -192,7 +192,7 @@ class BaselineSource(Section):
 
     file: str | None = Field(None, description="relative to this file; null = learn")
     learn: int = Field(5_000, ge=100, le=1_000_000, description="events to learn from without a file, and for what is not in it or unfit")
-    compare: bool = Field(True, description="compare the file with the first 1000 rows (window, if less), and learn anew what does not fit")
+    compare: bool = Field(True, description="compare the file with the first 1000 rows (200 to window, if less), learn what does not fit")
     season: Literal["auto", "hour_of_day", "hour_of_week", "none"] = Field(
         "auto", description="under false_alarms, judge values against the reference's of their hour (UTC); auto = where its hours differ"
     )

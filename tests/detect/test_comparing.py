@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,15 @@ import orjson
 import pytest
 
 from driftline.detectors.baseline import Baseline
-from driftline.detectors.compare import compare, looks
+from driftline.detectors.compare import ROWS_LEAST, compare, looks
 from driftline.detectors.panel import Panel
 from driftline.detectors.spec import Column, PanelRows, PanelSpec
 from driftline.streams.detect.task import DetectProcessor, DetectTask
-from driftline.streams.task import Output, RestoredState
+from driftline.streams.observation import decode, encode
+from driftline.streams.task import MemoryRecord, Output, RestoredState
 from tests.detect.test_accepted import OF_MODEL, references
 from tests.detect.test_changed_configuration import Store
-from tests.detect.test_task import CLUSTER, CONFIG, config, events, run, stream
+from tests.detect.test_task import CLUSTER, CONFIG, TOPIC, config, events, run, stream
 from tests.detectors.panel_cases import series
 
 NEVER, ALWAYS = 10**9, 0
@@ -113,6 +115,102 @@ def test_another_file_with_an_acceptance_is_compared_anew_exactly_once() -> None
     assert task.models["m"].mismatched
     task = opened(store.take(task), CONFIG.replace(OF_MODEL[0], OF_MODEL[1].replace("tariff", "word")), TRAINED)
     assert not task.models["m"].mismatched, "what is accepted is no mismatch"
+
+
+def test_a_window_that_is_too_short_to_compare_does_not_shorten_the_comparison() -> None:
+    text = CONFIG.replace("window: 300", "window: 100")
+    whole = run(opened(text=text), stream([1_500], change_at=NEVER))
+    assert [e["position"]["offset"] for e in mismatches(whole)] == [ROWS_LEAST - 1]
+    for sizes in ([70] * 20 + [100], [199, 1, 1_300]):
+        assert run(opened(text=text), stream(sizes, change_at=NEVER)) == whole
+
+
+@pytest.mark.parametrize(("learn", "expected"), [(250, [1_000 + 249]), (150, [])])
+def test_a_version_that_learns_from_too_few_rows_is_not_said_to_be_as_the_one_before(learn: int, expected: list[int]) -> None:
+    task = opened(text=CONFIG.replace("learn: 600", f"learn: {learn}"), file=None)
+    found = events(run(task, stream([2_000], change_at=NEVER, versions=2)))
+    assert [e["position"]["offset"] for e in found if e["kind"] == "version_shift"] == expected
+
+
+BEFORE = CONFIG.replace("predictions: p", "predictions:\n  - {topic: p, fields: {features: features}}")
+"""With another path to its features than the edit has, so that they begin anew while the scores go on."""
+AFTER = BEFORE.replace("features: features}", "features: other}")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "due"),
+    [(BEFORE, AFTER, 299), (BEFORE, AFTER.replace("window: 300", "window: 200"), 200)],
+    ids=["not due yet", "due already, by a smaller window"],
+)
+def test_panels_that_hold_unequal_counts_are_compared_at_the_same_row_however_the_stream_is_cut(before: str, after: str, due: int) -> None:
+    learned = opened(file=None)
+    run(learned, stream([3_000], change_at=ALWAYS))
+    panels = learned.models["m"].panels
+    file: dict[str, Baseline] = {name.kind: w.panel.baseline for name, w in panels.items() if w.panel.baseline is not None}
+
+    def outputs(sizes: list[int]) -> list[Output]:
+        records, store, task = stream([100, 100, *sizes], change_at=NEVER), Store(), opened(text=before, file=file)
+        found = run(task, records[:2])
+        task = opened(store.take(task), after, file)
+        found += task.opened()
+        assert {(n.kind, w.panel.learned) for n, w in task.models["m"].panels.items() if w.panel.held} == {("features", 0), ("scores", 200)}
+        for record in records[2:]:
+            found += run(task, [record])
+        scores = next(w for n, w in task.models["m"].panels.items() if n.kind == "scores")
+        assert scores.panel.rows == 1_500 - due - 1
+        return found
+
+    whole = outputs([1_300])
+    assert len(mismatches(whole)) == 1
+    assert outputs([100] * 13) == whole
+    assert outputs([70] * 18 + [40]) == whole
+
+
+def without(baseline: Baseline, *, column: str = "", segments: bool = False) -> Baseline:
+    kept = [c for c, one in enumerate(baseline.columns) if one.name != column]
+    counts = baseline.counts[: 1 if segments else None, kept]
+    return Baseline(tuple(baseline.columns[c] for c in kept), {} if segments else baseline.segments, counts, rows=baseline.rows)
+
+
+@pytest.mark.parametrize("compared", [True, False])
+@pytest.mark.parametrize("lacking", [{"column": "c"}, {"segments": True}], ids=["a column", "a segment key"])
+def test_rows_that_are_held_are_learned_from_where_another_file_lacks_what_they_have(lacking: dict[str, Any], compared: bool) -> None:
+    records, store, task = stream([100] * 10, change_at=NEVER), Store(), opened()
+    run(task, records[:2])
+    text = CONFIG if compared else CONFIG.replace("baseline: {", "baseline: {file: other.json, compare: false, ")
+    task = opened(store.take(task), text, {"features": without(FITTING["features"], **lacking)})
+    found = run(task, records[2:])
+    assert [(e["series"], e["position"]["offset"]) for e in events(found) if e["kind"] == "baseline"][:1] == [("panel:features", 599)]
+    (features,) = [w for n, w in task.models["m"].panels.items() if n.kind == "features"]
+    assert (features.learned_here, features.compares) == (True, "")
+    assert features.panel.baseline is not None
+    assert features.panel.baseline.column("c") is not None
+
+
+def spaced(sizes: list[int], step_ms: int) -> list[MemoryRecord]:
+    """The stream with so much time between its rows."""
+    records = []
+    for record in stream(sizes, change_at=NEVER):
+        batch = decode(record.value() or b"")
+        slow = replace(batch, time_ms=batch.offset * step_ms, record_ms=batch.offset * step_ms)
+        records.append(MemoryRecord(TOPIC, 0, record.offset(), b"m", encode(slow), 0))
+    return records
+
+
+@pytest.mark.parametrize(("rows_a_day", "expected"), [(400, [HOLD - 1]), (250, [250]), (100, [])])
+def test_rows_are_held_for_a_day_at_most_and_too_few_of_them_are_not_compared(rows_a_day: int, expected: list[int]) -> None:
+    step_ms = 86_400_000 // rows_a_day
+    task = opened()
+    whole = run(task, spaced([700], step_ms))
+    assert [e["position"]["offset"] for e in mismatches(whole)] == expected
+    if not expected:
+        assert {w.panel.rows for n, w in task.models["m"].panels.items() if n.kind == "features"} == {700 - rows_a_day - 1}
+    store, state, cut = Store(), RestoredState(), []
+    for record in spaced([70] * 10, step_ms):
+        task = opened(state)
+        cut += [*task.opened(), *run(task, [record])]
+        state = store.take(task)
+    assert cut == whole
 
 
 def test_snapshots_say_what_is_held_and_what_did_not_fit() -> None:

@@ -3,9 +3,9 @@
 A reference from a file is compared before anything is judged by it.
 
 Training data is often sampled, filtered or prepared otherwise than what is live: judged by it, every feature drifts at the first row.
-So a panel that begins with a file's reference holds its rows until `hold_rows` of them are there. Then all panels of the ledger are
-compared, as one question. What agrees is watched against the file from there on. What does not is said in one event, and its columns
-learn a reference of their own (a part of the panel, see `parts.py`), from the rows that were held on.
+So a panel that begins with a file's reference holds its rows until `hold_rows` of them are there, or its rows span `HOLD_MS`. Then all
+panels of the ledger are compared, as one question. What agrees is watched against the file from there on. What does not is said in one
+event, and its columns learn a reference of their own (a part of the panel, see `parts.py`), from the rows that were held on.
 
 A further version learns scores and outcomes of its own, so that no detector compares it with the version before. Its first rows
 are compared with that one's window instead.
@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
+
+import numpy as np
 
 from driftline.detectors.baseline import Baseline
 from driftline.detectors.compare import ROWS_LEAST, Difference, looks
@@ -35,13 +37,16 @@ if TYPE_CHECKING:
 HOLD_ROWS: Final = 1_000
 """A mean is known to .03 sd, a rate of 10 % to a tenth of itself: enough for what counts (.1 sd), and minutes of most streams."""
 
+HOLD_MS: Final = 86_400_000
+"""Event time that rows are held for: a model of a hundred rows a day is not to be without a watch for ten days."""
+
 Mismatched = dict[tuple[str, int | None], list[str]]
 """Panel kind and age -> the columns that learned their reference here because the file's did not fit."""
 
 
 def hold_rows(model: Model) -> int:
     """Rows that a reference from a file is compared with."""
-    return min(model.window, HOLD_ROWS)
+    return max(min(model.window, HOLD_ROWS), ROWS_LEAST)
 
 
 def open_panel(model: WatchedModel, name: PanelName, spec: PanelSpec, baseline: Baseline | None) -> WatchedPanel:
@@ -62,23 +67,36 @@ def open_panel(model: WatchedModel, name: PanelName, spec: PanelSpec, baseline: 
 
 
 def resume(model: WatchedModel, watched: WatchedPanel) -> None:
-    """Go on with a panel that was held at the last checkpoint, under the file and the setting of now."""
+    """Go on with a panel that was held at the last checkpoint, under the file and the setting of now.
+
+    Raises
+    ------
+    SpecError : the file has a column of another kind.
+    """
     if not watched.compares:
         return
     file = model.baselines.get(watched.name.kind)
-    if file is None:
+    if file is None or not fits(watched.panel.spec, file):
         # What was held is what it now learns from.
         watched.compares, watched.learned_here = "", True
     elif model.plan.model.baseline.compare:
+        lay_out(watched.panel.spec, file)
         watched.compares, watched.panel.held = file.id, True
     else:
         watched.compares = ""
         watched.panel.begin(watched.panel.spec, file)
 
 
+def fits(spec: PanelSpec, baseline: Baseline) -> bool:
+    """Whether a file has every column and segment key that a panel watches; what it lacks would not be watched."""
+    columns = None if spec.columns is None else [baseline.column(column.name) for column in spec.columns]
+    return (columns is None or (bool(columns) and None not in columns)) and spec.segments.keys() <= baseline.segments.keys()
+
+
 def version_rows(model: Model) -> int:
-    """Rows of a further version that are compared with the version before: no more than it learns from."""
-    return min(hold_rows(model), model.baseline.learn)
+    """Rows of a further version that are compared with the version before: no more than it learns from; 0 = too few to compare any."""
+    rows = min(hold_rows(model), model.baseline.learn)
+    return rows if rows >= ROWS_LEAST else 0
 
 
 def next_cut(model: WatchedModel, feeds: Sequence[Feed], start: int, stop: int) -> int:
@@ -133,25 +151,45 @@ def _shift(model: WatchedModel, watched: WatchedPanel, old: PanelName) -> tuple[
 
 
 def _next_hold(model: WatchedModel, feeds: Sequence[Feed], start: int, stop: int) -> int:
+    """The place after the first row of a piece with which a comparison is due in some panel; `stop` = none is."""
     for feed in feeds:
         first, last = feed.within(start, stop)
-        held = [part.panel.learned for part in model.parts_of(feed.name) if part.panel.held]
+        held = [part for part in model.parts_of(feed.name) if part.panel.held]
         if first == last or not (held or model.opens_held(feed.name)):
             continue
-        need = max(hold_rows(model.plan.model) - max(held, default=0), 1)
-        return feed.place(first + need - 1) + 1 if last - first >= need else stop
+        need = max(hold_rows(model.plan.model) - max((part.panel.learned for part in held), default=0), 1)
+        time_ms = feed.rows.time_ms[first:last]
+        since_ms = min((part.first_ms if part.seen else int(time_ms[0]) for part in held), default=int(time_ms[0]))
+        late = np.flatnonzero(time_ms[: need - 1] - since_ms >= HOLD_MS)
+        need = int(late[0]) + 1 if len(late) else need
+        if need <= last - first:
+            stop = feed.place(first + need - 1) + 1
     return stop
 
 
-def settle(model: WatchedModel, ledger: str, row: RowContext) -> list[Output]:
-    """Compare what is held in a ledger, once it is due; one event where anything differs."""
-    held = [watched for name, watched in model.panels.items() if watched.panel.held and ledger_name(name) == ledger]
-    if not held or max(watched.panel.learned for watched in held) < hold_rows(model.plan.model):
+def settle(model: WatchedModel, ledger: str, feeds: Sequence[Feed], start: int, stop: int, row: RowContext) -> list[Output]:
+    """Compare what is held in a ledger, once it is due with a row of its own; one event where anything differs.
+
+    Parameters
+    ----------
+    start, stop : of the piece of the batch that was worked on, `row` its last row.
+    """
+    if not model.baselines:
         return []
-    ready = [watched for watched in held if watched.panel.learned >= ROWS_LEAST]
+    enough, late = _due(model, feeds, start, stop)
+    if not (enough or late):
+        return []
+    ready = [
+        watched for name, watched in model.panels.items()
+        if watched.panel.held and ledger_name(name) == ledger and watched.panel.learned >= ROWS_LEAST
+    ]  # fmt: skip
+    for watched in late:
+        if watched.panel.learned < ROWS_LEAST:
+            # A day of them tells nothing that is worth a word, and the next may not either.
+            _begin(model, watched, model.baselines[watched.name.kind], set())
     total = sum(looks(watched.panel.spec, model.baselines[watched.name.kind]) for watched in ready)
     found: list[Difference] = []
-    rows = max(watched.panel.learned for watched in ready)
+    rows = max((watched.panel.learned for watched in ready), default=0)
     for watched in ready:
         baseline = model.baselines[watched.name.kind]
         differing = watched.panel.compare(baseline, total)
@@ -160,6 +198,18 @@ def settle(model: WatchedModel, ledger: str, row: RowContext) -> list[Output]:
     if not found:
         return []
     return [model.writer.mismatch(model.plan, ready[0].name, row, found, n=rows, baseline=model.baselines[ready[0].name.kind].id)]
+
+
+def _due(model: WatchedModel, feeds: Sequence[Feed], start: int, stop: int) -> tuple[bool, list[WatchedPanel]]:
+    """Whether a panel with rows in a piece of the batch has all that it holds, and those that have held them for `HOLD_MS`."""
+    enough, late = False, []
+    for feed in feeds:
+        first, last = feed.within(start, stop)
+        for watched in model.parts_of(feed.name) if last > first else ():
+            if watched.panel.held and watched.panel.learned:
+                enough = enough or watched.panel.learned >= hold_rows(model.plan.model)
+                late += [watched] if int(feed.rows.time_ms[last - 1]) - watched.first_ms >= HOLD_MS else []
+    return enough, late
 
 
 def _begin(model: WatchedModel, watched: WatchedPanel, baseline: Baseline, off: set[str]) -> None:

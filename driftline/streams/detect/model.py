@@ -211,7 +211,7 @@ class WatchedModel:
                 for feed in feeds:
                     placed += self._feed(feed, batch, clock, *feed.within(start, cut))
                 ledger.last = self._row(batch, cut - 1)
-                placed += [(cut - 1, output) for output in settle(self, name, ledger.last)]
+                placed += [(cut - 1, output) for output in settle(self, name, feeds, start, cut, ledger.last)]
                 placed += [(cut - 1, output) for output in compare_versions(self, feeds, start, cut, ledger.last)]
                 start = cut
         ledger.arrived = (self._arrived[-1].version, self._arrived[-1].time_ms) if self._arrived else None

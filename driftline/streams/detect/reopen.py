@@ -18,7 +18,7 @@ from driftline.detectors.panel_carry import TAKEN_OVER, UNWATCHED
 from driftline.detectors.spec import Anchor, Ended, PanelSpec, RingState, Severity
 from driftline.schemas.effects import edited, reset_by
 from driftline.schemas.events import Position
-from driftline.streams.detect.comparing import open_panel, resume
+from driftline.streams.detect.comparing import fits, open_panel, resume
 from driftline.streams.detect.health import StreamHealth
 from driftline.streams.detect.held import HeldModel, HeldPanel
 from driftline.streams.detect.join_rate import SERIES as JOIN_RATE
@@ -143,10 +143,8 @@ class _Group:
         baseline = self._model.baselines.get(name.kind)
         if baseline is not None:
             held = any(watched.panel.baseline is not None and watched.panel.baseline.id == baseline.id for watched in self._held)
-            columns = None if spec.columns is None else [baseline.column(column.name) for column in spec.columns]
-            fits = (columns is None or (bool(columns) and None not in columns)) and spec.segments.keys() <= baseline.segments.keys()
             known = name.kind in self._model.taken if accepted else all(watched.learned_here for watched in self._held)
-            if held or not fits or known:
+            if held or not fits(spec, baseline) or known:
                 baseline = None
         self._model.add(open_panel(self._model, name, spec, baseline))
         columns_named = None if spec.columns is None else [column.name for column in spec.columns]
