@@ -56,7 +56,7 @@ def command(
     Takes what `replay` takes and runs what it runs; needs no Kafka and no Redis, and publishes nothing.
 
     \b
-    driftline backtest bookings.csv.gz -c hotels.yml --time booked_at --label y --label-time label_at \
+    driftline backtest bookings.csv.gz -c hotels.yml --time booked_at --label y --label-time label_at \\
         --score-from logistic:y:20000
     """  # noqa: D301
     from driftline.schemas.loading import load_config

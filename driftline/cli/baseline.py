@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from driftline.streams.task import Output, Record
 
 _COLUMNS = ["file", "model", "panel", "id", "rows", "columns", "by_hour", "segments", "source"]
+_FROM_FILE = "Rows: CSV, .csv.gz or Parquet; or .jsonl(.gz) of raw messages, as `publish --print` writes."
 
 
 @click.group()
@@ -31,7 +32,7 @@ def command() -> None:
 
 @command.command()
 @click.argument("config_path", metavar="CONFIG", type=click.Path(dir_okay=False))
-@click.option("--from-file", type=click.Path(exists=True, dir_okay=False), help="CSV, .csv.gz, Parquet or .jsonl rows.")
+@click.option("--from-file", type=click.Path(exists=True, dir_okay=False), help=_FROM_FILE)
 @click.option("--from-topic", is_flag=True, help="The topics of the configuration, a range of them.")
 @click.option("--from", "begin", default="earliest", show_default=True, metavar="TIME|OFFSET", help="With --from-topic.")
 @click.option("--to", "end", metavar="TIME", help="With --from-topic; labels are read to the end.  [default: the end]")
@@ -63,12 +64,12 @@ def build(
     output: str,
     columns: ColumnOptions,
 ) -> None:
-    r"""Build the baseline of a model: bins, categories, counts and means of every feature, score and outcome.
+    """Build the baseline of a model: bins, categories, counts and means of every feature, score and outcome.
 
     \b
-    driftline baseline build hotels.yml --from-file train.csv.gz --time booked_at --label y --label-time label_at \
+    driftline baseline build hotels.yml --from-file train.csv.gz --time booked_at --label y --label-time label_at \\
         -o hotels.baseline.json
-    """
+    """  # noqa: D301
     if (from_file is not None) == from_topic:
         raise Refusal("expected one of --from-file and --from-topic")
     config = _without_files(config_path)

@@ -208,24 +208,36 @@ def _features(columns: list[str], options: ColumnOptions, spec: Model | None) ->
     if spec is not None and spec.features is not None:
         return tuple(name for name in spec.features if name in columns and name not in dropped)
     used = {options.id, options.time, options.label, options.label_time, options.score, options.class_, options.latency, options.weight}
-    used |= {options.model, options.version, *(column for _, column in _pairs(options.segments)), spec.unit if spec is not None else None}
+    used |= {options.model, options.version, *(column for _, column in _pairs(options.segments)), *_unit(columns, options, spec)[1:]}
     return tuple(name for name in columns if name not in used and name not in dropped)
 
 
 def _segments(columns: list[str], features: tuple[str, ...], options: ColumnOptions, spec: Model | None) -> tuple[tuple[str, str], ...]:
     """(path, column) of the segments, and of the unit, to send beside the features."""
     given = dict(_pairs(options.segments))
+    path_of_unit, name_of_unit, column_of_unit = _unit(columns, options, spec)
     out: list[tuple[str, str]] = []
     for name, segment in (spec.segments if spec is not None else {}).items():
         column = given.pop(name, name)
         path = segment.path or name
         if column in columns and (name not in features or segment.path is not None):
             out.append((path, column))
-    unit = spec.unit if spec is not None else None
-    if unit in columns and unit not in features and unit not in given and all(path != unit for path, _ in out):
-        out.append((unit, unit))
+    if column_of_unit in columns and path_of_unit not in features and all(path != path_of_unit for path, _ in out):
+        out.append((path_of_unit, column_of_unit))
+        given.pop(name_of_unit, None)
     out += [(name, column) for name, column in given.items() if name not in features]
     return tuple(out)
+
+
+def _unit(columns: list[str], options: ColumnOptions, spec: Model | None) -> tuple[str, str, str]:
+    """Path, name and column of the unit; "" where there is none.
+
+    The name is what `--segment` and the file call it: its path, or the last part of that, `card_id` of `segments.card_id`.
+    """
+    path = spec.unit or "" if spec is not None else ""
+    given = dict(_pairs(options.segments))
+    name = path if path in columns or path in given else path.rpartition(".")[2]
+    return path, name, given.get(name, name)
 
 
 def _pairs(segments: tuple[str, ...]) -> list[tuple[str, str]]:

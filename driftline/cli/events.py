@@ -1,4 +1,4 @@
-"""Drift events, alerts, incidents, snapshots and dead letters on stdout: a line each as they come, or the bytes of the topic."""
+"""Events about models and dead letters on stdout: a line each as they come, or the bytes of the topic."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TABLES = {
         "drift",
         (
             ("time", 19),
-            ("kind", 8),
+            ("kind", 17),
             ("severity", 8),
             ("model", 14),
             ("series", 30),
@@ -57,6 +57,10 @@ TABLES = {
         "incidents",
         (("time", 19), ("condition", 9), ("severity", 8), ("model", 14), ("firing", 6), ("alerts", 6), ("seq", 4), ("summary", 0)),
     ),
+    "transitions": Table(
+        "transitions",
+        (("time", 19), ("change", 17), ("severity", 8), ("model", 14), ("condition", 9), ("seq", 4), ("fingerprint", 0), ("reason", 0)),
+    ),
     "snapshots": Table(
         "snapshots",
         (("time", 19), ("model", 14), ("panel", 9), ("segment", 18), ("state", 8), ("rows", 12), ("open", 0)),
@@ -64,7 +68,7 @@ TABLES = {
     "dlq": Table("dlq", (("time", 19), ("stage", 8), ("reason", 16), ("record", 40), ("error", 0))),
 }
 EVENTS: tuple[str, ...] = ("drift", "alerts", "incidents", "snapshots")
-"""What the processors publish about models; the rest is about records."""
+"""What `replay` prints: what the processors publish about models."""
 
 
 class EventPrinter:

@@ -50,7 +50,7 @@ def command(
     what `run` makes of the topics is what `replay` prints for the file.
 
     \b
-    driftline publish bookings.csv.gz -c hotels.yml --time booked_at --label y --label-time label_at \
+    driftline publish bookings.csv.gz -c hotels.yml --time booked_at --label y --label-time label_at \\
         --score-from logistic:y:20000 --drop country,assigned_room_type
     """  # noqa: D301
     config = _config(config_path)

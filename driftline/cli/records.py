@@ -42,7 +42,9 @@ def feed_file(
 
 def record_batches(config: Config, file: str, columns: ColumnOptions) -> tuple[int | None, Iterator[list[MemoryRecord]]]:
     """The number of rows, where it is known, and the records of the source topics in time order."""
-    if file.endswith((".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")):
+    from driftline.streams.source_file import is_messages
+
+    if is_messages(file):
         return None, _from_lines(config, file)
     start_ms = REPLAY_START_MS
     if columns.start:

@@ -41,7 +41,7 @@ def command(
     and those about outcomes each in the same order, among each other in any.
 
     \b
-    driftline replay bookings.csv.gz -c hotels.yml --time booked_at --label y --label-time label_at \
+    driftline replay bookings.csv.gz -c hotels.yml --time booked_at --label y --label-time label_at \\
         --score-from logistic:y:20000
     driftline replay --topic -c hotels.yml -o json
     """  # noqa: D301

@@ -1,4 +1,4 @@
-"""`driftline tail drift|alerts|incidents|snapshots|dlq CONFIG`: the events of a topic as they come."""
+"""`driftline tail drift|alerts|incidents|transitions|snapshots|dlq CONFIG`: the events of a topic as they come."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from driftline.cli.times import parse_time_ms
 @click.option("-n", "count", type=click.IntRange(min=1), metavar="N", help="Stop after N events.")
 @output_option
 def command(what: str, config_path: str, begin: str, until_idle: float | None, count: int | None, output: str) -> None:
-    """Print drift events, alerts, incidents, snapshots or dead letters; json is the very bytes of the topic.
+    """Print drift events, alerts, incidents, transitions, snapshots or dead letters; json is the very bytes of the topic.
 
     Only committed events are shown. Of a dead letter (dlq) json is an object: where its record stood, why it was refused, and the record.
     """

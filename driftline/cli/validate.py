@@ -110,6 +110,7 @@ def _show_cost(config: Config, known: dict[str, KnownBaseline], path: str, rate:
 def _budgets(config: Config) -> list[dict[str, str]]:
     """How each model's budget is split; a part is one of `driftline.schemas.budget`."""
     from driftline.schemas.budget import parse_false_alarms, parts
+    from driftline.schemas.durations import duration_text
 
     rows = []
     for name, model in config.models.items():
@@ -118,15 +119,9 @@ def _budgets(config: Config) -> list[dict[str, str]]:
         allowed = parse_false_alarms(model.false_alarms)
         period = model.false_alarms.split(" per ", 1)[1].strip()
         for part in parts(model.labels.ages if config.labels else ()):
-            age = "" if part.age is None else "auto" if part.age == "auto" else _duration(int(part.age))
+            age = "" if part.age is None else "auto" if part.age == "auto" else duration_text(int(part.age))
             rows.append({"model": name, "series": part.panel, "age": age, "at most": f"{allowed.count * part.share:.3g} per {period}"})
     return rows
-
-
-def _duration(milliseconds: int) -> str:
-    """A duration as it is written in a file."""
-    units = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1))
-    return next(f"{milliseconds // size}{unit}" for unit, size in units if milliseconds % size == 0)
 
 
 def _summary(found: Estimate) -> str:

@@ -72,7 +72,7 @@ class Topics(Section):
     """Names of our own topics; `prefix` starts every one of them."""
 
     prefix: str = Field("driftline", pattern=r"^[A-Za-z0-9._-]{1,200}$", description="starts the name of each of our topics, before a dot")
-    partitions: int = Field(4, ge=1, le=10_000, description="partitions of observations, waiting and labels")
+    partitions: int = Field(4, ge=1, le=10_000, description="partitions of all of our topics but dlq, which has one")
     replication: int = Field(1, ge=1, description="replication factor of created topics")
 
 

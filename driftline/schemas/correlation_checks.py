@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from typing import Final
 
 from driftline.schemas.config import Model
 from driftline.schemas.document import Path
 from driftline.schemas.problems import Flaw, did_you_mean
 from driftline.schemas.series import PAIR, correlation_series, monitors_of
+
+_OTHERS: Final = {
+    "categorical": "of categories no correlation is watched; a segment shows what belongs to each of their values",
+    "vector": "a vector is watched as a whole, by a block",
+}
 
 
 def check_correlations(model: Model, place: Path) -> Iterator[Flaw]:
@@ -38,5 +44,5 @@ def _feature(model: Model, name: str, place: Path) -> Iterator[Flaw]:
         hint = did_you_mean(name, model.features) or f"features of this model: {', '.join(model.features)}"
         yield Flaw(place, "a feature of this model", f'"{name}"', hint)
     elif model.features is not None and model.features[name].kind != "numeric":
-        hint = "of categories no correlation is watched; a segment shows what belongs to each of their values"
+        hint = _OTHERS[model.features[name].kind]
         yield Flaw(place, "a numeric feature", f'"{name}", which is {model.features[name].kind}', hint)

@@ -43,3 +43,9 @@ def parse_time_ms(value: object) -> int:
     elif isinstance(value, int) and not isinstance(value, bool):
         return value
     raise ValueError('expected an ISO time with a zone such as "2026-11-27T00:00:00Z"')
+
+
+def duration_text(milliseconds: int) -> str:
+    """A duration in the greatest unit that has it whole, as it may be written in a file: ``6h``, ``90m``."""
+    unit = max((unit for unit in _DURATION_MS if milliseconds % _DURATION_MS[unit] == 0 and unit != "w"), key=_DURATION_MS.__getitem__)
+    return f"{milliseconds // _DURATION_MS[unit]}{unit}"

@@ -10,7 +10,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from driftline.schemas.checks import check
-from driftline.schemas.config import Config, Kafka, SecretRef
+from driftline.schemas.config import Config, Feature, Kafka, SecretRef
 from driftline.schemas.document import BYTES_MAX, DocumentError, Items, Path, Table, describe, read_document
 from driftline.schemas.problems import ConfigError, Flaw, Problem, from_document, from_flaw, from_pydantic, section_at, value_at
 from driftline.schemas.shorthand import spell_out
@@ -101,7 +101,9 @@ def _repair(root: Table, flaws: Iterable[Flaw]) -> None:
         parent = value_at(root, place[:-1])
         last = place[-1] if place else None
         if isinstance(parent, Table) and isinstance(last, str):
-            if last in _PLACEHOLDERS:
+            if last == "length" and section_at(place[:-1]) is Feature:
+                parent.put(last, 2, parent.origin)  # without one, the vector would lack a length
+            elif last in _PLACEHOLDERS:
                 parent.put(last, _PLACEHOLDERS[last], parent.origin)
             elif last in parent:
                 del parent[last]

@@ -11,7 +11,7 @@ from typing import Any, Final, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from driftline.schemas.config import Config, SecretRef
+from driftline.schemas.config import Config, Model, SecretRef
 from driftline.schemas.document import DocumentError, Items, Origin, Path, Table, describe
 
 _PATTERNS: Final = {
@@ -163,7 +163,7 @@ def from_pydantic(errors: Iterable[Mapping[str, Any]], root: Any) -> list[Flaw]:
         kept = (*locate(root, loc[:-1], absent=False)[1], loc[-1]) if missing else locate(root, loc, absent=False)[1]
         groups.setdefault(kept, []).append(error)
     inner = [loc for loc in groups if not any(other != loc and other[: len(loc)] == loc for other in groups)]
-    return [_flaw(loc, groups[loc], value_at(root, loc)) for loc in inner]
+    return [_flaw(loc, groups[loc], value_at(root, loc), value_at(root, loc[:-1])) for loc in inner]
 
 
 def dotted(path: Path) -> str:
@@ -216,7 +216,7 @@ def _child(annotation: Any, part: str | int) -> Any:
     return None
 
 
-def _flaw(loc: Path, group: list[Mapping[str, Any]], value: Any) -> Flaw:
+def _flaw(loc: Path, group: list[Mapping[str, Any]], value: Any, parent: Any) -> Flaw:
     first = group[0]
     if first["type"] == "extra_forbidden":
         return unknown_key(loc)
@@ -225,9 +225,10 @@ def _flaw(loc: Path, group: list[Mapping[str, Any]], value: Any) -> Flaw:
     if section_at(loc) is SecretRef and not isinstance(value, dict | list) and not {str(error["type"]) for error in group} - _NO_SECTION:
         # What stands there may be the secret: it is not shown.
         return secret_itself(loc)
-    expected = list(dict.fromkeys(_expected(error, value) for error in group))
+    duration = _is_duration(loc)
+    expected = list(dict.fromkeys(_expected(error, duration=duration) for error in group))
     # A union also reports its null member and, for text, every other member: the list of alternatives is the expectation.
-    return Flaw(loc, " or ".join(expected), describe(value), _hint(group, value))
+    return Flaw(loc, " or ".join(expected), describe(value), _form(loc, value, parent) or _hint(group, value, duration=duration))
 
 
 def secret_itself(loc: Path) -> Flaw:
@@ -241,7 +242,9 @@ def unknown_key(loc: Path) -> Flaw:
     keys = known_keys(section) if section is not None else []
     key = str(loc[-1])
     hint = did_you_mean(key, keys)
-    if hint is None and keys:
+    if section is Model and key == "accepted":
+        hint = "it stands in features.NAME.accepted for one feature, in baseline.accepted for all series of the model"
+    elif hint is None and keys:
         hint = f"known keys here: {', '.join(keys)}"
     return Flaw(loc, "a known key", f'"{key}"', hint)
 
@@ -252,10 +255,36 @@ def _missing(loc: Path) -> str:
     return "a value" if field is None or not field.description else f"a value ({field.description.split(';')[0]})"
 
 
-def _expected(error: Mapping[str, Any], value: Any) -> str:
+def _is_duration(loc: Path) -> bool:
+    """Whether what belongs at `loc` is a duration, or a list of them."""
+    section = section_at(loc[:-1])
+    field = next((f for name, f in section.model_fields.items() if loc[-1] in (name, f.alias)), None) if section is not None else None
+    return field is not None and any("parse_duration_ms" in repr(one) for one in (field.annotation, *field.metadata))
+
+
+def _form(loc: Path, value: Any, parent: Any) -> str | None:
+    """How to write what was written in another form."""
+    if len(loc) < 3 or loc[0] != "models":
+        return None
+    match loc[2:]:
+        case ("correlations", int()) if isinstance(value, str):
+            names = parent if isinstance(parent, list) and len(parent) == 2 and all(isinstance(n, str) for n in parent) else ["a", "b"]
+            pair = ", ".join(names)
+            return f"a pair is a list of its own: write correlations: [[{pair}]]"
+        case ("correlations",) if not isinstance(value, list):
+            return "write correlations: [[a, b]]"
+        case ("blocks",) if isinstance(value, list):
+            named = ", ".join(value) if len(value) > 1 and all(isinstance(n, str) for n in value) else "a, b"
+            return f"a block has a name: write blocks: {{NAME: [{named}]}}"
+        case ("blocks", str()) if isinstance(value, str):
+            return f"write {{{loc[3]}: [{value}, ...]}}: two or more numeric features, or one vector"
+    return None
+
+
+def _expected(error: Mapping[str, Any], *, duration: bool) -> str:
     kind, context = str(error["type"]), error.get("ctx", {})
     if kind in _BOUNDS:
-        return _bound(*_BOUNDS[kind], context, value)
+        return _bound(*_BOUNDS[kind], context, duration=duration)
     if kind == "string_pattern_mismatch":
         return _PATTERNS.get(context["pattern"], f"text that matches {context['pattern']}")
     if kind == "literal_error":
@@ -269,9 +298,9 @@ def _expected(error: Mapping[str, Any], value: Any) -> str:
     return _TYPES.get(kind, str(error["msg"]).lower())
 
 
-def _bound(sign: str, key: str, context: Mapping[str, Any], value: Any) -> str:
+def _bound(sign: str, key: str, context: Mapping[str, Any], *, duration: bool) -> str:
     bound = context[key]
-    if isinstance(value, str):  # only durations are given as text and checked as numbers
+    if duration:
         return f"a duration {sign} {_duration(bound)}"
     return f"{'a number' if isinstance(bound, float) else 'an integer'} {sign} {bound:.12g}"
 
@@ -280,7 +309,7 @@ def _duration(milliseconds: int) -> str:
     return f"{milliseconds // 1000}s" if milliseconds % 1000 == 0 else f"{milliseconds}ms"
 
 
-def _hint(group: list[Mapping[str, Any]], value: Any) -> str | None:
+def _hint(group: list[Mapping[str, Any]], value: Any, *, duration: bool) -> str | None:
     kinds = {str(error["type"]) for error in group}
     if isinstance(value, str):
         if "bool_type" in kinds:
@@ -296,7 +325,7 @@ def _hint(group: list[Mapping[str, Any]], value: Any) -> str | None:
         if group[0]["loc"][-1:] == ("false_alarms",):
             return "say in what time or over how many events: 1 per week, 1 per 100000 events"
         return f'quote it if it is text: "{describe(value)}"'
-    if isinstance(value, int) and any("a duration" in str(e.get("ctx", {}).get("error", "")) for e in group):
+    if isinstance(value, int) and duration:
         return "a bare number is milliseconds"
     return None
 

@@ -1,7 +1,7 @@
 """The port for counting and measuring; the wiring maps each name to a metric of `metrics.py`.
 
 Counters (``driftline_<name>_total``). Ingest: ``records`` (stream, outcome), ``dead_letters`` (stage, reason),
-``invalid_values``, ``time_replaced``, ``features_dropped``, ``classes_dropped`` (model). Join: ``label_join`` (model,
+``invalid_values``, ``time_replaced``, ``features_dropped``, ``classes_dropped``, ``unit_missing`` (model). Join: ``label_join`` (model,
 case). Detect: ``versions_shared``, ``rows_unwatched`` (model), ``drift_events`` (monitor, model, kind, severity).
 
 Gauges (``driftline_<name>``). Join: ``waiting_labels`` (stream, partition). Detect: ``subjects_monitored``,

@@ -90,6 +90,8 @@ FEATURES_DROPPED = Metric("driftline_features_dropped_total", "counter", "values
     "Values of undeclared features that are not watched, as the model already has 500 of them (in each source partition).")
 CLASSES_DROPPED = Metric("driftline_classes_dropped_total", "counter", "values", ("model",),
     "Probabilities of classes that are not kept, as the model already has 1,000 undeclared ones (in each source partition).")
+UNIT_MISSING = Metric("driftline_unit_missing_total", "counter", "rows", ("model",),
+    "Predictions that do not say their `unit`, of a model that has one: each of them is watched.")
 VERSIONS_SHARED = Metric("driftline_versions_shared_total", "counter", "rows", ("model",),
     "Predictions of versions beyond a model's first 50, which share one set of panels.")
 ROWS_UNWATCHED = Metric("driftline_rows_unwatched_total", "counter", "rows", ("model",),
@@ -146,7 +148,7 @@ BUILD_INFO = Metric("driftline_build_info", "gauge", "1", ("version",),
 METRICS: tuple[Metric, ...] = (
     RECORDS, LAG, WATERMARK_LAG, PROCESS_SECONDS, BATCH_RECORDS, COMMIT_SECONDS, BASE_SECONDS, BASE_BYTES, LAST_COMMIT, PROGRESS,
     TASKS, REBALANCES, ABORTS, DROPPED,
-    DEAD_LETTERS, INVALID_VALUES, TIME_REPLACED, FEATURES_DROPPED, CLASSES_DROPPED, VERSIONS_SHARED, ROWS_UNWATCHED,
+    DEAD_LETTERS, INVALID_VALUES, TIME_REPLACED, FEATURES_DROPPED, CLASSES_DROPPED, UNIT_MISSING, VERSIONS_SHARED, ROWS_UNWATCHED,
     LABEL_JOIN, LABEL_DELAY, WAITING, DRIFT_EVENTS, SCORE, THRESHOLD,
     EFFECT_SIZE, SUBJECTS_DRIFTED, SUBJECTS_SUSPENDED, SUBJECTS_MONITORED, DETECTION_DELAY, ALERTS, ALERT_TRANSITIONS,
     INCIDENTS, INCIDENTS_OPENED, INCIDENT_ALERTS,

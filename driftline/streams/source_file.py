@@ -55,6 +55,11 @@ def is_parquet(path: str | Path) -> bool:
     return Path(path).suffix.lower() in (".parquet", ".pq")
 
 
+def is_messages(path: str | Path) -> bool:
+    """Whether a file holds raw messages, a JSON object a line, and no rows."""
+    return str(path).endswith((".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz"))
+
+
 def column_names(path: str | Path) -> list[str]:
     """The names of the columns.
 
@@ -62,6 +67,11 @@ def column_names(path: str | Path) -> list[str]:
     ------
     SourceFileError : not a CSV or Parquet file, or a column name occurs twice.
     """
+    if is_messages(path):
+        raise SourceFileError(
+            f'"{path}": expected rows in a CSV, .csv.gz or Parquet file; .jsonl is raw messages, '
+            "which replay, backtest and baseline build read"
+        )
     try:
         names = _parquet_names(path) if is_parquet(path) else _csv_names(path)
     except (pa.ArrowException, OSError) as error:

@@ -7,8 +7,10 @@ from typing import Any
 import msgspec
 import orjson
 import pytest
+from click.testing import CliRunner
 
 from driftline.cli.events import EventPrinter
+from driftline.cli.main import cli
 from driftline.cli.output import plain_table
 from driftline.schemas.events import DriftEvent, Effect, Position
 from driftline.streams.alert.pipeline import AlertPipeline
@@ -69,3 +71,22 @@ def test_control_characters_of_a_record_are_told_and_not_sent_to_the_terminal(ca
         assert told in row
     assert told in plain_table([{"summary": wild}], ["summary"])[1]
     assert plain_table([{"summary": "größer als 中"}], ["summary"])[1] == "größer als 中"
+
+
+def test_a_transition_and_a_long_kind_keep_the_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    event = {
+        "fingerprint": "f" * 32, "episode": "e", "seq": 2, "model": "fraud", "change": "baseline_mismatch", "from_severity": None,
+        "severity": "info", "condition": None, "reason": "new prices", "time_ms": 0, "drift_event": "d",
+    }  # fmt: skip
+    printer = EventPrinter("transitions", "table")
+    printer.add(orjson.dumps(event))
+    printer.finish()
+    head, line = capsys.readouterr().out.splitlines()
+    assert line[head.index("severity") :].startswith("info ")
+    assert line.endswith("new prices")
+
+
+def test_baseline_build_help_has_its_example_as_it_is_typed() -> None:
+    shown = CliRunner().invoke(cli, ["baseline", "build", "--help"]).stdout
+    assert "\\b" not in shown
+    assert "--label-time label_at \\\n" in shown

@@ -128,3 +128,32 @@ def test_a_file_without_the_unit_makes_no_baseline_of_rows_that_live_are_left_ou
     assert 'no row says its unit, "order_no"' in refused.stderr
     assert not (tmp_path / "b.json").exists()
     assert build(stream, text, "--segment", "order_no=booking").exit_code == 0
+
+
+@pytest.mark.parametrize("options", [[], ["--segment", "booking"], ["--segment", "segments.booking=booking"]])
+def test_the_unit_of_driftline_publish_is_sent_where_it_is_read(tmp_path: Path, options: list[str]) -> None:
+    """The same rows are watched as under the short name, and the unit is no feature."""
+    stream = write_bookings(tmp_path / "train.csv", 3_000)
+    text = CONFIG.replace("    features: {amount: numeric, country: categorical}\n", "")
+    panels = []
+    for unit, given in (("booking", []), ("segments.booking", options)):
+        result = build(stream, text + UNIT.replace("booking", unit), *given, "--force")
+        assert result.exit_code == 0, result.stderr
+        panels.append(read_baselines(tmp_path / "b.json")["panels"])
+    short, long = panels
+    assert {kind: panel.id for kind, panel in short.items()} == {kind: panel.id for kind, panel in long.items()}
+    assert sorted(column.name for column in long["features"].columns) == ["amount", "country", "stream:invalid"]
+
+
+def test_a_column_of_another_name_is_sent_as_the_unit_of_driftline_publish(tmp_path: Path) -> None:
+    stream, text = write_bookings(tmp_path / "train.csv", 3_000), CONFIG + UNIT.replace("booking", "segments.order_no")
+    assert 'no row says its unit, "segments.order_no"' in build(stream, text).stderr
+    assert build(stream, text, "--segment", "order_no=booking").exit_code == 0
+
+
+def test_replay_warns_of_a_unit_that_no_row_says(tmp_path: Path) -> None:
+    stream, config = write_bookings(tmp_path / "train.csv", 1_000), tmp_path / "shop.yml"
+    config.write_text(CONFIG + UNIT.replace("booking", "boking"))
+    result = CliRunner().invoke(cli, ["replay", str(stream), "-c", str(config), *OPTIONS, "-o", "json"])
+    assert result.exit_code == 0
+    assert result.stderr.count("unit_missing model=shop unit='boking'") == 1

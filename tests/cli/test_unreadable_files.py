@@ -111,3 +111,12 @@ def test_a_label_that_is_no_column_is_named_by_the_score_too(tmp_path: Path) -> 
     result = CliRunner().invoke(cli, ["publish", str(path), "--topic", "p", "--model", "m", "--score-from", "logistic:z:20", "--print"])
     assert result.exit_code == 2
     assert 'no column "z"' in result.stderr
+
+
+def test_messages_are_no_rows_and_init_and_publish_say_so(tmp_path: Path, config: Path) -> None:
+    file = tmp_path / "messages.jsonl"
+    file.write_text('{"topic": "p", "time_ms": 1, "value": {"amount": 1}}\n')
+    for command in (["init", "--from-file", str(file), "-o", "-"], ["publish", str(file), "-c", str(config), "--print"]):
+        result = CliRunner().invoke(cli, command)
+        assert result.exit_code == 2
+        assert "expected rows in a CSV, .csv.gz or Parquet file; .jsonl is raw messages" in result.stderr

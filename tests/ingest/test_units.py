@@ -94,3 +94,24 @@ def test_what_is_no_scalar_is_nobodys_and_long_texts_stay_different() -> None:
     nested, listed, nothing, one, other, again = units(ingest("card", *(record(event(card=value), n) for n, value in enumerate(values))))
     assert (nested, listed, nothing) == (NO_UNIT,) * 3
     assert one == again != other
+
+
+def missing(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [line.getMessage() for line in caplog.records if line.getMessage().startswith("unit_missing")]
+
+
+def test_a_unit_that_no_row_says_is_warned_of_once_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    found = ingest("segments.card", *(record(event(card="a"), n) for n in range(999)))
+    assert not missing(caplog)
+    found.take(*(record(event(card="a"), n) for n in range(999, 2_500)))
+    found.take(record(event(card="a"), 2_500))
+    (told,) = missing(caplog)
+    assert "model=fraud unit='segments.card' rows=2500" in told
+    assert found.counters.value("unit_missing", model="fraud") == 2_501
+
+
+def test_guests_without_a_unit_are_counted_and_no_reason_to_warn(caplog: pytest.LogCaptureFixture) -> None:
+    found = ingest("card", *(record(event(card="a" if n == 7 else None), n) for n in range(3_000)))
+    assert not missing(caplog)
+    assert found.counters.value("unit_missing", model="fraud") == 2_999
+    assert found.counters.value("unit_missing", model="ads") == 0

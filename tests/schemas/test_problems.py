@@ -36,7 +36,17 @@ ONE_PROBLEM = [
     (with_model("window: 5_000"), 4, "models.fraud.window", "an integer", "write 5000"),
     (with_model("window: -5"), 4, "models.fraud.window", "an integer >= 30", ""),
     (with_model("correlations: [[a]]"), 4, "models.fraud.correlations[0]", "at least 2 entries", ""),
-    (with_model("correlations: [[a, b], c]"), 4, "models.fraud.correlations[1]", "a list", ""),
+    (with_model("correlations: [[a, b], c]"), 4, "models.fraud.correlations[1]", "a list", "a list of its own"),
+    (with_model("correlations: a"), 4, "models.fraud.correlations", "a list", "write correlations: [[a, b]]"),
+    (with_model("correlations: [[e, a]]\nfeatures: {a: numeric, e: {kind: vector, length: 3}}\nblocks: {e: [e]}"), 4,
+     "models.fraud.correlations[0][0]", "a numeric feature", "by a block"),
+    (with_model("blocks: [amount, age]"), 4, "models.fraud.blocks", "a mapping", "write blocks: {NAME: [amount, age]}"),
+    (with_model("blocks: {card: amount}"), 4, "models.fraud.blocks.card", "a mapping", "write {card: [amount, ...]}"),
+    (with_model("features: {v: {kind: vector, length: 1}}\nblocks: {v: [v]}"), 4, "models.fraud.features.v.length", "an integer >= 2", ""),
+    (with_model("accepted: new prices"), 4, "models.fraud.accepted", "a known key", "features.NAME.accepted"),
+    (with_model("unit: a\nunit_window: 30"), 5, "models.fraud.unit_window", "a duration >= 1s", "a bare number is milliseconds"),
+    (with_model("stale: 30"), 4, "models.fraud.stale", "a duration >= 1s", "a bare number is milliseconds"),
+    (with_model("freshness: true"), 4, "models.fraud.freshness", "a duration such as", ""),
     (with_model("correlations: [[a, a]]"), 4, "models.fraud.correlations[0]", "two different features", "without a pair"),
     (with_model("correlations: [[a, b], [b, a]]"), 4, "models.fraud.correlations[1]", "each pair once", "order"),
     (with_model("correlations: [[a~b, c]]"), 4, "models.fraud.correlations[0][0]", 'a name without "~"', '"path"'),
@@ -219,3 +229,10 @@ def test_four_of_a_kind_are_all_told() -> None:
     with pytest.raises(ConfigError) as refused:
         parse_config(f"predictions: a\nmodels:\n{models}", name="c.yml")
     assert told(refused.value.problems) == [str(problem) for problem in refused.value.problems]
+
+
+def test_a_pair_that_is_no_list_of_its_own_is_shown_as_one() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(with_model("correlations: [amount, n_items]"), name="f.yml")
+    hints = {problem.hint for problem in caught.value.problems}
+    assert hints == {"a pair is a list of its own: write correlations: [[amount, n_items]]"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Final
 
@@ -14,7 +15,7 @@ NAMED_MAX: Final = 5
 
 def mismatch_reason(plan: ModelPlan, found: Sequence[Difference], rows: int) -> str:
     """Which series of a file the first live rows do not agree with, what is done about it, and what a person can do."""
-    file = plan.model.baseline.file
+    file = os.path.normpath(plan.model.baseline.file or "")
     return (
         f"the first {rows:,} live rows are not as {file} says: {differing(found)}. These columns are watched for change against a "
         "reference learned from here on, not against the file. If live is right, build a file of it: `driftline baseline build CONFIG "

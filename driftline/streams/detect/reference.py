@@ -18,6 +18,7 @@ from driftline.detectors.baseline import Baseline
 from driftline.detectors.baseline_build import BaselineBuilder
 from driftline.detectors.spec import BaselineError, PanelRows
 from driftline.schemas.config import Config, Model
+from driftline.schemas.durations import duration_text
 from driftline.schemas.series import block_series, correlation_series, width_of
 from driftline.streams.detect.plan import ModelPlan, PanelKind
 from driftline.streams.detect.rows import feature_rows, outcome_rows, score_rows
@@ -151,11 +152,20 @@ def configured_baselines(config: Config) -> dict[str, dict[str, Baseline]]:
                 raise BaselineError(f'{model.baseline.file}: built for model "{content["model"]}", the configuration names it for "{name}"')
             _check_made(model, content["panels"])
             if content["unit"] != (unit := unit_of(model)):
-                built, wanted = (json.dumps(one) for one in (content["unit"], unit))
-                why = f"built with unit and unit_window {built}, the configuration has {wanted}: other rows are watched"
+                why = f"built with {_told(content['unit'])}, the configuration has {_told(unit)}: other rows are watched"
                 raise BaselineError(f"{model.baseline.file}: {why}; build it again")
             found[name] = content["panels"]
     return found
+
+
+def _told(unit: Unit | None) -> str:
+    """A unit for people."""
+    match unit:
+        case None:
+            return "no unit"
+        case [str(path), int(window)]:
+            return f'unit "{path}" and unit_window {duration_text(window)}'
+    return f"unit and unit_window {json.dumps(unit)}"
 
 
 def _check_made(model: Model, panels: Baselines) -> None:

@@ -10,6 +10,7 @@ from driftline.streams.counters import Counters
 from driftline.streams.ingest.decoder import PredictionDecoder
 from driftline.streams.ingest.labels import LabelDecoder
 from driftline.streams.ingest.task import IngestTask, LabelTask, PredictionTask, Targets
+from driftline.streams.ingest.unsaid import UnsaidUnits
 from driftline.streams.task import PartitionId, RestoredState
 
 
@@ -26,6 +27,7 @@ class IngestProcessor:
     def __init__(self, config: Config, cluster: Cluster, counters: Counters) -> None:
         self._config = config
         self._counters = counters
+        self._unsaid = UnsaidUnits(counters)
         self._targets = Targets.of(config, cluster)
         self._predictions = {source.topic: (source, PredictionDecoder(source, config)) for source in config.predictions}
         self._labels = {source.topic: LabelDecoder(source) for source in config.labels}
@@ -48,4 +50,4 @@ class IngestProcessor:
             return LabelTask(task, partition, self._config, self._targets, self._counters, state, self._labels[partition[0]])
         source, decoder = self._predictions[partition[0]]
         limits = (source.max_age, source.max_skew)
-        return PredictionTask(task, partition, self._config, self._targets, self._counters, state, decoder, limits)
+        return PredictionTask(task, partition, self._config, self._targets, self._counters, state, decoder, limits, self._unsaid)

@@ -34,6 +34,7 @@ from driftline.streams.ingest.names import CLASSES_MAX, LearnedNames
 from driftline.streams.ingest.predictions import Predictions, read_predictions
 from driftline.streams.ingest.silence import SilentModels
 from driftline.streams.ingest.times import RecordTimes, judge
+from driftline.streams.ingest.unsaid import UnsaidUnits
 from driftline.streams.observation import Coded, Observations, encode
 from driftline.streams.partitioner import partition_for
 from driftline.streams.state.blob import check_width, read_state
@@ -240,10 +241,11 @@ class PredictionTask(IngestTask):
 
     def __init__(
         self, name: str, partition: PartitionId, config: Config, targets: Targets, counters: Counters, state: RestoredState,
-        decoder: PredictionDecoder, limits: tuple[int, int],
+        decoder: PredictionDecoder, limits: tuple[int, int], unsaid: UnsaidUnits,
     ) -> None:  # fmt: skip
         super().__init__(name, partition, config, targets, counters, state)
         self._decoder = decoder
+        self._unsaid = unsaid
         self._max_age, self._max_skew = limits
         self._skew_ms = max(self._max_skew, _SKEW_MS_MIN)
         self._silent = SilentModels(config, decoder.plans)
@@ -284,6 +286,8 @@ class PredictionTask(IngestTask):
             self._counters.increment("features_dropped", {"model": rows.plan.name}, rows.features.dropped)
         if rows.classes_dropped:
             self._counters.increment("classes_dropped", {"model": rows.plan.name}, rows.classes_dropped)
+        if rows.unit is not None:
+            self._unsaid.add(rows.plan.name, rows.plan.model.unit or "", rows.unit)
         if faults := len(rows.features.invalid) + rows.invalid_fields:
             self._counters.increment("invalid_values", {"model": rows.plan.name}, faults)
 
