@@ -116,6 +116,8 @@ class Column:
     ----------
     tails : quantiles that get a bin edge of their own (numeric only).
     factors : two numeric columns of the rows whose product is watched (`pairs.py`), or `joint` any number of them (`blocks.py`).
+    own_keys : segment keys that have the column's own values: within one of them nothing of it can change, so they split none of its
+        effects (`traffic.py`).
     """
 
     name: str
@@ -124,6 +126,7 @@ class Column:
     tails: tuple[float, ...] = ()
     factors: tuple[str, ...] = ()
     joint: bool = False
+    own_keys: tuple[str, ...] = ()
 
 
 REFERENCE_ERRORS = 4.0

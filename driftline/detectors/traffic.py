@@ -94,8 +94,8 @@ class Traffic:
 
         Returns
         -------
-        None for runs of equal values and blocks, for numbers that go by the hour, for too few rows, and where too many are of segment
-        values without a reference.
+        None for runs of equal values and blocks, for numbers that go by the hour, for too few rows, where too many are of segment
+        values without a reference, and where the only key has the column's own values.
         """
         q, kind, rows = int(note["series"]), int(note["effect_kind"]), int(note["counts"].sum())
         c = int(self._tables.series_column[q])
@@ -112,7 +112,8 @@ class Traffic:
         dependence = max(float(note["dependence"][RANKS if kind == MEAN_EFFECT else CELLS]), 1.0)
         found = []
         for k, key in enumerate(self._keys):
-            if (values[:, k] == UNKNOWN).any():
+            # Within its own values nothing of a column can change: whatever it does would be called mix.
+            if key in self._layout.columns[c].own_keys or (values[:, k] == UNKNOWN).any():
                 continue
             joint = np.bincount(values[:, k].astype(np.int64) * N_CODES + codes, minlength=self._sizes[k] * N_CODES)
             one = self._split(k, key, q, kind, joint.reshape(self._sizes[k], N_CODES), float(note["effect"]), dependence)

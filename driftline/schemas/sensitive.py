@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 from driftline.schemas.config import Config, Fields, Model
 from driftline.schemas.document import Path
+from driftline.schemas.places import place_of_feature, places_of_segment, prefix_of
 from driftline.schemas.problems import Flaw
-
-PUBLISHED_SEGMENTS = "segments"
-"""Where `driftline.publish` sends what is a segment and no feature."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +27,9 @@ def has_sensitive(config: Config) -> bool:
 
 def sensitive_parts(model: Model, fields: Fields) -> Sensitive:
     """The sensitive features and segments: those called so, and those that read the same value."""
-    declared = model.features or {}
-    prefix = f"{fields.features}." if fields.features else ""
-    of_feature = {name: feature.path or prefix + name for name, feature in declared.items()}
-    of_segment: dict[str, set[str]] = {}
-    for key, segment in model.segments.items():
-        if segment.path is not None:
-            of_segment[key] = {segment.path}
-        elif key in declared:
-            of_segment[key] = {of_feature[key]}
-        else:
-            of_segment[key] = {prefix + key, key, f"{PUBLISHED_SEGMENTS}.{key}"}
+    declared, prefix = model.features or {}, prefix_of(fields)
+    of_feature = {name: place_of_feature(model, fields, name) for name in declared}
+    of_segment = {key: places_of_segment(model, fields, key) for key in model.segments}
     places = {of_feature[name] for name, feature in declared.items() if feature.sensitive}
     places |= {place for key, segment in model.segments.items() if segment.sensitive for place in of_segment[key]}
     features = {name for name, place in of_feature.items() if place in places}

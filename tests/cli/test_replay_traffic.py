@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -52,10 +53,10 @@ def write_stream(path: Path, *, mix: bool, within: float = 0.0, seed: int = 1, r
     return path
 
 
-def replay(path: Path, text: str = CONFIG) -> list[dict[str, Any]]:
+def replay(path: Path, text: str = CONFIG, options: Sequence[str] = OPTIONS) -> list[dict[str, Any]]:
     config = path.parent / "shop.yml"
     config.write_text(text)
-    result = CliRunner().invoke(cli, ["replay", str(path), "-c", str(config), *OPTIONS, "-o", "json"])
+    result = CliRunner().invoke(cli, ["replay", str(path), "-c", str(config), *options, "-o", "json"])
     assert result.exit_code == 0, result.stderr
     events = [json.loads(line) for line in result.stdout.splitlines()]
     return [e for e in events if e["kind"] in ("drift", "evidence") and e["position"]["offset"] >= CHANGE]
@@ -132,6 +133,30 @@ def test_without_segments_and_where_their_references_are_thin_no_parts_are_told(
     unseen = of_model(replay(tmp_path / "new.csv"), "feature:amount")
     assert unseen
     assert {(e["cause"], e["traffic"]) for e in unseen if e["n"] > 100} == {(None, None)}
+
+
+@pytest.mark.parametrize(("key", "segment"), [
+    ("country", "{country: {path: country}}"),
+    ("country", "{country: {}}"),
+    # Under another name it is the same value.
+    ("land", "{land: {path: features.country}}"),
+])  # fmt: skip
+def test_a_feature_that_is_a_segment_key_is_not_split_by_itself(tmp_path: Path, key: str, segment: str) -> None:
+    text = CONFIG.replace("{country: {path: country}}", segment).replace("device: categorical", "device: categorical, country: categorical")
+    options = [*OPTIONS[:-1], "country" if key == "country" else f"{key}=country"]
+    found = replay(write_stream(tmp_path / "mix.csv", mix=True), text, options)
+    own = of_model(found, "feature:country")
+    assert {(e["cause"], e["traffic"]) for e in own} == {(None, None)}
+    assert "critical" in {e["severity"] for e in own}
+    assert {e["traffic"]["by"] for e in of_model(found, "feature:amount") if e["traffic"]} == {key}
+    assert "critical" not in {e["severity"] for e in of_model(found, "feature:amount", "feature:device")}
+
+
+def test_another_key_may_explain_a_feature_that_is_a_segment_key(tmp_path: Path) -> None:
+    text = CONFIG.replace("{country: {path: country}}", "{country: {path: country}, device: {path: device}}")
+    found = of_model(replay(write_stream(tmp_path / "mix.csv", mix=True), text, [*OPTIONS, "--segment", "device"]), "feature:device")
+    assert {e["traffic"]["by"] for e in found if e["traffic"]} == {"country"}
+    assert "traffic_mix" in {e["cause"] for e in found}
 
 
 def naive_scores(baseline: Baseline) -> tuple[list[float], dict[int, float]]:

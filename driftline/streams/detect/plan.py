@@ -14,8 +14,9 @@ from typing import Final, Literal
 from driftline.detectors.openers import E_DETECTOR
 from driftline.detectors.spec import Column, ColumnDetector, Direction, Kind, PanelBudget, PanelSpec, Series
 from driftline.schemas.budget import REFERENCE_ERRORS, parse_false_alarms, parts, version_share
-from driftline.schemas.config import DEFAULT_MONITORS, Config, Model, Monitor
+from driftline.schemas.config import DEFAULT_MONITORS, Config, Fields, Model, Monitor
 from driftline.schemas.effects import Setting, settings
+from driftline.schemas.places import keys_of_feature
 from driftline.schemas.series import block_series, correlation_series
 
 PanelKind = Literal["features", "scores", "outcomes"]
@@ -49,6 +50,7 @@ class ModelPlan:
     topics : of predictions; None = not known, any may come.
     labelled : whether any topic of labels is configured.
     gone : why it gets no more rows; empty = it does.
+    sources : where the events of each source keep what is read.
     """
 
     name: str
@@ -58,6 +60,7 @@ class ModelPlan:
     topics: frozenset[str] | None = None
     labelled: bool = True
     gone: str = ""
+    sources: tuple[Fields, ...] = ()
 
     @classmethod
     def of(cls, name: str, model: Model, config: Config | None = None) -> ModelPlan:
@@ -65,7 +68,8 @@ class ModelPlan:
         if config is None:
             return cls(name, model, monitors)
         topics = frozenset(source.topic for source in config.predictions)
-        return cls(name, model, monitors, settings(config, name), topics, bool(config.labels))
+        sources = tuple(source.fields for source in config.predictions)
+        return cls(name, model, monitors, settings(config, name), topics, bool(config.labels), sources=sources)
 
     @classmethod
     def of_former(cls, name: str) -> ModelPlan:
@@ -135,13 +139,14 @@ class ModelPlan:
 
     def feature(self, name: str, kind: Kind | Literal["vector"]) -> Column:
         """One feature's distribution and mean, and the rates of what is wrong with it; of a vector those rates alone."""
+        keys = keys_of_feature(self.model, self.sources, name)
         if kind == "vector":
             series = [self.series(f"quality:{name}:{flag}", flag) for flag in ("missing", "invalid")]
-            return Column(name=name, kind="binary", series=_watched(series))
+            return Column(name=name, kind="binary", series=_watched(series), own_keys=keys)
         last = "unseen" if kind == "categorical" else "out_of_range"
         flags = ("missing", "invalid", last, "constant")
         series = [self.series(f"feature:{name}", None), *(self.series(f"quality:{name}:{flag}", flag) for flag in flags)]
-        return Column(name=name, kind=kind, series=_watched(series))
+        return Column(name=name, kind=kind, series=_watched(series), own_keys=keys)
 
     def correlation(self, first: str, second: str) -> Column:
         """The product of two features' standardised values."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from driftline.schemas.config import Fields, Model
-from driftline.schemas.sensitive import PUBLISHED_SEGMENTS
+from driftline.schemas.places import PUBLISHED_SEGMENTS
 from driftline.streams.ingest.hiding import Hiding
 from driftline.streams.ingest.mapping import Kind, Leaf, Mapped, Node, Path, parse_path, repair, scannable, wire_text
 from driftline.streams.task import Record
