@@ -556,3 +556,55 @@ def test_incident_is_a_contract_that_the_state_keeps(life: Life) -> None:
     (book,) = life.store.books().values()
     assert isinstance(book.incidents[0].incident, Incident)
     assert orjson.loads(encode_state(book))["incidents"][0]["source"] == "topic-id/0"
+
+
+BRAZIL = {"country": "BR"}
+
+
+def test_segment_of_a_series_joins_what_that_is_in_and_no_other_incident_that_its_date_allows(life: Life) -> None:
+    life.say("correlation:amount~n_items", 100 * MINUTE, since_ms=90 * MINUTE)
+    life.say("block:emb", 1_000 * MINUTE, since_ms=990 * MINUTE)
+    # Found two days late: its date is off by more than what lies between the two, and its own is nearer to the block's.
+    life.say("correlation:amount~n_items", 4_000 * MINUTE, since_ms=980 * MINUTE, segment=BRAZIL, life=2)
+    assert [[one["series"] for one in told["blamed"]] for told in life.incidents] == [["correlation:amount~n_items"] * 2, ["block:emb"]]
+
+
+def test_series_that_came_back_a_moment_ago_stays_in_its_incident_beside_a_nearer_one(life: Life) -> None:
+    life.say("feature:amount", 10 * MINUTE, since_ms=9 * MINUTE)
+    life.say("feature:age", 10 * MINUTE, since_ms=9 * MINUTE)
+    life.back("feature:age", 30 * MINUTE)
+    life.say("score", 30 * MINUTE, since_ms=30 * MINUTE)
+    life.say("feature:age", 30 * MINUTE + 40_000, since_ms=30 * MINUTE + 30_000, life=2)
+    assert [told["firing"] for told in life.incidents] == [2, 1]
+
+
+@pytest.mark.parametrize(("began", "sizes"), [(100, [2, 1]), (900, [1, 2])])
+def test_late_alert_within_what_two_dates_may_be_off_by_joins_the_one_it_is_dated_nearer_to(
+    life: Life, began: int, sizes: list[int]
+) -> None:
+    life.say("feature:amount", 100 * MINUTE, since_ms=90 * MINUTE)
+    life.say("block:emb", 1_000 * MINUTE, since_ms=990 * MINUTE)
+    life.say("feature:age", 8_000 * MINUTE, since_ms=began * MINUTE)
+    assert [told["alerts"] for told in life.incidents] == sizes
+
+
+@pytest.mark.parametrize(("series", "value", "who", "largest"), [
+    ("quality:amount:missing", 0.281, "amount (missing)", "28.1 % of amount missing instead of 0 %"),
+    ("quality:emb:invalid", 1.0, "emb (invalid)", "100 % of emb invalid instead of 0 %"),
+    ("quality:net:amount:out_of_range", 0.5, "net:amount (out of range)", "50 % of net:amount out of range instead of 0 %"),
+    ("stream:invalid", 0.727, "invalid rows", "invalid rows 72.7 % instead of 0 %"),
+])  # fmt: skip
+def test_what_is_wrong_with_values_is_told(life: Life, series: str, value: float, who: str, largest: str) -> None:
+    life.say(series, 10_000, since_ms=9_000, effect=Effect("rate", 10.0), value=value, baseline_value=0.0)
+    assert life.incident["summary"].startswith(f"fraud: {who} changed since ")
+    assert life.incident["summary"].endswith(f", largest {largest}")
+
+
+def test_faults_of_a_feature_stand_beside_its_name_and_count_it_once(life: Life) -> None:
+    life.say("feature:amount", 10_000, since_ms=9_000)
+    for fault in ("missing", "invalid"):
+        life.say(f"quality:amount:{fault}", 10_000, since_ms=9_000, effect=Effect("rate", 1.0), value=0.02, baseline_value=0.01)
+    assert life.incident["summary"].startswith("fraud: amount (also invalid, missing) changed since ")
+    for name in ("b", "c", "d"):
+        life.say(f"quality:{name}:missing", 10_000, since_ms=9_000, effect=Effect("rate", 1.0), value=0.02, baseline_value=0.01)
+    assert life.incident["summary"].startswith("fraud: 4 features changed since ")

@@ -108,7 +108,7 @@ def test_the_evidence_that_set_the_severity_stays_in_front_of_what_came_last(lif
     life.take(drift_event(1, value=11.0, effect=Effect("psi", 0.12)))
     life.take(drift_event(2, kind="evidence", detector="severity", severity="critical", value=19.0, effect=Effect("psi", 0.8)))
     alert, _ = life.change(drift_event(3, kind="evidence", detector="adwin", severity="critical", value=10.4, effect=Effect("mean", 0.05)))
-    assert alert.summary == "fraud: feature:amount moved up (PSI 0.8; value 19, baseline 10, n 500)"
+    assert alert.summary == "fraud: feature:amount moved up (PSI 0.8; value 19, baseline 10, over the last 500 values)"
     assert (alert.evidence["value"], alert.evidence["last"]["value"]) == (19.0, 10.4)
     assert alert.evidence["effect"] == {"kind": "psi", "size": 0.8}
 
@@ -134,6 +134,8 @@ def test_what_is_in_front_is_found_again_in_a_published_alert(life: Life, drift_
     (0.15, 0.1, 0.5, "+50% against the baseline"),
     (0.004, 0.0, 0.4, "+0.4 percentage points"),
     (0.02, 0.005, 1.5, "+1.5 percentage points"),
+    (0.284, 0.0, 28.4, "+28 percentage points"),
+    (1.0, 0.0, 100.0, "+100 percentage points"),
 ])  # fmt: skip
 def test_a_rate_sized_against_the_floor_is_told_in_points(
     life: Life, drift_event: MakeEvent, value: float, base: float, size: float, words: str
@@ -288,6 +290,10 @@ def test_summary_says_what_where_and_how_much(life: Life, drift_event: MakeEvent
      "moved up (PSI 0.3; > 412 in 90 % of rows, baseline 0 %, n 500)"),
     ({"effect": Effect("rate", 1.0), "value": 0.04, "baseline_value": 0.02, "bins": [BinShare("missing", 0.02, 0.04, 0.02)]},
      "moved up (+100% against the baseline; value 0.04, baseline 0.02, n 500)"),
+    # Of a whole window, in which the rows since the change may be few.
+    ({"kind": "evidence", "detector": "severity", "effect": Effect("rate", 1.05), "value": 0.0105, "baseline_value": 0.0, "n": 2_000},
+     "moved up (+1.1 percentage points; value 0.0105, baseline 0, over the last 2,000 values)"),
+    ({"effect": Effect("mmd", 0.0717028), "value": 0.0717028, "baseline_value": 0.0}, "moved up (joint distance 0.0717; n 500)"),
 ])  # fmt: skip
 def test_levels_are_told_in_the_unit_of_the_series(life: Life, drift_event: MakeEvent, fields: dict[str, Any], words: str) -> None:
     alert = life.change(drift_event(1, **fields))[0]

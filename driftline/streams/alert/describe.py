@@ -15,6 +15,10 @@ from driftline.streams.alert.state import Member
 _NOT_BACK: Final = frozenset({"stale", "removed"})
 """The detectors of events that end an episode because no rows came, or because nothing watches it; nothing is back then."""
 _TOLERANCE: Final = 1e-6
+_POINTS_WHOLE: Final = 10.0
+"""From so many on percentage points are told without decimals."""
+_OF_WINDOW: Final = "severity"
+"""The detector of a step of severity: its figures are of the whole window, in which the rows since the change may be few."""
 _VERBS = {"up": "moved up", "down": "moved down", None: "changed"}
 
 
@@ -79,13 +83,15 @@ def _effect_words(shown: Mapping[str, Any]) -> str:
         value, base = shown["value"], shown["baseline_value"]
         if value is not None and base is not None and abs(base * (1 + size) - value) > _TOLERANCE * abs(value - base):
             # Sized against the floor for small baseline rates: a percentage of the rate itself would be no such number.
-            return f"{100 * (value - base):+.2g} percentage points"
+            points = 100 * (value - base)
+            return f"{points:+.0f} percentage points" if abs(points) >= _POINTS_WHOLE else f"{points:+.2g} percentage points"
         return f"{size:+.0%} against the baseline"
     return f"silent for {size:.3g} s"
 
 
 def _levels(shown: Mapping[str, Any]) -> str:
-    return ", ".join(part for part in (_in_own_unit(shown) or _as_judged(shown), f"n {shown['n']:,}") if part)
+    rows = f"over the last {shown['n']:,} values" if shown.get("detector") == _OF_WINDOW else f"n {shown['n']:,}"
+    return ", ".join(part for part in (_in_own_unit(shown) or _as_judged(shown), rows) if part)
 
 
 def _in_own_unit(shown: Mapping[str, Any]) -> str:
@@ -109,6 +115,8 @@ def _in_own_unit(shown: Mapping[str, Any]) -> str:
 
 
 def _as_judged(shown: Mapping[str, Any]) -> str:
+    if shown["effect"] is not None and shown["effect"]["kind"] == "mmd":
+        return ""   # it is the distance that has been told already
     named = (("value", shown["value"]), ("baseline", shown["baseline_value"]))
     return ", ".join(f"{name} {level:.6g}" for name, level in named if level is not None)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from driftline.schemas.contracts import near_words, rfc3339_ms
@@ -14,6 +14,7 @@ _NAMED_MAX: Final = 3
 _FEATURE: Final = frozenset({"feature", "quality"})
 _SHORT: Final = frozenset({"outcome", "stream"})
 """Groups whose series are known by their last name: log_loss, freshness."""
+_INVALID_ROWS: Final = "stream:invalid"
 _UNITS: Final = (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000))
 
 
@@ -33,9 +34,9 @@ def summary_of_incident(incident: Incident) -> str:
     # Of a series that is in no earlier incident any more: since then, it had changed before.
     again = all(one.changed_at_ms is not None and one.changed_at_ms <= incident.starts_at_ms + incident.uncertain_ms for one in firing)
     told = f"{incident.model}{where if alike else ''}: {_who(firing)} changed {'again ' if again else ''}{since}"
-    size = _size(largest)
+    size = _sized(largest)
     if size:
-        told += f", largest {_name(largest.series)} {size}{'' if alike else where}"
+        told += f", largest {size}{'' if alike else where}"
     later = [one for one in firing if one.changed_at_ms is not None and one.changed_at_ms > incident.starts_at_ms + incident.uncertain_ms]
     if later:
         told += f"; {_who(later)} changed again, last since {_moment(max(one.changed_at_ms or 0 for one in later))}"
@@ -52,7 +53,7 @@ def summary_of_incident(incident: Incident) -> str:
 def _who(blamed: Sequence[Blamed]) -> str:
     """Features, counted where they are many, then the other series."""
     every = {one.series for one in blamed}   # once each, however many segment values it has
-    features = sorted({_name(series) for series in every if _group(series) in _FEATURE})
+    features = _features(every)
     others = sorted({_name(series) for series in every if _group(series) not in _FEATURE})
     named = features if len(features) <= _NAMED_MAX else [f"{len(features)} features"]
     if len(others) > _NAMED_MAX:
@@ -61,12 +62,30 @@ def _who(blamed: Sequence[Blamed]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
+def _features(every: Collection[str]) -> list[str]:
+    """Each feature once, with what is wrong with its values where that is what changed: ``amount (missing)``."""
+    faults: dict[str, set[str]] = {_name(series): set() for series in every if _group(series) in _FEATURE}
+    for series in every:
+        if fault := _fault(series):
+            faults[_name(series)].add(fault)
+    own = {_name(series) for series in every if _group(series) == "feature"}
+    told = {name: f"{'also ' if name in own else ''}{', '.join(sorted(found))}" for name, found in faults.items() if found}
+    return [f"{name} ({told[name]})" if name in told else name for name in sorted(faults)]
+
+
+def _fault(series: str) -> str:
+    """What a series of a feature's faults is about; empty for another series."""
+    return series.rpartition(":")[2].replace("_", " ") if _group(series) == "quality" else ""
+
+
 def _group(series: str) -> str:
     return series.partition(":")[0]
 
 
 def _name(series: str) -> str:
     group, _, rest = series.partition(":")
+    if series == _INVALID_ROWS:
+        return "invalid rows"
     if group == "quality":
         return rest.rpartition(":")[0] or rest
     return rest if rest and (group == "feature" or group in _SHORT) else series
@@ -74,6 +93,23 @@ def _name(series: str) -> str:
 
 def _where(segment: Mapping[str, str] | None) -> str:
     return ", ".join(f"{key}={value}" for key, value in sorted((segment or {}).items()))
+
+
+def _sized(one: Blamed) -> str:
+    """What changed and by how much: ``amount +1.2 sd``, ``28 % of amount missing instead of 0 %``; empty for an unknown size."""
+    now, base = one.value, one.baseline_value
+    fault, name = _fault(one.series), _name(one.series)
+    if one.effect is not None and one.effect.kind == "rate" and now is not None and base is not None:
+        if fault:
+            return f"{_percent(now)} of {name} {fault} instead of {_percent(base)}"
+        if one.series == _INVALID_ROWS:
+            return f"{name} {_percent(now)} instead of {_percent(base)}"
+    size = _size(one)
+    return f"{name}{f' {fault}' if fault else ''} {size}" if size else ""
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
 
 
 def _size(one: Blamed) -> str:

@@ -3,8 +3,9 @@
 A change of fifty features is found in the strongest first, in the weakest an hour later and in the outcomes when labels
 come. So it is not arrival that counts but the date of each change. A date is uncertain by a share of the time the change
 took to be found: the weaker it is, the later it is found and the worse it is dated. An alert joins the open incident of its
-model whose start is within the model's `gather` time of its own, beside what both dates may be off by; the nearest where
-there are several. Where there is none it opens one, even if another is open: a step that stays must not hide the next one.
+model whose start is within the model's `gather` time of its own, beside what both dates may be off by. Of several it
+is the one that has the alert's series, over all rows or until a moment ago, else the nearest. Where there is none it opens one,
+even if another is open: a step that stays must not hide the next one.
 
 The same holds of a further change of a series whose alert is firing: where it clearly began later than the incident its alert is in,
 the alert leaves that for the one of the new date. Who is paged when an incident opens then hears of it; what is left behind ends
@@ -145,28 +146,32 @@ def _counted(state: IncidentState, source: Source) -> bool:
 
 
 def _nearest(book: Book, alert: Alert, source: Source, gather_ms: int) -> IncidentState | None:
-    """The incident whose start is nearest to the alert's; the younger one where two are as near."""
+    """The incident that the alert is part of; else the one whose start is nearest to the alert's.
+
+    Dates that may be off tell nothing of two incidents within both; there the starts as they are dated count, then the younger one.
+    """
+    began, uncertain = _date(alert, gather_ms)
     near = []
     for state in book.incidents:
         incident = state.incident
-        apart = _apart(incident, alert, gather_ms)
-        if apart <= gather_ms and (incident.condition == "firing" or _counted(state, source)):
-            near.append((max(apart, 0), -incident.starts_at_ms, incident.id, state))
-    return min(near, key=lambda one: one[:3])[3] if near else None
+        part = _is_part(incident, alert, began - uncertain - gather_ms)
+        apart = abs(began - incident.starts_at_ms)
+        beyond = max(apart - incident.uncertain_ms - uncertain, 0)
+        if (part or beyond <= gather_ms) and (incident.condition == "firing" or _counted(state, source)):
+            near.append((not part, beyond, apart, -incident.starts_at_ms, incident.id, state))
+    return min(near, key=lambda one: one[:5])[5] if near else None
 
 
-def _apart(incident: Incident, alert: Alert, gather_ms: int) -> int:
-    """Milliseconds between the two starts, beyond what both dates may be off by."""
-    began, uncertain = _date(alert, gather_ms)
-    apart = abs(began - incident.starts_at_ms) - incident.uncertain_ms - uncertain
+def _is_part(incident: Incident, alert: Alert, ended_after_ms: int) -> bool:
+    """Whether the incident has the alert's change already, whatever their dates say."""
     for one in incident.blamed:
-        if one.fingerprint == alert.fingerprint and one.ends_at_ms is not None:
+        if one.fingerprint == alert.fingerprint and one.ends_at_ms is not None and one.ends_at_ms >= ended_after_ms:
             # A series about the edge of its band comes and goes; soon after its end it is the same change still.
-            apart = min(apart, began - uncertain - one.ends_at_ms)
+            return True
         if alert.segment is not None and one.segment is None and one.series == alert.series and one.condition == "firing":
             # A part of what is known as a whole: small segments are found one after the other, each dated by its last stretch.
-            apart = min(apart, 0)
-    return apart
+            return True
+    return False
 
 
 def _date(alert: Alert, gather_ms: int) -> tuple[int, int]:
