@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from driftline.detectors.spec import Float64
+
 ORDER_MOST: Final = 8
 """Orders that are tried. What remembers longer than this is no short memory but a season or a level that wanders."""
 STRIDES: Final = 5
@@ -98,3 +100,34 @@ class Dependence:
         if not (1 <= out.level <= STRIDES and math.isfinite(out.correlation)):
             raise ValueError("a dependence that no check gives")
         return out
+
+
+def worth_one(memory: Autoregression | None, left: Dependence | None, n: int) -> float:
+    """How many of `n` values in a row are worth one independent one, for their mean, by what a reference knows; 1 to `n`.
+
+    The variance of a mean over that of independent values: 1 / gain^2 (Priestley 1981, Spectral Analysis and Time Series, 5.3.1).
+    A memory of more than half the greatest order that has not fallen by half over it is one of a level that wanders, nobody knows how
+    slowly: what values that far apart have in common is then taken for one level that all `n` share, and is not averaged out. So is
+    what residuals have in common where they still depend.
+    """
+    found, common = 1.0, 0.0 if left is None else max(left.correlation, 0.0)
+    if memory is not None:
+        found = 1.0 / (memory.gain * memory.gain) if memory.gain > 0.0 else float(n)
+        common *= memory.sd * memory.sd
+        if len(memory.coefficients) > ORDER_MOST // 2:
+            correlations = _correlations(memory.coefficients)
+            if correlations[-1] >= 0.5 * correlations[0]:
+                common = max(common, float(correlations[-1]))
+    return min(max(found, 1.0 + n * common, 1.0), float(max(n, 1)))
+
+
+def _correlations(coefficients: tuple[float, ...]) -> Float64:
+    """The autocorrelations at lags 1 to the order, from the Yule-Walker equations r_k = sum_j phi_j r_|k-j|, r_0 = 1."""
+    order = len(coefficients)
+    equations, known = np.eye(order), np.array(coefficients, np.float64)
+    for k in range(1, order + 1):
+        for j in range(1, order + 1):
+            if j != k:
+                equations[k - 1, abs(k - j) - 1] -= coefficients[j - 1]
+    found: Float64 = np.linalg.solve(equations, known).astype(np.float64)
+    return found

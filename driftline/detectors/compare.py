@@ -2,9 +2,9 @@
 
 A detector watches for ever and pays for it; this looks at a first window alone. What differs has an effect of at least the
 series' `warning` size with sampling noise taken off, to either side, and is certain: the smaller p of chi-squared over the cells
-and of Cramer-von Mises over the order (`evidence.py`, which allows for values that depend on each other) is below `ALPHA` over
-the number of looks (Bonferroni). With independent rows that are as the reference a comparison is wrong once in 1 / `ALPHA` times
-at most.
+and of Cramer-von Mises over the order (`evidence.py`, which allows for values that depend on each other, in the window or by what the
+reference knows of its own) is below `ALPHA` over the number of looks (Bonferroni). With independent rows that are as the reference a
+comparison is wrong once in 1 / `ALPHA` times at most.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Final
 
 import numpy as np
 
+from driftline.detectors.autoregression import worth_one
 from driftline.detectors.baseline import Baseline
-from driftline.detectors.dependence import dependence_of
+from driftline.detectors.dependence import CELLS, RANKS, dependence_of
 from driftline.detectors.episodes import Scratch, new_scratch
 from driftline.detectors.evidence import statistics_of
 from driftline.detectors.kernels.jit import kernel
@@ -37,7 +38,7 @@ from driftline.detectors.levels import (
 from driftline.detectors.medians import median_of
 from driftline.detectors.panel_watch import Watch
 from driftline.detectors.ring import Windows
-from driftline.detectors.season import WAYS, hours_of, places_of
+from driftline.detectors.season import DAY, HOUR_MS, WAYS, hours_of, places_of
 from driftline.detectors.spec import N_CODES, Column, EffectKind, Float64, PanelRows, PanelSpec, ordered_codes
 from driftline.detectors.tables import Tables
 
@@ -45,7 +46,10 @@ ALPHA: Final = 1e-3
 """Chance that rows which are as the reference are said to differ somewhere."""
 ROWS_LEAST: Final = 200
 """Fewer rows tell nothing that is worth a word: a mean is known to .07 sd from so many."""
+RATE_BY_HOUR: Final = 4.0
+"""Nights have a half or a third of a day's rate in most streams; training data that was sampled by label has ten times it."""
 
+_DAY_MS: Final = DAY * HOUR_MS
 _EFFECTS: Final[tuple[EffectKind, ...]] = ("psi", "mean", "rate")
 _DECIDING: Final = ("chi_squared", "cramer_von_mises")
 
@@ -83,7 +87,8 @@ def looks(spec: PanelSpec, baseline: Baseline) -> int:
 def compare(spec: PanelSpec, baseline: Baseline, chunks: Sequence[PanelRows], *, looks: int) -> list[Difference]:
     """The series in which some rows differ from a reference, in the panel's order; none where there are too few rows.
 
-    Where values go by the hour, the reference is that of the hours of these rows.
+    Where values go by the hour, the reference is that of the hours of these rows. It has no rates by the hour, so that where its values
+    go by the hour a rate of rows of less than a day must be `RATE_BY_HOUR` times as large or as small to differ.
 
     Parameters
     ----------
@@ -95,7 +100,11 @@ def compare(spec: PanelSpec, baseline: Baseline, chunks: Sequence[PanelRows], *,
     watch = Watch(_bare(spec, rows), _at_hours(baseline, chunks))
     for chunk in chunks:
         watch.update(chunk, None)
-    return differences(watch, looks=looks)
+    found = differences(watch, looks=looks)
+    by_hour = any(scope == 0 for scope, _ in baseline.season)
+    if by_hour and max(int(chunk.time_ms.max()) for chunk in chunks) - min(int(chunk.time_ms.min()) for chunk in chunks) < _DAY_MS:
+        found = [one for one in found if one.effect_kind != "rate" or not 1.0 / RATE_BY_HOUR < 1.0 + one.certain < RATE_BY_HOUR]
+    return found
 
 
 def differences(watch: Watch, *, looks: int) -> list[Difference]:
@@ -117,13 +126,17 @@ def differences(watch: Watch, *, looks: int) -> list[Difference]:
         certain = float(measured[q, kind, M_CERTAIN])
         if abs(certain) < series.warning:
             continue
+        c = layout.column_of[q]
         counts = watch.psi.arrays.counts[0, t.series_lane[q]].astype(np.int64)
         dependence = dependence_of(t, watch.windows, 0, q, counts)
+        if t.is_value[q] or layout.references[c].kind == "binary":
+            known = worth_one(layout.memory.get((0, c)), layout.dependence.get((0, c)), int(measured[q, kind, M_N]))
+            dependence[[CELLS, RANKS]] = np.maximum(dependence[[CELLS, RANKS]], known)
         chances = [one.p for one in statistics_of(counts, dependence, layout, t, 0, q) if one.name in _DECIDING and one.p is not None]
         p = min(chances, default=1.0) * len(chances) * max(looks, 1)
         if p > ALPHA:
             continue
-        reference, before = layout.references[layout.column_of[q]], layout.counts[0, layout.column_of[q]]
+        reference, before = layout.references[c], layout.counts[0, c]
         wrong_side = kind != PSI_EFFECT and t.direction[q] * certain < 0.0
         found.append(
             Difference(
@@ -179,7 +192,11 @@ def _at_hours(baseline: Baseline, chunks: Sequence[PanelRows]) -> Baseline:
         kept = np.rint(share * counts[0, c])
         kept[own] = np.rint(weighted)[own]
         counts[0, c] = kept.astype(np.int64)
-    return Baseline(baseline.columns, {}, counts, rows=baseline.rows, thinning=baseline.thinning)
+    memory = {place: one for place, one in baseline.memory.items() if place[0] == 0}
+    dependence = {place: one for place, one in baseline.dependence.items() if place[0] == 0}
+    return Baseline(
+        baseline.columns, {}, counts, rows=baseline.rows, thinning=baseline.thinning, memory=memory, dependence=dependence
+    )  # fmt: skip
 
 
 @kernel

@@ -10,6 +10,7 @@ import numpy as np
 import orjson
 import pytest
 
+from driftline.detectors.autoregression import Autoregression, worth_one
 from driftline.detectors.baseline import Baseline
 from driftline.detectors.compare import ROWS_LEAST, compare, looks
 from driftline.detectors.panel import Panel
@@ -132,8 +133,8 @@ def test_a_version_that_learns_from_too_few_rows_is_not_said_to_be_as_the_one_be
     assert [e["position"]["offset"] for e in found if e["kind"] == "version_shift"] == expected
 
 
-BEFORE = CONFIG.replace("predictions: p", "predictions:\n  - {topic: p, fields: {features: features}}")
-"""With another path to its features than the edit has, so that they begin anew while the scores go on."""
+BEFORE = CONFIG.replace("predictions: p", "predictions:\n  - {topic: p, fields: {features: features}}").replace("learn: 600", "learn: 250")
+"""With another path to its features than the edit has, so that they begin anew while the scores go on; versions are compared elsewhere."""
 AFTER = BEFORE.replace("features: features}", "features: other}")
 
 
@@ -271,3 +272,74 @@ def test_a_column_that_goes_by_the_hour_is_compared_with_the_hours_of_the_rows()
         time_ms=morning.time_ms,
     )  # fmt: skip
     assert [one.series for one in compare(spec, panel.baseline, [off], looks=1)] == ["x0"]
+
+
+def wandering(rng: np.random.Generator, n: int, memory: float, level_sd: float) -> np.ndarray[Any, Any]:
+    """Noise of sd 1 around a level that remembers so many rows."""
+    keep = np.exp(-1.0 / memory)
+    steps = rng.normal(size=n) * level_sd * np.sqrt(1.0 - keep * keep)
+    level = np.empty(n)
+    level[0] = last = rng.normal() * level_sd
+    for i in range(1, n):
+        level[i] = last = keep * last + steps[i]
+    found: np.ndarray[Any, Any] = level + rng.normal(size=n)
+    return found
+
+
+def numbers(values: np.ndarray[Any, Any], first: int = 0, step_ms: int = 60_000) -> PanelRows:
+    index = np.arange(first, first + len(values))
+    return PanelRows(
+        n=len(values), numeric=values[:, None], numeric_names=["x0"], categorical={}, source=np.zeros(len(values), np.uint16), offset=index,
+        time_ms=index * step_ms,
+    )  # fmt: skip
+
+
+def test_a_level_that_wanders_in_the_reference_as_well_is_no_difference_and_a_step_beyond_it_is() -> None:
+    spec = PanelSpec(columns=(Column("x0", "numeric", (series("x0", None),)),), learn_rows=10_080)
+    wrong = found = 0
+    for seed in range(12):
+        values = wandering(np.random.default_rng([9, seed]), 11_080, 300.0, 0.3)
+        panel = Panel(spec)
+        panel.update(numbers(values[:10_080]))
+        assert panel.baseline is not None
+        wrong += bool(compare(spec, panel.baseline, [numbers(values[10_080:], 10_080)], looks=1))
+        found += bool(compare(spec, panel.baseline, [numbers(values[10_080:] + 3.0, 10_080)], looks=1))
+    # Taken for short memory it is one of two; ten standard deviations of the level are found.
+    assert (wrong, found) == (0, 12)
+
+
+@pytest.mark.parametrize(("coefficient", "values"), [(0.0, 1.0), (0.5, 3.0), (0.9, 19.0)])
+def test_what_a_reference_knows_of_its_memory_is_what_simulation_says_of_a_mean(coefficient: float, values: float) -> None:
+    sd = float(np.sqrt(1.0 - coefficient**2))
+    memory = Autoregression((coefficient,), sd, (0.0,), (1, 1))
+    assert worth_one(memory, None, 1_000) == pytest.approx(values)
+    noise = np.random.default_rng(3).normal(size=(4_000, 1_200)) * sd
+    for i in range(1, 1_200):
+        noise[:, i] += coefficient * noise[:, i - 1]
+    assert 1_000 * noise[:, 200:].mean(axis=1).var() == pytest.approx(values, rel=0.1)
+
+
+@pytest.mark.parametrize(("rate", "hours", "expected"), [(0.04, 1, []), (0.04, 30, ["decision"]), (0.6, 1, ["decision"])])
+def test_a_rate_of_an_hour_of_the_night_is_no_difference_where_values_go_by_the_hour(rate: float, hours: int, expected: list[str]) -> None:
+    spec = PanelSpec(
+        columns=(Column("x0", "numeric", (series("x0", None),)), Column("decision", "binary", (series("decision", "one", warning=0.2),))),
+        learn_rows=14_400, grouping="hour_of_day",
+    )  # fmt: skip
+
+    def rows(first: int, count: int, step_ms: int, share: float) -> PanelRows:
+        rng = np.random.default_rng(first)
+        time_ms = first * 60_000 + np.arange(count) * step_ms
+        values = np.column_stack([
+            1.5 * np.sin(2 * np.pi * time_ms / 86_400_000) + rng.normal(size=count), (rng.random(count) < share).astype(float),
+        ])  # fmt: skip
+        return PanelRows(
+            n=count, numeric=values, numeric_names=["x0", "decision"], categorical={}, source=np.zeros(count, np.uint16),
+            offset=np.arange(count), time_ms=time_ms,
+        )  # fmt: skip
+
+    panel = Panel(spec)
+    panel.update(rows(0, 14_400, 60_000, 0.1))
+    assert panel.baseline is not None
+    assert panel.baseline.season
+    live = rows(14_400, 1_000, hours * 3_600, rate)
+    assert [one.series for one in compare(spec, panel.baseline, [live], looks=2)] == expected
