@@ -324,6 +324,8 @@ def _column_from_json(item: dict[str, Any]) -> ColumnReference:
     shapes = len(factors) in (0, 2) and means.shape == (bins,) and np.isfinite(means).all()
     if not shapes or (factors and block is not None) or (made and kind != "numeric"):
         raise ValueError(f"column {item['name']!r} is no product of two and no block")
+    if block is not None and not 0.0 <= (_number(item["sd"]) or 0.0) < 1.0:
+        raise ValueError(f"column {item['name']!r} has a standard deviation that no worths have")
     if len(item["categories"]) > MAX_BINS:
         raise ValueError(f"column {item['name']!r} has more than {MAX_BINS} categories")
     return ColumnReference(

@@ -188,7 +188,7 @@ class BaselineBuilder:
 
     def _reference(self, column: Column, ordered: Sequence[PanelRows] = ()) -> ColumnReference:
         if column.joint:
-            return block_reference(column.name, column.factors, self._chunks, ordered)
+            return block_reference(column, self._chunks, ordered)
         if column.factors:
             return self._product(column.name, column.factors)
         name = column.name

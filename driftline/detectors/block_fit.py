@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -18,8 +18,9 @@ from driftline.detectors.blocks import FEATURES, Block
 from driftline.detectors.kernels.dependence import check_sequence, new_checks
 from driftline.detectors.kernels.witness import Frame, add_moments, fill_features, lagged
 from driftline.detectors.quantiles import reference_with_means
-from driftline.detectors.season import hours_of
-from driftline.detectors.spec import Float64, Int64, PanelRows
+from driftline.detectors.season import DAY, WAYS, WEEK, hours_of, places_of
+from driftline.detectors.season_fit import COVERED_LEAST
+from driftline.detectors.spec import Column, Float64, Int64, PanelRows
 from driftline.detectors.witnesses import Witnesses, block_rows, frame_of
 
 VALUES_LEAST: Final = 100
@@ -32,37 +33,53 @@ _HOUR_ROWS_LEAST: Final = 100
 _PIECE: Final = 4096
 
 
-def block_reference(name: str, names: Sequence[str], chunks: Sequence[PanelRows], ordered: Sequence[PanelRows]) -> ColumnReference:
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Hours of the day, days and hours of the week whose features differ: how far, and from how many independent rows.
+
+    `covered`: hours of the week hold enough rows to be told.
+    """
+
+    hours: Sequence[tuple[float, float]] = ()
+    days: Sequence[tuple[float, float]] = ()
+    both: Sequence[tuple[float, float]] = ()
+    covered: bool = False
+
+
+def block_reference(column: Column, chunks: Sequence[PanelRows], ordered: Sequence[PanelRows]) -> ColumnReference:
     """The reference of a block: of what its rows are worth to a witness of those before them.
 
     Parameters
     ----------
-    name : of the column, which fixes the directions; `names` are those of its values.
+    column : its name fixes the directions, its factors are the values.
     chunks : all rows that are kept.
     ordered : the first ones, in stream order, none left out.
     """
-    block = fit_block(names, name, chunks, ordered)
+    name = column.name
+    block, places = fit_block(column, chunks, ordered)
     witness = Witnesses([(name, block)])
     values = np.concatenate([witness.update(chunk)[:, 0] for chunk in chunks])
     reference = reference_with_means(name, values)
     if not reference.sd:
         return replace(reference, block=block)
     scaled = (values[~np.isnan(values)] - (reference.mean or 0.0)) / reference.sd
-    kurtosis = math.fsum((scaled**4).tolist()) / len(scaled)
-    return replace(reference, block=replace(block, size=len(scaled), kurtosis=kurtosis))
+    # Products: numpy's power has code of its own for some processors, and the bits of this one stand in files.
+    square = scaled * scaled
+    kurtosis = math.fsum((square * square).tolist()) / len(scaled)
+    return replace(reference, block=replace(block, size=len(scaled), kurtosis=kurtosis, hours=_farthest(places, reference.sd)))
 
 
-def fit_block(names: Sequence[str], frame_name: str, chunks: Sequence[PanelRows], ordered: Sequence[PanelRows]) -> Block:
-    """What a block is made with; without a mean where too few rows have all values."""
-    block = Block(tuple(names))
-    whole, hours = _whole(block.names, chunks)
+def fit_block(column: Column, chunks: Sequence[PanelRows], ordered: Sequence[PanelRows]) -> tuple[Block, _Places]:
+    """What a block is made with, without a mean where too few rows have all values; and the hours and days that differ."""
+    block, width = Block(column.factors), column.width or _width(column.factors, chunks)
+    whole, hours = _whole(block.names, chunks, width)
     if len(whole) < VALUES_LEAST:
-        return block
+        return block, _Places()
     location, scale = zip(*(_place(whole[:, i]) for i in range(whole.shape[1])), strict=True)
     block = replace(block, location=location, scale=scale, mean=(0.0,) * FEATURES, size=len(whole))
-    frame = frame_of(block, frame_name)
+    frame = frame_of(block, column.name)
     sums, moments = np.zeros((2, FEATURES)), np.zeros((2, block.width))
-    by_hour: Float64 = np.zeros((24, 2, FEATURES))
+    by_hour: Float64 = np.zeros((WEEK, 2, FEATURES))
     for z, phi, own in _pieces(whole, hours, frame):
         add_moments(phi, sums)
         add_moments(z, moments)
@@ -75,20 +92,51 @@ def fit_block(names: Sequence[str], frame_name: str, chunks: Sequence[PanelRows]
     # |phi| is 1 for every row.
     variance = max(1.0 - math.fsum((mean * mean).tolist()), 0.0)
     block = replace(block, mean=tuple(mean.tolist()), center=tuple(center.tolist()), spread=tuple(spread), variance=variance)
-    counts = np.bincount(hours, minlength=24)
-    usual = np.where((counts >= _HOUR_ROWS_LEAST)[:, None], by_hour[:, 0] / np.maximum(counts, 1)[:, None], mean)
-    every, square = _apart(*_whole(block.names, ordered), frame_of(block, frame_name), usual, variance)
-    return replace(block, every=every, hours=_hours(by_hour[:, 0], counts, mean, variance, square, every))
+    counts = np.bincount(hours, minlength=WEEK)
+    in_week = by_hour[:, 0]
+    in_day, of_day = in_week.reshape(-1, DAY, FEATURES).sum(axis=0), counts.reshape(-1, DAY).sum(axis=0)
+    of_days, days_of = counts.reshape(-1, DAY).sum(axis=1), in_week.reshape(-1, DAY, FEATURES).sum(axis=1)
+    # Before it has seen a week the reference knows no days.
+    by_day = _spans_week(chunks)
+    usual = np.tile(_beside(in_day, of_day, mean), (WEEK // DAY, 1)) + mean
+    if by_day:
+        usual += np.repeat(_beside(days_of, of_days, mean), DAY, axis=0)
+    every, square = _apart(*_whole(block.names, ordered, width), frame_of(block, column.name), usual, variance)
+    block = replace(block, every=every)
+
+    def off(sums: Float64, own: Int64) -> list[tuple[float, float]]:
+        return _off(sums, own, mean, variance, square, every)
+
+    if not by_day:
+        return block, _Places(off(in_day, of_day))
+    covered = counts[counts >= _HOUR_ROWS_LEAST].sum() >= COVERED_LEAST * len(whole)
+    return block, _Places(off(in_day, of_day), off(days_of, of_days), off(in_week, counts), bool(covered))
 
 
-def _whole(names: Sequence[str], chunks: Sequence[PanelRows]) -> tuple[Float64, Int64]:
-    """The rows that have all values, and the hour of the day of each."""
-    values = [block_rows(names, chunk) for chunk in chunks]
+def _beside(sums: Float64, counts: Int64, mean: Float64) -> Float64:
+    """What mean features of hours or days are off the mean of all; 0 where there are too few rows."""
+    off: Float64 = np.where((counts >= _HOUR_ROWS_LEAST)[:, None], sums / np.maximum(counts, 1)[:, None] - mean, 0.0)
+    return off
+
+
+def _width(names: Sequence[str], chunks: Sequence[PanelRows]) -> int:
+    """Of a block whose width nobody said: its names, or what its vector first is."""
+    known = (chunk.vectors[name] for chunk in chunks for name in names if len(names) == 1 and name in chunk.vectors)
+    first = (vector.shape[1] for vector in known if not np.isnan(vector[:, 0]).all())
+    return next(first, len(names))
+
+
+def _whole(names: Sequence[str], chunks: Sequence[PanelRows], width: int) -> tuple[Float64, Int64]:
+    """The rows that have all values, and the hour of the week of each."""
+    values = [block_rows(names, chunk, width) for chunk in chunks]
     kept = [~np.isnan(own).any(axis=1) for own in values]
-    hours = [hours_of(chunk.time_ms)[own] % 24 for chunk, own in zip(chunks, kept, strict=True)]
-    # Rows of before a vector came do not know how long it is.
-    having = [own[some] for own, some in zip(values, kept, strict=True) if some.any()]
-    return np.concatenate(having) if having else np.zeros((0, len(names))), np.concatenate(hours)
+    hours = [places_of(hours_of(chunk.time_ms))[own, WAYS.index(WEEK)] for chunk, own in zip(chunks, kept, strict=True)]
+    return np.concatenate([own[some] for own, some in zip(values, kept, strict=True)]), np.concatenate(hours)
+
+
+def _spans_week(chunks: Sequence[PanelRows]) -> bool:
+    hours = [hours_of(chunk.time_ms) for chunk in chunks if chunk.n]
+    return max(int(own.max()) for own in hours) - min(int(own.min()) for own in hours) >= WEEK - 1
 
 
 def _place(values: Float64) -> tuple[float, float]:
@@ -103,7 +151,8 @@ def _place(values: Float64) -> tuple[float, float]:
     if scale <= 0.0:
         off = [(min(max(x, lowest), highest) - middle) for x in ordered.tolist()]
         largest = max(map(abs, off))
-        scale = largest * math.sqrt(math.fsum((x / largest) ** 2 for x in off) / len(off)) if largest > 0.0 else 0.0
+        parts = [x / largest for x in off] if largest > 0.0 else [0.0]
+        scale = largest * math.sqrt(math.fsum(x * x for x in parts) / len(parts))
     return middle, scale if scale > 1e-300 else 1.0
 
 
@@ -120,7 +169,7 @@ def _apart(whole: Float64, hours: Int64, frame: Frame, usual: Float64, variance:
     """One row in how many is independent of the one before; and the mean square of products of rows far apart.
 
     A lag is seen where rows so far apart are more alike than rows eight times as far apart, by .02 of the variance and four
-    standard errors. What is common to the rows of an hour, `usual` (24, 2 H), is no memory.
+    standard errors. What is common to the rows of an hour of the day and of a day, `usual` (168, 2 H), is no memory.
     """
     z, phi = np.empty(whole.shape), np.empty((len(whole), FEATURES))
     n = fill_features(np.ascontiguousarray(whole), frame, z, phi)
@@ -139,16 +188,29 @@ def _apart(whole: Float64, hours: Int64, frame: Frame, usual: Float64, variance:
     return every, square
 
 
-def _hours(sums: Float64, counts: Int64, mean: Float64, variance: float, square: float, every: int) -> float:
-    """The greatest distance of an hour's mean features from the mean of all that chance does not explain."""
-    found = 0.0
-    for hour in np.flatnonzero(counts >= _HOUR_ROWS_LEAST).tolist():
-        gap = sums[hour] / counts[hour] - mean
-        n = counts[hour] / every
+def _off(sums: Float64, counts: Int64, mean: Float64, variance: float, square: float, every: int) -> list[tuple[float, float]]:
+    """Distances of mean features from the mean of all, of hours or days where chance does not explain them, and the rows of each."""
+    found = []
+    for place in np.flatnonzero(counts >= _HOUR_ROWS_LEAST).tolist():
+        gap = sums[place] / counts[place] - mean
+        n = float(counts[place]) / every
         beyond = math.fsum((gap * gap).tolist()) - variance / n
         if beyond > _ERRORS * math.sqrt(2.0 * square) / n:
-            found = max(found, beyond)
-    return math.sqrt(found)
+            found.append((math.sqrt(beyond), n))
+    return found
+
+
+def _farthest(places: _Places, sd: float) -> float:
+    """The greatest distance of an hour that the reference's law may have: four standard errors beyond what was seen.
+
+    Where hours of the week are too small to be told, what an hour and a day are off may add up.
+    """
+
+    def most(own: Sequence[tuple[float, float]]) -> float:
+        return max((distance + _ERRORS * sd / math.sqrt(n) for distance, n in own), default=0.0)
+
+    hours, days = most(places.hours), most(places.days)
+    return max(hours, days, most(places.both)) if places.covered else hours + days
 
 
 def left_of(references: Sequence[ColumnReference], ordered: Sequence[PanelRows]) -> dict[tuple[int, int], Dependence]:

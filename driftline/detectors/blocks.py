@@ -35,7 +35,7 @@ class Block:
     mean : of the random Fourier features.
     variance : of the features, summed over them.
     every : one row in so many is judged: nearer ones depend on each other in the reference.
-    hours : the greatest distance of an hour's mean features from `mean`, 0 = hours do not differ.
+    hours : the greatest distance of an hour's or a day's mean features from `mean`, with its error; 0 = they do not differ.
     size : rows that were judged. `kurtosis`: of what they were worth.
     """
 
@@ -72,7 +72,8 @@ class Block:
         width = len(lists["location"]) if known and len(names) == 1 else len(names) * known
         sizes = all(len(lists[name]) == width for name in _LISTS) and len(lists["mean"]) in (0, FEATURES) and (width > 0) == known
         flat = [x for values in (*lists.values(), numbers.values()) for x in values]
-        positive = all(x > 0 for x in lists["scale"] + lists["spread"]) and min(numbers.values()) >= 0
+        # What is divided by has an inverse.
+        positive = all(x > 0 and math.isfinite(1.0 / x) for x in lists["scale"] + lists["spread"]) and min(numbers.values()) >= 0
         whole = isinstance(every, int) and isinstance(size, int) and every >= 1 and size >= 0
         if not (names and all(isinstance(name, str) for name in names) and sizes and all(map(math.isfinite, flat)) and positive and whole):
             raise ValueError(f"numbers of block {names!r} that no reference gives")
@@ -89,14 +90,15 @@ class Block:
         return math.sqrt(self.variance * RATE / (2.0 - RATE))
 
     def tolerance(self, warning: float, sd: float, size: int, errors: float) -> float:
-        """The distance that is no change: the warning level, the reference's own hours, and its error as a witness comes to see it.
+        """The distance that is no change: the warning level, or the reference's own hours and its error as a witness comes to see it.
 
-        A witness of rows that are as the reference's law points to the error e of `mean`, |e|^2 = variance / size, with the cosine
-        |e| / sqrt(|e|^2 + noise^2); along a direction that does not look at e it is sd / sqrt(size).
+        What hours are off their mean, and what that mean is off the law's, may point the same way. A witness of rows that are as the
+        reference's law points to the error e of `mean`, |e|^2 = variance / size, with the cosine |e| / sqrt(|e|^2 + noise^2); along a
+        direction that does not look at e it is sd / sqrt(size).
         """
         error = self.variance / max(size, 1)
         seen = error / math.sqrt(error + self.noise * self.noise) if error > 0.0 else 0.0
-        return max(warning, self.hours, seen + errors * sd / math.sqrt(max(size, 1)))
+        return max(warning, self.hours + seen + errors * sd / math.sqrt(max(size, 1)))
 
     def cut(self, sd: float) -> tuple[float, float]:
         """Minus the least that a worth counts as in a bet, and what cutting there adds to its mean at most.
@@ -106,4 +108,5 @@ class Block:
         least = CUT_SD * sd
         if least >= 1.0:
             return 1.0, 0.0
-        return least, 27.0 * max(KURTOSIS_LEAST, 4.0 * self.kurtosis) * sd**4 / (256.0 * least**3)
+        # Products, no powers: those of a C library differ in the last bit.
+        return least, 27.0 * max(KURTOSIS_LEAST, 4.0 * self.kurtosis) * (sd * sd * sd * sd) / (256.0 * (least * least * least))

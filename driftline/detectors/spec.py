@@ -118,6 +118,7 @@ class Column:
     factors : two numeric columns of the rows whose product is watched (`pairs.py`), or `joint` any number of them (`blocks.py`).
     own_keys : segment keys that have the column's own values: within one of them nothing of it can change, so they split none of its
         effects (`traffic.py`).
+    width : numbers of the vector that it is of; 0 = of none, or of one of any length.
     """
 
     name: str
@@ -127,6 +128,7 @@ class Column:
     factors: tuple[str, ...] = ()
     joint: bool = False
     own_keys: tuple[str, ...] = ()
+    width: int = 0
 
 
 REFERENCE_ERRORS = 4.0

@@ -144,14 +144,14 @@ def unlike(block: Block, state: Witness) -> tuple[BinEvidence, ...]:
     found: list[tuple[float, BinEvidence]] = []
     names = block.names if len(block.names) > 1 else [f"{block.names[0]}[{i}]" for i in range(block.width)]
     for i, name in enumerate(names):
-        gap = (float(state.profile[0, i]) - block.center[i]) / block.spread[i]
-        square = float(state.profile[1, i]) - float(state.profile[0, i]) ** 2
-        ratio = math.sqrt(max(square, 0.0)) / block.spread[i]
+        middle = float(state.profile[0, i])
+        square = float(state.profile[1, i]) - middle * middle
+        gap, ratio = (middle - block.center[i]) / block.spread[i], math.sqrt(max(square, 0.0)) / block.spread[i]
         shift, spread = gap * math.sqrt(n), (ratio - 1.0) * math.sqrt(2.0 * n)
         # Half old rows and half moved ones have a spread too: where the mean has moved it is what is told.
         if abs(shift) >= noted:
             found.append((abs(shift), BinEvidence(f"mean of {name}", 0.0, gap, gap * gap / 2.0)))
         elif abs(spread) >= noted:
-            found.append((abs(spread), BinEvidence(f"spread of {name}", 1.0, ratio, (ratio - 1.0) ** 2)))
+            found.append((abs(spread), BinEvidence(f"spread of {name}", 1.0, ratio, (ratio - 1.0) * (ratio - 1.0))))
     found.sort(key=lambda pair: -pair[0])
     return tuple(evidence for _, evidence in found[:SHOWN])

@@ -249,3 +249,32 @@ def test_a_vector_of_another_length_begins_its_block_anew() -> None:
     assert [event["series"] for event in ended] == ["block:text"]
     assert "features.text.length was edited" in ended[0]["reason"]
     run(task, records[18:])
+
+
+def longer(record: MemoryRecord) -> MemoryRecord:
+    """As ingest writes it with a vector of thirteen."""
+    batch = decode(record.value() or b"")
+    batch.vectors = {"text": np.column_stack([batch.vectors["text"], batch.vectors["text"][:, 0]]).astype(np.float32)}
+    return MemoryRecord(TOPIC, 0, record.offset(), b"m", encode(batch), 0)
+
+
+def test_rows_of_the_length_before_are_not_what_a_longer_vector_learns_from() -> None:
+    """Detect restarts first: one batch of twelve numbers is unread then, and another comes late while thirteen are learned."""
+    records, store, task = embedded(10_000), Store(), opened(VECTOR)
+    run(task, records[:18])
+    task = opened(VECTOR.replace("length: 12", "length: 13"), store.take(task))
+    task.opened()
+    after = [record if place in (0, 4) else longer(record) for place, record in enumerate(records[18:])]
+    found = events(run(task, after))
+    # It begins with the first row of thirteen.
+    learned = [(event["position"]["offset"], event["n"]) for event in found if event["kind"] == "baseline"]
+    assert (19 * 250 + 1_999, 2_000) in learned
+    parts = {column.name: one.panel for name, one in task.models["m"].panels.items() if name.part for column in one.panel.columns}
+    baseline = parts["block:text"].baseline
+    assert baseline is not None
+    assert baseline.columns[0].block is not None
+    assert baseline.columns[0].block.width == 13
+    assert parts["block:text"].values_judged()[0] > 2_000
+    # What is not as declared is invalid: one batch of eight, beside 2 % that ingest found.
+    rates = {level.series: level.baseline_rate for level in parts["text"].levels(0)}
+    assert rates["quality:text:invalid"] == pytest.approx(0.125 + 0.02, abs=0.015)

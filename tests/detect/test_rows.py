@@ -101,6 +101,23 @@ def test_an_invalid_categorical_value_keeps_its_index_beside_our_own_column() ->
     assert column(rows, "stream:invalid") == [0.0, 1.0]
 
 
+def test_a_vector_of_another_length_than_declared_is_invalid_where_there_is_one() -> None:
+    vector = np.array([[1.0, 2.0], [np.nan, np.nan], [3.0, 4.0]], np.float32)
+    observed = batch(
+        3, numeric_names=["a"], numeric=np.zeros((3, 1)), categorical={"c": code(["x", None, "x"])}, vectors={"v": vector, "w": vector},
+        invalid=np.array([[1, 1]], np.int32),
+    )  # fmt: skip
+    rows = feature_rows(observed, [], {"v": 3, "w": 2})
+    assert list(rows.numeric_names) == ["a", "v", "w", "stream:invalid"]
+    assert rows.vectors["v"].shape == (3, 3)
+    assert np.isnan(rows.vectors["v"]).all()
+    assert rows.vectors["w"] is vector
+    assert rows.invalid is not None
+    # The text's index comes after the numbers, the vector's is that of its own column.
+    assert rows.invalid.tolist() == [[1, 4], [0, 1], [2, 1]]
+    assert column(rows, "stream:invalid") == [1.0, 1.0, 1.0]
+
+
 def test_taking_rows_keeps_every_column_a_score_panel_needs() -> None:
     observed = batch(3, score=np.array([0.1, 0.2, 0.3]), version=code(["a", "b", "a"]), segments={"k": code(["x", "y", "x"])})
     part = take(observed, np.array([0, 2]))

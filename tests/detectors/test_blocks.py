@@ -257,6 +257,61 @@ def test_what_the_hours_of_the_reference_do_is_no_change() -> None:
     assert opened(panel, rows_of(values, step_ms=60_000)) == []
 
 
+def test_what_the_weekends_of_the_reference_do_is_no_change() -> None:
+    """.4 sd in all features, four weeks and three more: an hour of the day has a mean of both."""
+    g = np.random.default_rng(51)
+    day = 24 * 40
+    index = np.arange(49 * day)
+    values = g.normal(size=(len(index), 6)) + 0.4 * ((index // day) % 7 >= 5)[:, None]
+    panel = Panel(spec(6, per_value=2e-4, learn=28 * day))
+    assert opened(panel, rows_of(values, step_ms=90_000)) == []
+    assert panel.values_judged()[1] == 0
+
+
+def test_days_are_told_where_the_hours_of_a_week_are_too_small() -> None:
+    """Eight rows an hour, three weeks: 24 for an hour of the week, 576 for a day."""
+    g = np.random.default_rng(52)
+    index = np.arange(21 * 24 * 8)
+    values = g.normal(size=(len(index), 6)) + 0.6 * ((index // (24 * 8)) % 7 >= 5)[:, None]
+    assert block_of(rows_of(values, step_ms=450_000), 6).hours > 0.2
+    assert block_of(rows_of(values[: 6 * 24 * 8], step_ms=450_000), 6).hours == 0.0
+
+
+def test_an_hour_may_be_as_far_off_as_the_error_of_what_was_seen_of_it() -> None:
+    """One hour .3 sd up, seen in 220 rows: the distance that is tolerated is not below the one that the law has."""
+    per_hour, d = 110, 4
+    truth = np.random.default_rng(53).normal(size=(40_000, d)) + 0.3
+    for seed in range(8):
+        g = np.random.default_rng([54, seed])
+        hour = np.arange(48 * per_hour) // per_hour % 24
+        values = g.normal(size=(len(hour), d)) + 0.3 * (hour == 12)[:, None]
+        block = block_of(rows_of(values, step_ms=3_600_000 // per_hour), d)
+        z = np.clip((truth - np.array(block.location)) / np.array(block.scale), -CLIP, CLIP)
+        angle = z @ directions_of(NAME, d)
+        phi = np.concatenate([np.cos(angle), np.sin(angle)], axis=1) / math.sqrt(FREQUENCIES)
+        distance = float(np.linalg.norm(phi.mean(axis=0) - np.array(block.mean)))
+        assert distance <= block.hours <= distance + 0.15
+
+
+def test_the_reference_has_its_own_error_beside_its_hours() -> None:
+    block = Block(("a", "b"), variance=0.6, hours=0.1)
+    assert block.tolerance(0.02, 0.1, 400, 4.0) > 0.1 + 4.0 * 0.1 / 20.0
+    assert block.tolerance(0.5, 0.1, 400, 4.0) == 0.5
+
+
+def test_fourth_powers_are_products_on_every_machine() -> None:
+    block = Block(("a", "b"), variance=0.6)
+    for sd in np.random.default_rng(55).uniform(0.01, 0.16, 200).tolist():
+        least = 6.0 * sd
+        assert block.cut(sd) == (least, 27.0 * 12.0 * (sd * sd * sd * sd) / (256.0 * (least * least * least)))
+    rows = rows_of(np.random.default_rng(56).normal(size=(500, 3)))
+    reference = built(rows, 3).columns[0]
+    assert reference.block is not None
+    worth = Witnesses([(NAME, reference.block)]).update(rows)[:, 0]
+    scaled = [(x - reference.mean) / reference.sd for x in worth[~np.isnan(worth)].tolist()]
+    assert reference.block.kurtosis == math.fsum((x * x) * (x * x) for x in scaled) / len(scaled)
+
+
 SHIFTS: dict[str, Any] = {
     "a quarter sd in all of 16": (lambda x, g: x + 0.25, 250),
     "half a sd in one of 16": (lambda x, g: x + np.array([0.5] + [0.0] * 15), 500),
@@ -383,7 +438,7 @@ def test_a_baseline_with_a_block_is_a_file_of_its_own_version_and_holds_no_rows(
     [
         ("names", []), ("names", [1, 2, 3]), ("location", [0.0]), ("scale", [0.0, 1.0, 1.0]), ("spread", [-1.0, 1.0, 1.0]),
         ("mean", [0.0] * 5), ("mean", [math.inf] * FEATURES), ("every", 0), ("every", 1.5), ("variance", -1.0), ("size", -3),
-        ("hours", None),
+        ("hours", None), ("scale", [5e-324, 1.0, 1.0]), ("spread", [1.0, 1.0, 5e-324]),
     ],
 )  # fmt: skip
 def test_a_block_that_no_reference_gives_is_refused(part: str, value: Any) -> None:
@@ -391,6 +446,40 @@ def test_a_block_that_no_reference_gives_is_refused(part: str, value: Any) -> No
     whole["body"]["columns"][0]["block"][part] = value
     with pytest.raises(BaselineError, match="damaged"):
         Baseline.from_json(json.dumps(whole))
+
+
+@pytest.mark.parametrize("sd", [1.0, 1e300, -0.1])
+def test_a_spread_that_no_worths_have_is_refused(sd: float) -> None:
+    whole = json.loads(built(rows_of(odd(8, 500)), 3).to_json())
+    whole["body"]["columns"][0]["sd"] = sd
+    with pytest.raises(BaselineError, match="damaged"):
+        Baseline.from_json(json.dumps(whole))
+
+
+def test_a_witness_of_more_rows_than_there_are_is_refused() -> None:
+    """Its next count is below 0, and its own next checkpoint damaged."""
+    block = block_of(rows_of(odd(11, 400)), 3)
+    witnesses = Witnesses([(NAME, block)])
+    witnesses.update(rows_of(odd(12, 50)))
+    witnesses._states[0].counts[:] = 2**63 - 1
+    with pytest.raises(ValueError, match="damaged"):
+        Witnesses([(NAME, block)]).restore(witnesses.export())
+
+
+def test_rows_of_two_lengths_are_learned_by_the_declared_one() -> None:
+    """A checkpoint of an earlier release may hold both."""
+    g = np.random.default_rng(57)
+
+    def rows(n: int, width: int, first: int) -> PanelRows:
+        return replace(plain_rows({"t": np.zeros(n)}, first=first), vectors={"t": g.normal(size=(n, width)).astype(np.float32)})
+
+    for width, expected in ((16, 16), (0, 24)):
+        builder = BaselineBuilder([replace(column(2), factors=("t",), width=width)], {})
+        builder.add(rows(200, 24, 0))
+        builder.add(rows(900, 16, 200))
+        block = builder.finish().columns[0].block
+        assert block is not None
+        assert block.width == expected
 
 
 def test_a_block_of_other_features_than_the_baselines_is_refused() -> None:

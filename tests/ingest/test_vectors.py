@@ -10,6 +10,7 @@ import pytest
 
 from driftline.schemas.config import Config
 from driftline.streams.block_rows import MESSAGE_BYTES_MAX
+from driftline.streams.ingest.features import _list_of_numbers
 from driftline.streams.observation import decode, encode
 from tests.ingest.streams import Ingest, config, event, record
 
@@ -33,7 +34,7 @@ def sent(place: str, value: object, **features: object) -> dict[str, Any]:
 @pytest.mark.parametrize("kinds", [{}, {"amount": "numeric"}, {"amount": "numeric", "country": "categorical"}])
 @pytest.mark.parametrize("place", PLACES)
 def test_a_list_of_numbers_is_a_row_of_single_floats_wherever_it_stands(place: str, kinds: dict[str, str]) -> None:
-    values = [[1.5, -2, 0.1], [0, True, 3e-5]]
+    values = [[1.5, -2, 0.1], [0, 1, 3e-5]]
     features = {name: 1.0 if kind == "numeric" else "x" for name, kind in kinds.items()}
     ingest = Ingest(conf(None if place == "features.text" else place, **kinds))
     batch = ingest.take(*(record(sent(place, value, **features), n) for n, value in enumerate(values))).observation()
@@ -51,7 +52,7 @@ def test_a_list_of_numbers_is_a_row_of_single_floats_wherever_it_stands(place: s
     ("value", "invalid"),
     [
         ([1, 2, 3], False), (None, False), ([1, 2], True), ([1, 2, 3, 4], True), ([], True), ([1, None, 3], True), ([1, "2", 3], True),
-        ("abc", True), (5, True), ({"a": 1}, True), ([[1], 2, 3], True), ([1, 2, 1e300], True),
+        ("abc", True), (5, True), ({"a": 1}, True), ([[1], 2, 3], True), ([1, 2, 1e300], True), ([1, True, 3], True),
     ],
 )  # fmt: skip
 def test_what_is_no_such_list_is_invalid_and_keeps_its_row(place: str, value: object, invalid: bool) -> None:
@@ -65,6 +66,15 @@ def test_what_is_no_such_list_is_invalid_and_keeps_its_row(place: str, value: ob
     assert batch.numeric.tolist() == [[2.0], [1.0]]
     assert batch.categorical["country"].values == ["DE"]
     assert ingest.counters.value("invalid_values", model="fraud") == int(invalid)
+
+
+def test_bytes_that_look_like_numbers_are_none() -> None:
+    """Binary codecs have lists of them, and numpy reads them as numbers."""
+    assert _list_of_numbers([b"1", b"2"], 2) is None
+    assert _list_of_numbers([bytearray(b"1"), 2.0], 2) is None
+    found = _list_of_numbers([1, 2.5], 2)
+    assert found is not None
+    assert found.tolist() == [1.0, 2.5]
 
 
 def test_a_row_without_the_list_is_missing_it() -> None:

@@ -29,6 +29,7 @@ from driftline.detectors.kernels.portable import normal_quantile, portable_cos_s
 CLIP: Final = 8.0
 """A standardised value counts at most this: beyond it a cosine says nothing, and its argument stays small."""
 
+_COUNT_MOST: Final = 2**53
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -179,4 +180,4 @@ def unsound(st: Witness) -> bool:
     floats = bool(np.isfinite(st.theta).all() and np.isfinite(st.profile).all())
     sizes = bool((np.abs(st.theta) <= 2.0).all() and (np.abs(st.profile[0]) <= CLIP).all())
     squares = bool((st.profile[1] >= 0.0).all() and (st.profile[1] <= CLIP * CLIP).all())
-    return not (floats and sizes and squares and 0 <= int(st.counts[1]) <= int(st.counts[0]))
+    return not (floats and sizes and squares and 0 <= int(st.counts[1]) <= int(st.counts[0]) <= _COUNT_MOST)

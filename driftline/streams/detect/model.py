@@ -87,7 +87,7 @@ class WatchedModel:
         self._mark(PREDICTIONS, batch.generation)
         segments = list(self.plan.model.segments)
         own = self._watched_rows(PREDICTIONS, batch)
-        features = feature_rows(batch, segments)
+        features = feature_rows(batch, segments, self.plan.lengths)
         feeds = [Feed(PanelName("features"), own, features if own is None else features.take(own))]
         for name, rows in by_version(PanelName("scores"), batch, own, self._parts):
             part = batch if rows is None else take(batch, rows)

@@ -117,16 +117,17 @@ def begins(spec: PanelSpec, kind: str, batch: Observations) -> bool:
     """Whether rows of this batch are what a part that was added can learn from.
 
     Rows that ingest wrote before it knew of a feature or a segment key lack it: learned from, they would look like rows in
-    which it is missing.
+    which it is missing. Those from before a vector's length was edited have one of another length, and would look invalid.
     """
     if not spec.whole and not any(key in batch.segments for key in spec.segments):
         return False
     if kind != "features" or spec.columns is None:
         return True
     # Of a pair, both: what is learned from rows with one of them alone is nothing.
-    own = [column.factors or (column.name,) for column in spec.columns if column.name != "stream:invalid"]
+    own = [(column.factors or (column.name,), column.width) for column in spec.columns if column.name != "stream:invalid"]
     there = {*batch.numeric_names, *batch.categorical, *batch.vectors}
-    return not own or any(there.issuperset(names) for names in own)
+    widths = {name: vector.shape[1] for name, vector in batch.vectors.items()}
+    return not own or any(there.issuperset(names) and width in (0, widths.get(names[0])) for names, width in own)
 
 
 def reasons_of(spec: PanelSpec, kind: str, reset: Mapping[str, str]) -> dict[str, str]:

@@ -133,6 +133,11 @@ class ModelPlan:
         share *= version_share(rank) if kind != "features" else 1.0
         return PanelBudget(allowed.per_unit * share, allowed.by_events, allowed.cap, REFERENCE_ERRORS)
 
+    @property
+    def lengths(self) -> dict[str, int]:
+        """The declared length of each vector."""
+        return {name: feature.length for name, feature in (self.model.features or {}).items() if feature.length is not None}
+
     def learned(self, name: str, kind: Kind) -> Column:
         """The column of a feature that the configuration does not name."""
         return self._invalid_rows() if name == "stream:invalid" else self.feature(name, kind)
@@ -142,7 +147,7 @@ class ModelPlan:
         keys = keys_of_feature(self.model, self.sources, name)
         if kind == "vector":
             series = [self.series(f"quality:{name}:{flag}", flag) for flag in ("missing", "invalid")]
-            return Column(name=name, kind="binary", series=_watched(series), own_keys=keys)
+            return Column(name=name, kind="binary", series=_watched(series), own_keys=keys, width=self.lengths[name])
         last = "unseen" if kind == "categorical" else "out_of_range"
         flags = ("missing", "invalid", last, "constant")
         series = [self.series(f"feature:{name}", None), *(self.series(f"quality:{name}:{flag}", flag) for flag in flags)]
@@ -163,7 +168,8 @@ class ModelPlan:
             # A distance has one side.
             series = replace(series, warning=warning, critical=critical, direction="up")
         factors = tuple(sorted(self.model.blocks[name].features))
-        return Column(name=block_series(name), kind="numeric", series=_watched([series]), factors=factors, joint=True)
+        width = self.lengths.get(factors[0], 0)
+        return Column(name=block_series(name), kind="numeric", series=_watched([series]), factors=factors, joint=True, width=width)
 
     def series(self, name: str, flag: str | None) -> Series | None:
         """A series with the detectors of its monitor; None when it is not watched."""

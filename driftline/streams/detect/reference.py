@@ -57,7 +57,7 @@ class ReferenceLearner:
         units = None if model.unit is None else self._units.setdefault((batch.kind, batch.age_ms), Units(model))
         watched = watched_rows(model, units, batch)
         if batch.kind == "predictions":
-            self._take("features", feature_rows(batch, self._segments), watched)
+            self._take("features", feature_rows(batch, self._segments, self._plan.lengths), watched)
             self._take("scores", score_rows(batch, model, self._segments), watched)
         elif batch.kind == "outcomes":
             self._take("outcomes", outcome_rows(batch, model, self._segments), watched)

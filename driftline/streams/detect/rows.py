@@ -7,6 +7,7 @@ applicable*, which is not the same as missing: the row then does not count for t
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Final
 
 import numba
@@ -25,14 +26,18 @@ PROBABILITY_FLOOR: Final = 1e-6
 """Log loss is clipped at -ln of this (13.8): one confident mistake must not outweigh a day."""
 
 
-def feature_rows(batch: Observations, segments: list[str]) -> PanelRows:
+def feature_rows(batch: Observations, segments: list[str], lengths: Mapping[str, int] | None = None) -> PanelRows:
     """All features as they came, and a 0/1 column for rows with any invalid value.
 
     A vector is also a column of zeros, NaN where there is none: what may be missing or invalid is watched as of any feature.
+
+    Parameters
+    ----------
+    lengths : of vectors, as declared. Rows that ingest wrote under another length are invalid, as ingest would have them now.
     """
     n = len(batch)
     invalid = np.zeros(n)
-    pairs = batch.invalid
+    vectors, pairs = _of_length(batch, lengths or {})
     if pairs is not None and len(pairs):
         invalid[pairs[:, 0]] = 1.0
         # Those of vectors and our own column are appended to the numeric ones, so indexes of categorical features move up.
@@ -45,7 +50,7 @@ def feature_rows(batch: Observations, segments: list[str]) -> PanelRows:
     numeric = np.empty((n, len(batch.numeric_names) + len(batch.vectors) + 1))
     if batch.numeric is not None:
         numeric[:, : len(batch.numeric_names)] = batch.numeric
-    for place, vector in enumerate(batch.vectors.values(), len(batch.numeric_names)):
+    for place, vector in enumerate(vectors.values(), len(batch.numeric_names)):
         numeric[:, place] = np.where(np.isnan(vector[:, 0]), np.nan, 0.0)
     numeric[:, -1] = invalid
     return _rows(
@@ -55,8 +60,23 @@ def feature_rows(batch: Observations, segments: list[str]) -> PanelRows:
         names=[*batch.numeric_names, *batch.vectors, "stream:invalid"],
         categorical={name: (text.codes, text.values) for name, text in batch.categorical.items()},
         invalid=pairs,
-        vectors=batch.vectors,
+        vectors=vectors,
     )
+
+
+def _of_length(batch: Observations, lengths: Mapping[str, int]) -> tuple[dict[str, Float32], npt.NDArray[np.int32] | None]:
+    """The vectors, NaN where they are of another length than declared; and the invalid values with those rows."""
+    vectors, pairs = batch.vectors, batch.invalid
+    first = len(batch.numeric_names) + len(batch.categorical)
+    for place, (name, vector) in enumerate(batch.vectors.items(), first):
+        length = lengths.get(name, vector.shape[1])
+        if length == vector.shape[1]:
+            continue
+        having = np.flatnonzero(~np.isnan(vector[:, 0]))
+        more = np.column_stack([having, np.full(len(having), place)]).astype(np.int32)
+        pairs = more if pairs is None else np.concatenate([pairs, more])
+        vectors = vectors | {name: np.full((len(batch), length), np.nan, np.float32)}
+    return vectors, pairs
 
 
 def score_rows(batch: Observations, model: Model, segments: list[str]) -> PanelRows:

@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass, field
 from itertools import chain, starmap
 from operator import attrgetter
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,8 @@ from driftline.streams.task import Record
 
 Float64 = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]
+_NO_NUMBERS: Final = frozenset({bool, str, bytes, bytearray, memoryview})
+
 
 @dataclass(slots=True)
 class FeatureColumns:
@@ -169,7 +171,8 @@ def _lists(features: FeaturePlan, rows: list[Any], records: list[Record], out: F
 
 
 def _list_of_numbers(value: Any, length: int) -> Float32 | None:
-    if not isinstance(value, list) or len(value) != length:
+    # numpy takes booleans, and texts and bytes that look like numbers, for numbers.
+    if not isinstance(value, list) or len(value) != length or not _NO_NUMBERS.isdisjoint(map(type, value)):
         return None
     try:
         found = np.fromiter(value, np.float64, length)
@@ -177,8 +180,7 @@ def _list_of_numbers(value: Any, length: int) -> Float32 | None:
         return None
     with np.errstate(over="ignore"):
         single: Float32 = found.astype(np.float32)
-    # A text that looks like a number is one to numpy, and not to us.
-    return single if np.isfinite(single).all() and not any(isinstance(one, str) for one in value) else None
+    return single if np.isfinite(single).all() else None
 
 
 def _header_number(text: str | None) -> Any:
