@@ -123,6 +123,8 @@ class BudgetedSeries:
         self._n = n
         self._place = {int(q): k for k, q in enumerate(self._series)}
         self._scores = PanelScores(layout, tables, self._series)
+        columns = tables.series_column.tolist()
+        self._by_hour = frozenset((s, q) for s, c in layout.season for q in self._place if columns[q] == c and tables.is_value[q])
         # Alarms that wait for a row of their scope: total, values since the change, side; total 0 = none.
         self._waiting = np.zeros((n_scopes * n, 3))
         shares = scope_shares(layout.segments, whole=whole)
@@ -175,29 +177,46 @@ class BudgetedSeries:
             monitor = scope * self._n + self._place[q]
             if self.post_change.follows(monitor):
                 self.post_change.change_again(monitor)
-            elif self._speaks_in(episodes[scope, q], q):
+            elif self._speaks_in(episodes, scope, q):
                 self.post_change.follow(monitor)
 
-    def settle(self, episodes: Int64) -> None:
-        """Judge series whose episodes have ended against the baseline again."""
+    def settle(self, episodes: Int64) -> set[int]:
+        """Judge series whose episodes have ended against the baseline again; the scopes whose state has changed by that."""
         monitors = self.post_change.monitors
         ended = episodes[monitors // max(self._n, 1), self._series[monitors % max(self._n, 1)], E_OPEN] != OPEN
-        for monitor in monitors[ended].tolist():
+        changed = monitors[ended].tolist()
+        for monitor in changed:
             self.post_change.release(monitor)
             self._waiting[monitor] = 0.0
+        return self._written(changed)
 
-    def pick_up(self, episodes: Int64) -> None:
-        """Follow the series of open episodes that are not followed yet: their state is of a release that did not, or began anew."""
+    def pick_up(self, episodes: Int64) -> set[int]:
+        """Follow the series of open episodes that are not followed yet: their state is of a release that did not, or began anew.
+
+        Returns the scopes whose state has changed by that.
+        """
+        changed = []
         for scope, q in np.argwhere(episodes[:, :, E_OPEN] == OPEN).tolist():
             monitor = scope * self._n + self._place.get(q, 0)
-            if q in self._place and self._speaks_in(episodes[scope, q], q) and not self.post_change.follows(monitor):
+            if q in self._place and self._speaks_in(episodes, scope, q) and not self.post_change.follows(monitor):
                 self.post_change.follow(monitor)
                 self._waiting[monitor] = 0.0
+                changed.append(monitor)
+        return self._written(changed)
 
-    def _speaks_in(self, episode: Int64, q: int) -> bool:
-        """Whether an alarm of a series' e-detector is in its open episode, and the series one of values or rates, not of a block."""
+    def _written(self, monitors: Sequence[int]) -> set[int]:
+        """The scopes that must be written for these monitors: their own, and the first, which has the sum over all."""
+        return {0, *(monitor // self._n for monitor in monitors)} if monitors else set()
+
+    def _speaks_in(self, episodes: Int64, scope: int, q: int) -> bool:
+        """Whether an alarm of a series' e-detector is in its open episode, and its later values can be a reference.
+
+        A block's worths are of what its witness has learned; and what goes by the hour is not exchangeable with the thousand values of
+        the hours after a change.
+        """
+        episode = episodes[scope, q]
         speaks = bool(episode[E_OPEN] == OPEN and episode[E_BITS] >> int(self._tables.budgeted[q]) & 1)
-        return speaks and int(self._bank.form[self._place[q]]) != WORTHS
+        return speaks and (scope, q) not in self._by_hour and int(self._bank.form[self._place[q]]) != WORTHS
 
     def followed(self) -> tuple[Int64, Int64]:
         """Scopes and series that are judged against what came since a change, or that is learned."""
@@ -282,7 +301,7 @@ class BudgetedSeries:
             for scope, from_scope in scopes:
                 mine, theirs = scope * self._n + k, from_scope * other._n + from_k
                 self._scores.take(scope, k, other._scores, from_scope, from_k)
-                followed, goes_on = other.post_change.follows(theirs), self._speaks_in(episodes[scope, q], q)
+                followed, goes_on = other.post_change.follows(theirs), self._speaks_in(episodes, scope, q)
                 if followed and not goes_on:
                     # What was gathered is against the level since a change of an episode that ends with the edit.
                     continue
@@ -290,6 +309,10 @@ class BudgetedSeries:
                     self._waiting[mine] = other._waiting[theirs]
                     if followed:
                         self.post_change.take(mine, other.post_change, theirs)
+                elif followed and self._scores.monitors.active[scope, k]:
+                    # It bets on something else now, and the episode goes on counting its changes.
+                    self.post_change.follow(mine, changes=other.post_change.changes(theirs))
+                    self._waiting[mine] = 0.0
         self._bank.take_sums(other._bank)
         self.pick_up(episodes)
 

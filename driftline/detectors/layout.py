@@ -31,6 +31,11 @@ from driftline.detectors.spec import (
 SKIP: Final = 255
 """In a flag table: this code is no value of the series."""
 
+NEW_SHARE: Final = 0.01
+"""Share of new values from which they count as rare ones. Below it what is counted for them beside the others shifts no rank by more."""
+NEARLY_ALL: Final = 0.8
+"""Share of new values, known from above, from which there is no distribution left to compare."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -180,8 +185,11 @@ def ranks_room(layout: Layout) -> tuple[HourScores, HourScores]:
     for c, reference in enumerate(layout.references):
         order = ordered_codes(reference.kind, reference.n_bins)
         # A value that was never seen has room by what the reference would not have seen without itself.
-        beyond = np.array([left_out(layout, scope, c)[order] for scope in range(len(layout.counts))])
+        merged = new_are_expected(layout, c)
+        beyond = 0.0 if merged else np.array([left_out(layout, scope, c)[order] for scope in range(len(layout.counts))])
         low[:, c, order], width[:, c, order] = room(layout.counts[:, c, order] + beyond)
+        if merged:
+            low[:, c, UNSEEN], width[:, c, UNSEEN] = low[:, c, OTHER], width[:, c, OTHER]
     own_low: dict[tuple[int, int], Float64] = {}
     own_width: dict[tuple[int, int], Float64] = {}
     for (s, c), season in layout.season.items():
@@ -191,8 +199,11 @@ def ranks_room(layout: Layout) -> tuple[HourScores, HourScores]:
         known = np.flatnonzero(counts.any(axis=1))
         own_low[s, c], own_width[s, c] = (np.tile(pooled[s, c], (season.period, 1)) for pooled in (low, width))
         share = counts.sum(axis=1, keepdims=True) / max(int(layout.counts[s, c, codes].sum()), 1)
-        begins, has = room(counts + share * left_out(layout, s, c)[codes])
+        merged = new_are_expected(layout, c)
+        begins, has = room(counts + (0.0 if merged else share * left_out(layout, s, c)[codes]))
         own_low[s, c][np.ix_(known, codes)], own_width[s, c][np.ix_(known, codes)] = begins[known], has[known]
+        if merged:
+            own_low[s, c][known, UNSEEN], own_width[s, c][known, UNSEEN] = own_low[s, c][known, OTHER], own_width[s, c][known, OTHER]
     return hour_scores(low, own_low), hour_scores(width, own_width)
 
 
@@ -200,6 +211,28 @@ def room(counts: Float64) -> tuple[Float64, Float64]:
     """Where the ranks of the values in each bin begin and how much room they have, the judged value beside them; (..., bins)."""
     total = counts.sum(axis=-1, keepdims=True) + 1.0
     return (np.cumsum(counts, axis=-1) - counts) / total, (counts + 1.0) / total
+
+
+def new_are_expected(layout: Layout, c: int) -> bool:
+    """Whether a column has so many values that new ones are no news: they count as the rare ones of the reference then.
+
+    Which of the reference's rare values were seen once is not kept, so that the share of new ones is known from above only
+    (`left_out`). Series of `unseen` are judged by that share all the same.
+    """
+    return _new_share(layout, c) > NEW_SHARE
+
+
+def nearly_all_are_new(layout: Layout, c: int) -> bool:
+    """Whether most values of a column are new: session ids or addresses, of which there is no distribution to compare."""
+    return _new_share(layout, c) > NEARLY_ALL
+
+
+def _new_share(layout: Layout, c: int) -> float:
+    reference = layout.references[c]
+    if reference.kind != "categorical" or not reference.complete:
+        return 0.0
+    values = int(layout.counts[0, c, ordered_codes("categorical", reference.n_bins)].sum())
+    return float(left_out(layout, 0, c)[UNSEEN]) / max(values, 1)
 
 
 def left_out(layout: Layout, scope: int, c: int) -> Float64:

@@ -151,8 +151,7 @@ class Watch:
     def expire(self, now_ms: int) -> list[tuple[int, Signal]]:
         found = self.silence.expire(self.windows, self.layout, now_ms)
         self._touched[[signal.scope for _, signal in found]] = True
-        if self.budget is not None:
-            self.budget.settle(self.windows.episodes)
+        self._settle()
         return found
 
     def export(self) -> tuple[dict[str, bytes | None], list[RingState]]:
@@ -184,8 +183,8 @@ class Watch:
                 self.budget.check()
             except ValueError as error:
                 raise StateError(f"checkpoint: budget: {error}") from error
-            self.budget.settle(self.windows.episodes)
-            self.budget.pick_up(self.windows.episodes)
+            self._settle()
+            self._touched[list(self.budget.pick_up(self.windows.episodes))] = True
         self._exported[:] = self.windows.heads
         self.fresh = False
 
@@ -195,9 +194,12 @@ class Watch:
         self.windows.episodes[scope, q] = 0
         self.windows.episodes[scope, q, E_OPEN] = STALE
         self._touched[scope] = True
-        if self.budget is not None:
-            self.budget.settle(self.windows.episodes)
+        self._settle()
         return found
+
+    def _settle(self) -> None:
+        if self.budget is not None:
+            self._touched[list(self.budget.settle(self.windows.episodes))] = True
 
     def ended(self, scope: int, q: int, reason: str) -> Ended:
         """What is to be said of an open episode that ends."""

@@ -33,6 +33,10 @@ from driftline.detectors.tables import Tables
 HELD_TIMES: Final = 16
 """A level that was judged for so many times the values it was learned from has held: after the next change as few are learned from as
 after the first. Else twice as many: of a level that goes on moving the list of its changes must not become endless."""
+LEARN_MOST: Final = 32 * LEARN_VALUES
+"""Of a series that never comes to rest: what it does next is still seen."""
+_LEARNS: Final = frozenset(LEARN_VALUES << k for k in range(6))
+_CHANGES_MOST: Final = 2**31 - 2
 _FIELDS: Final = 6
 _MOST: Final = 2**53
 
@@ -89,16 +93,17 @@ class PostChange:
         codes: Int64 = self._f.codes[self._f.place[monitor]].copy()
         return codes
 
-    def follow(self, monitor: int) -> None:
-        """Learn a reference from the next value on."""
-        self._add(monitor)
+    def follow(self, monitor: int, changes: int = 1) -> None:
+        """Learn a reference from the next value on, in an episode of so many changes."""
+        k = self._add(monitor)
+        self._f.changes[k] = changes
         self._bank.begin_anew(monitor)
 
     def change_again(self, monitor: int) -> None:
         """Learn anew, after a further change."""
         k, f = int(self._f.place[monitor]), self._f
         held = f.judged[k] >= HELD_TIMES * f.learn[k]
-        f.learn[k] = LEARN_VALUES if held else 2 * f.learn[k]
+        f.learn[k] = LEARN_VALUES if held else min(2 * int(f.learn[k]), LEARN_MOST)
         f.changes[k] += 1
         begin(k, f)
         self._bank.begin_anew(monitor)
@@ -161,7 +166,8 @@ class PostChange:
             room, counts = kept.room[room_at : room_at + held], kept.counts[counts_at : counts_at + counted]
             room_at, counts_at = room_at + held, counts_at + counted
             sizes = len(room) == held and len(counts) == counted and held <= EDGE_VALUES
-            numbers = min(own) >= 0 and learn >= LEARN_VALUES and judged <= taken <= _MOST and changes >= 1 and counting <= 1
+            numbers = min(own) >= 0 and judged <= taken <= _MOST and 1 <= changes <= _CHANGES_MOST and counting <= 1
+            numbers &= learn in _LEARNS
             if not (sizes and numbers and _sound(form, counting, taken, share, room, counts, by_code)):
                 raise ValueError("a reference since a change that no values lead to")
             f.learn[k], f.taken[k], f.judged[k], f.changes[k], f.counting[k], f.share[k] = learn, taken, judged, changes, counting, share
@@ -211,12 +217,16 @@ def _counts_of(form: int, counting: int) -> int:
 
 def _sound(form: int, counting: int, taken: int, share: float, room: Float64, counts: Int64, codes: Int64) -> bool:
     """Whether values lead to a reference."""
-    if counts.min(initial=0) < 0 or codes.min(initial=0) < 0 or int(codes.sum()) != taken or int(counts.sum()) > taken:
+    # Each by itself first: sums of what no values lead to could wrap.
+    if any(array.min(initial=0) < 0 or array.max(initial=0) > taken for array in (counts, codes)):
+        return False
+    if int(codes.sum()) != taken or int(counts.sum()) > taken:
         return False
     if form != RATE:
         whole = _rise(room) and int(counts.sum()) == taken - EDGE_VALUES if counting else taken < EDGE_VALUES
         return share == 0.0 and not np.isnan(room).any() and whole
-    return 0.0 < share < 1.0 if counting else 0.0 <= share <= taken
+    least = 0.5 / (taken + 1)
+    return least <= share <= 1.0 - least if counting else 0.0 <= share <= taken
 
 
 def _rise(edges: Float64) -> bool:

@@ -12,7 +12,7 @@ from driftline.detectors.baseline import ColumnReference
 from driftline.detectors.calibration import psi_threshold
 from driftline.detectors.coding import scores, worth_scores
 from driftline.detectors.kernels.jit import portable_log
-from driftline.detectors.layout import SKIP, Layout, flag_codes, left_out
+from driftline.detectors.layout import SKIP, Layout, flag_codes, left_out, nearly_all_are_new, new_are_expected
 from driftline.detectors.openers import covered, openers
 from driftline.detectors.season import compared
 from driftline.detectors.spec import (
@@ -153,6 +153,9 @@ def _fill_column(tables: Tables, layout: Layout, c: int, column: Column) -> None
         counts = layout.counts[scope, c]
         tables.score[scope, c] = scores(counts, reference.n_bins, column.kind) if reference.block is None else worth_scores(reference)
         group, used = psi_groups(counts, reference)
+        if new_are_expected(layout, c):
+            # Rare and new values are one group: which of them a row has is a matter of chance.
+            group[UNSEEN] = group[OTHER]
         tables.group[scope, c] = group
         merged = np.zeros(GROUPS_MAX, np.int64)
         for code in range(NOT_APPLICABLE):
@@ -181,6 +184,8 @@ def _fill_series(tables: Tables, layout: Layout, q: int, series: Series, *, firs
         tables.size[scope, q] = tables.compared[scope, q] = max(valued, 1)
         if series.flag is None:
             tables.compared[scope, q] = compared(layout.hours_matched(scope, c), max(valued, 1), series.window)
+        if series.flag is None and nearly_all_are_new(layout, c):
+            continue
         # A witness is of all rows.
         watched = valued >= least and scope >= first_scope and (reference.block is None or scope == 0)
         tables.watched[scope, q] = watched

@@ -27,7 +27,7 @@ from driftline.detectors.ring import (
     RUN_BIT,
     Windows,
 )
-from driftline.detectors.spec import MISSING, Float64, Int32, Int64, UInt8
+from driftline.detectors.spec import MISSING, OTHER, Float64, Int32, Int64, UInt8
 from driftline.detectors.tables import UP, Tables
 from driftline.detectors.traffic import Traffic, weigh
 
@@ -163,6 +163,10 @@ def _count_runs(t: Tables, st: Windows, s: int, codes: UInt8, values: Float64, r
         runs[c] = 0
         limit = t.run_limit[s, c]
         if limit == 0 or codes[c] >= MISSING:
+            continue
+        if t.run_by_code[c] and codes[c] >= OTHER:
+            # Values without a code of their own: that one follows another does not make them equal.
+            st.last[s, c], st.run[s, c] = math.nan, 0
             continue
         x = float(codes[c]) if t.run_by_code[c] else values[c]
         if math.isnan(x):

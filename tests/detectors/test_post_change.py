@@ -276,7 +276,52 @@ def test_an_open_episode_of_an_older_state_begins_to_learn() -> None:
     assert [row + at > second for row, s in found if s.again is not None] == [True]
 
 
-@pytest.mark.parametrize("damage", ["codes", "judged", "share", "place", "length", "edges"])
+def segment_that_changed() -> tuple[PanelSpec, PanelRows]:
+    """Of two shops one has changed, and of all rows nothing is watched."""
+    spec = replace(plain_spec(["x"], 1e-4), segments={"shop": 2}, whole=False, stale_ms=60_000)
+    values = levels_of(np.random.default_rng(17), (500, 0.0), (6_000, 0.0))
+    shops = (np.arange(len(values)) % 2).astype(np.int32)
+    values[LEARN + 500 :] += 1.5 * shops[LEARN + 500 :]
+    return spec, replace(plain_rows({"x": values}), segments={"shop": (shops, ["a", "b"])})
+
+
+def test_an_episode_that_ends_for_want_of_rows_leaves_a_state_that_can_be_read() -> None:
+    """The sum over all series stands with the first scope, which has no rows then."""
+    spec, rows = segment_that_changed()
+    panel, store = Panel(spec), Store()
+    feed(panel, rows, [], np.arange(rows.n))
+    assert len(budget_of(panel).post_change.monitors) == 1
+    store.take(panel)
+    assert panel.expire(rows.n + 120_000)
+    assert not len(budget_of(panel).post_change.monitors)
+    store.take(panel)
+    assert not len(budget_of(store.load(spec)).post_change.monitors)
+
+
+def test_a_segment_of_an_older_state_is_written_with_the_sum_over_all() -> None:
+    spec, rows = segment_that_changed()
+    panel, store = Panel(spec), Store()
+    feed(panel, rows, [], np.arange(rows.n))
+    # What the release before wrote of this moment: nothing is followed, and the evidence is there.
+    held = budget_of(panel)
+    (monitor,), state = held.post_change.monitors.tolist(), held._bank.state
+    own = [array[monitor].copy() for array in state[:8]]
+    held.post_change.release(monitor)
+    for array, kept in zip(state[:8], own, strict=True):
+        array[monitor] = kept
+    assert state.evidence[monitor] > 0
+    state.sums[0] = state.evidence.sum()
+    assert panel._watch is not None
+    panel._watch.write_all()
+    store.take(panel)
+    later = store.load(spec)
+    only_a = rows.take(np.flatnonzero(rows.segments["shop"][0] == 0)[-50:])
+    later.update(only_a)
+    store.take(later)
+    store.load(spec)
+
+
+@pytest.mark.parametrize("damage", ["codes", "judged", "share", "place", "length", "edges", "learn", "changes", "wrapped"])
 def test_a_damaged_reference_is_refused(damage: str) -> None:
     values = levels_of(np.random.default_rng(16), (500, 0.0), (2_000, 1.0))
     rows, spec = plain_rows({"x": values}), plain_spec(["x"], 1e-5)
@@ -294,6 +339,12 @@ def test_a_damaged_reference_is_refused(damage: str) -> None:
         f.counting[0] = 2
     elif damage == "length":
         f.counts[0, 0] = -1
+    elif damage == "learn":
+        f.learn[0] = 2**62
+    elif damage == "changes":
+        f.changes[0] = 2**31 - 1
+    elif damage == "wrapped":
+        f.codes[0, :4] += 2**62
     else:
         f.room[0, 1] = f.room[0, 0]
     store.take(panel)
