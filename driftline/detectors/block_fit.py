@@ -20,7 +20,7 @@ from driftline.detectors.kernels.witness import Frame, add_moments, fill_feature
 from driftline.detectors.quantiles import reference_with_means
 from driftline.detectors.season import DAY, WAYS, WEEK, hours_of, places_of
 from driftline.detectors.season_fit import COVERED_LEAST
-from driftline.detectors.spec import Column, Float64, Int64, PanelRows
+from driftline.detectors.spec import Bool, Column, Float64, Int64, PanelRows
 from driftline.detectors.witnesses import Witnesses, block_rows, frame_of
 
 VALUES_LEAST: Final = 100
@@ -30,7 +30,9 @@ _FAR: Final = 8
 _ALLOWED: Final = 0.02
 _ERRORS: Final = 4.0
 _HOUR_ROWS_LEAST: Final = 100
-_PIECE: Final = 4096
+_PIECE: Final = 1024
+_CELLS: Final = 8_000_000
+"""Numbers of a block that are sorted at once: 64 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,27 +74,27 @@ def block_reference(column: Column, chunks: Sequence[PanelRows], ordered: Sequen
 def fit_block(column: Column, chunks: Sequence[PanelRows], ordered: Sequence[PanelRows]) -> tuple[Block, _Places]:
     """What a block is made with, without a mean where too few rows have all values; and the hours and days that differ."""
     block, width = Block(column.factors), column.width or _width(column.factors, chunks)
-    whole, hours = _whole(block.names, chunks, width)
-    if len(whole) < VALUES_LEAST:
+    whole = _Whole(block.names, chunks, width)
+    if whole.n < VALUES_LEAST:
         return block, _Places()
-    location, scale = zip(*(_place(whole[:, i]) for i in range(whole.shape[1])), strict=True)
-    block = replace(block, location=location, scale=scale, mean=(0.0,) * FEATURES, size=len(whole))
+    location, scale = zip(*whole.places(), strict=True)
+    block = replace(block, location=location, scale=scale, mean=(0.0,) * FEATURES, size=whole.n)
     frame = frame_of(block, column.name)
     sums, moments = np.zeros((2, FEATURES)), np.zeros((2, block.width))
     by_hour: Float64 = np.zeros((WEEK, 2, FEATURES))
-    for z, phi, own in _pieces(whole, hours, frame):
+    for z, phi, own in whole.features(frame):
         add_moments(phi, sums)
         add_moments(z, moments)
         for hour in np.unique(own).tolist():
             add_moments(np.ascontiguousarray(phi[own == hour]), by_hour[hour])
-    n = len(whole)
+    n = whole.n
     mean: Float64 = sums[0] / n
     center: Float64 = moments[0] / n
     spread = [math.sqrt(max(square / n - middle * middle, 0.0)) or 1.0 for square, middle in zip(moments[1].tolist(), center, strict=True)]
     # |phi| is 1 for every row.
     variance = max(1.0 - math.fsum((mean * mean).tolist()), 0.0)
     block = replace(block, mean=tuple(mean.tolist()), center=tuple(center.tolist()), spread=tuple(spread), variance=variance)
-    counts = np.bincount(hours, minlength=WEEK)
+    counts = np.bincount(whole.hours(), minlength=WEEK)
     in_week = by_hour[:, 0]
     in_day, of_day = in_week.reshape(-1, DAY, FEATURES).sum(axis=0), counts.reshape(-1, DAY).sum(axis=0)
     of_days, days_of = counts.reshape(-1, DAY).sum(axis=1), in_week.reshape(-1, DAY, FEATURES).sum(axis=1)
@@ -101,7 +103,7 @@ def fit_block(column: Column, chunks: Sequence[PanelRows], ordered: Sequence[Pan
     usual = np.tile(_beside(in_day, of_day, mean), (WEEK // DAY, 1)) + mean
     if by_day:
         usual += np.repeat(_beside(days_of, of_days, mean), DAY, axis=0)
-    every, square = _apart(*_whole(block.names, ordered, width), frame_of(block, column.name), usual, variance)
+    every, square = _apart(_Whole(block.names, ordered, width), frame_of(block, column.name), usual, variance)
     block = replace(block, every=every)
 
     def off(sums: Float64, own: Int64) -> list[tuple[float, float]]:
@@ -109,7 +111,7 @@ def fit_block(column: Column, chunks: Sequence[PanelRows], ordered: Sequence[Pan
 
     if not by_day:
         return block, _Places(off(in_day, of_day))
-    covered = counts[counts >= _HOUR_ROWS_LEAST].sum() >= COVERED_LEAST * len(whole)
+    covered = counts[counts >= _HOUR_ROWS_LEAST].sum() >= COVERED_LEAST * whole.n
     return block, _Places(off(in_day, of_day), off(days_of, of_days), off(in_week, counts), bool(covered))
 
 
@@ -126,12 +128,50 @@ def _width(names: Sequence[str], chunks: Sequence[PanelRows]) -> int:
     return next(first, len(names))
 
 
-def _whole(names: Sequence[str], chunks: Sequence[PanelRows], width: int) -> tuple[Float64, Int64]:
-    """The rows that have all values, and the hour of the week of each."""
-    values = [block_rows(names, chunk, width) for chunk in chunks]
-    kept = [~np.isnan(own).any(axis=1) for own in values]
-    hours = [places_of(hours_of(chunk.time_ms))[own, WAYS.index(WEEK)] for chunk, own in zip(chunks, kept, strict=True)]
-    return np.concatenate([own[some] for own, some in zip(values, kept, strict=True)]), np.concatenate(hours)
+class _Whole:
+    """The rows of chunks that have all values, so few at once as doubles that memory does not follow the reference."""
+
+    def __init__(self, names: Sequence[str], chunks: Sequence[PanelRows], width: int) -> None:
+        self._names, self._width = names, width
+        self._pieces = [chunk.slice(first, first + _PIECE) for chunk in chunks for first in range(0, chunk.n, _PIECE)]
+        self._kept: list[Bool] = [np.asarray(~np.isnan(block_rows(names, piece, width)).any(axis=1)) for piece in self._pieces]
+        self.n = sum(int(own.sum()) for own in self._kept)
+
+    def hours(self) -> Int64:
+        """The hour of the week of each row."""
+        own = [self._hours(piece, kept) for piece, kept in zip(self._pieces, self._kept, strict=True)]
+        return np.concatenate(own) if own else np.zeros(0, np.int64)
+
+    def places(self) -> list[tuple[float, float]]:
+        """Median and scale of each of the values."""
+        at_once = max(_CELLS // max(self.n, 1), 1)
+        return [_place(column) for first in range(0, self._width, at_once) for column in self._columns(first, first + at_once).T]
+
+    def features(self, frame: Frame) -> Iterator[tuple[Float64, Float64, Int64]]:
+        """Standardised values, features and hours of the week."""
+        for piece, kept in zip(self._pieces, self._kept, strict=True):
+            values = np.ascontiguousarray(block_rows(self._names, piece, self._width)[kept])
+            z, phi = np.empty(values.shape), np.empty((len(values), FEATURES))
+            fill_features(values, frame, z, phi)
+            yield z, phi, self._hours(piece, kept)
+
+    def _columns(self, first: int, last: int) -> Float64:
+        """Some of the values of all rows."""
+        out = np.empty((self.n, min(last, self._width) - first))
+        row = 0
+        for piece, kept in zip(self._pieces, self._kept, strict=True):
+            n = int(kept.sum())
+            if n:
+                vector = piece.vectors.get(self._names[0]) if len(self._names) == 1 else None
+                values = block_rows(self._names, piece, self._width) if vector is None else vector
+                out[row : row + n] = values[kept, first:last]
+            row += n
+        return out
+
+    @staticmethod
+    def _hours(piece: PanelRows, kept: Bool) -> Int64:
+        own: Int64 = places_of(hours_of(piece.time_ms))[kept, WAYS.index(WEEK)]
+        return own
 
 
 def _spans_week(chunks: Sequence[PanelRows]) -> bool:
@@ -156,24 +196,16 @@ def _place(values: Float64) -> tuple[float, float]:
     return middle, scale if scale > 1e-300 else 1.0
 
 
-def _pieces(whole: Float64, hours: Int64, frame: Frame) -> Iterator[tuple[Float64, Float64, Int64]]:
-    """Standardised values, features and hours, of so few rows at once that memory does not follow the reference."""
-    for first in range(0, len(whole), _PIECE):
-        part = np.ascontiguousarray(whole[first : first + _PIECE])
-        z, phi = np.empty(part.shape), np.empty((len(part), FEATURES))
-        fill_features(part, frame, z, phi)
-        yield z, phi, hours[first : first + _PIECE]
-
-
-def _apart(whole: Float64, hours: Int64, frame: Frame, usual: Float64, variance: float) -> tuple[int, float]:
+def _apart(whole: _Whole, frame: Frame, usual: Float64, variance: float) -> tuple[int, float]:
     """One row in how many is independent of the one before; and the mean square of products of rows far apart.
 
     A lag is seen where rows so far apart are more alike than rows eight times as far apart, by .02 of the variance and four
     standard errors. What is common to the rows of an hour of the day and of a day, `usual` (168, 2 H), is no memory.
     """
-    z, phi = np.empty(whole.shape), np.empty((len(whole), FEATURES))
-    n = fill_features(np.ascontiguousarray(whole), frame, z, phi)
-    phi -= usual[hours]
+    phi, n = np.empty((whole.n, FEATURES)), 0
+    for _, own, hours in whole.features(frame):
+        phi[n : n + len(own)] = own - usual[hours]
+        n += len(own)
     every, square = 1, variance * variance
     for lag in LAGS:
         if n < 4 * _FAR * lag or variance <= 0.0:

@@ -19,6 +19,7 @@ from driftline.detectors.spec import Float64, Int64, PanelRows
 SHOWN: Final = 3
 _MAGIC: Final = b"DWIT"
 _VERSION: Final = 1
+_PIECE: Final = 1024
 
 
 def frame_of(block: Block, name: str) -> Frame:
@@ -60,7 +61,11 @@ def block_rows(names: Sequence[str], rows: PanelRows, width: int | None = None) 
 def worths(block: Block, frame: Frame, state: Witness, rows: PanelRows) -> Float64:
     """What each row is worth to the witness of those before it, which goes on with them; NaN = it is not judged."""
     out: Float64 = np.empty(rows.n)
-    run_witness(block_rows(block.names, rows, block.width), frame, state, np.empty(block.width), np.empty(FEATURES), out)
+    z, phi = np.empty(block.width), np.empty(FEATURES)
+    # Few at once: as doubles a baseline's vectors would be twice as many bytes again.
+    for first in range(0, rows.n, _PIECE):
+        part = rows if rows.n <= _PIECE else rows.slice(first, min(first + _PIECE, rows.n))
+        run_witness(block_rows(block.names, part, block.width), frame, state, z, phi, out[first : first + _PIECE])
     return out
 
 

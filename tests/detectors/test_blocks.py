@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from driftline.detectors import block_fit, witnesses
 from driftline.detectors.baseline import Baseline
 from driftline.detectors.baseline_build import BaselineBuilder
 from driftline.detectors.blocks import FEATURES, FREQUENCIES, RATE, Block
@@ -422,6 +424,28 @@ def odd(seed: int, n: int) -> np.ndarray:
 def test_the_cut_of_the_reference_never_shows(cuts: set[int]) -> None:
     rows = rows_of(odd(6, 700))
     assert built(rows, 3, tuple(sorted(cuts))).to_json() == built(rows, 3).to_json()
+
+
+def test_a_block_is_made_without_doubles_of_all_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows are held as single floats; whatever else is needed is less than half of the doubles that they would be."""
+    n, d = 3_000, 1_024
+    vector = np.random.default_rng(58).standard_normal((n, d)).astype(np.float32)
+    rows = replace(plain_rows({"t": np.zeros(n)}, first=0), vectors={"t": vector})
+    one = replace(column(2), factors=("t",))
+    expected = BaselineBuilder([one], {})
+    expected.add(rows)
+    whole = expected.finish()
+    monkeypatch.setattr(block_fit, "_CELLS", 100_000)
+    monkeypatch.setattr(block_fit, "_PIECE", 128)
+    monkeypatch.setattr(witnesses, "_PIECE", 128)
+    builder = BaselineBuilder([one], {})
+    builder.add(rows)
+    tracemalloc.start()
+    again = builder.finish()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert again.id == whole.id
+    assert peak < n * d * 8 / 2
 
 
 def test_a_baseline_with_a_block_is_a_file_of_its_own_version_and_holds_no_rows() -> None:
