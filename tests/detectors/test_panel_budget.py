@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from driftline.detectors.budgeted import mean_tolerance, rate_tolerance, scope_shares
 from driftline.detectors.kernels.focus import hull_arrays, hulls_of
 from driftline.detectors.panel import Panel
 from driftline.detectors.spec import Column, ColumnDetector, PanelBudget, PanelRows, PanelSpec, RingState, Signal, SpecError, StateError
+from driftline.detectors.tolerances import mean_tolerance, rate_tolerance, scope_shares
 from driftline.schemas import budget as schemas_budget
 from tests.detectors.panel_cases import changing_stream, plain_rows, series, small_spec
 from tests.detectors.test_panel_state import Store

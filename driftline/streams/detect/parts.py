@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from driftline.detectors.budgeted import WHOLE_SHARE
 from driftline.detectors.openers import E_DETECTOR
 from driftline.detectors.spec import Column, PanelSpec
+from driftline.detectors.tolerances import WHOLE_SHARE
 from driftline.schemas.effects import edited
 from driftline.streams.observation import Observations
 
