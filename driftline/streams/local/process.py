@@ -14,6 +14,8 @@ LOOPBACK = "127.0.0.1"
 # that is killed and started again on its port does not find it taken by a client.
 # Whoever runs beside others gives each of them a part of it: a port is free until somebody listens, seconds later.
 PORTS = range(20_000, 32_000)
+# What this process was told is free and may not listen on yet: five listeners of one broker were once told two same ports.
+_given: set[int] = set()
 
 
 class LocalServiceError(RuntimeError):
@@ -32,11 +34,20 @@ def port_taken(port: int) -> bool:
 
 
 def free_port(count: int = 1) -> int:
-    """The first of `count` loopback ports in a row that nobody holds now."""
+    """The first of `count` loopback ports in a row that nobody holds now and that no earlier call has named.
+
+    Raises
+    ------
+    LocalServiceError : 200 random places were all taken.
+    """
     generator = random.SystemRandom()
+    if 2 * len(_given) > len(PORTS):
+        _given.clear()   # the oldest are long in use, or given up
     for _ in range(200):
         first = generator.choice(PORTS[: len(PORTS) - count + 1])
-        if not any(map(port_taken, range(first, first + count))):
+        ports = range(first, first + count)
+        if _given.isdisjoint(ports) and not any(map(port_taken, ports)):
+            _given.update(ports)
             return first
     raise LocalServiceError(f"no free loopback port between {PORTS.start} and {PORTS.stop}")
 
