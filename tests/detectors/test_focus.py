@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import special, stats
 
 from driftline.detectors.kernels import EDetectorBank, FocusBank
-from driftline.detectors.kernels.focus import CORNERS, INTERVAL_DEPTH
+from driftline.detectors.kernels.bank import pack, unpack
+from driftline.detectors.kernels.bets import BOUNDED
+from driftline.detectors.kernels.e_detector_state import STATE_TYPES
+from driftline.detectors.kernels.focus import INTERVAL_DEPTH, Before, date_of
+from driftline.detectors.kernels.hulls import CORNERS, HULL_TYPES, hull_arrays
 
 
 def feed(bank: FocusBank, values: np.ndarray) -> FocusBank:
@@ -82,6 +87,137 @@ def test_intervals_at_the_alarm_hold_the_true_start(shift: float, slack: float) 
             held += found["latest"][0] <= since <= found["earliest"][0]
     assert alarms >= 395
     assert held / alarms >= 0.93
+
+
+def banded(x: np.ndarray, low: float, high: float, rate: float = 0.0) -> np.ndarray:
+    """The log likelihood ratio of a rise after every start, from the likelihoods themselves: the mean before within a band."""
+    sd = np.sqrt(rate * (1.0 - rate)) if rate else 1.0
+
+    def likelihood(part: np.ndarray, mean: float) -> float:
+        if not rate:
+            return float(stats.norm.logpdf(part, mean).sum())
+        p = min(max(rate + mean * sd, 0.0), 1.0)
+        return float(special.xlogy(part, p).sum() + special.xlog1py(1.0 - part, -p).sum())
+
+    def mean_of(part: np.ndarray) -> float:
+        return float((part.mean() - rate) / sd)
+
+    same = likelihood(x, min(max(mean_of(x), low), high))
+    out = np.zeros(len(x))
+    for t in range(len(x)):
+        since = mean_of(x[t:])
+        if since > high:
+            before = likelihood(x[:t], min(max(mean_of(x[:t]), low), high)) if t else 0.0
+            out[t] = before + likelihood(x[t:], since) - same
+    return out
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    n=st.integers(2, 300),
+    change=st.integers(0, 299),
+    shift=st.sampled_from([0.0, 0.3, 0.6, 2.0]),
+    band=st.sampled_from([0.0, 0.1, 0.4]),
+    rate=st.sampled_from([0.0, 0.02, 0.3]),
+    falls=st.booleans(),
+)
+@settings(max_examples=300, deadline=None)
+def test_beyond_a_band_the_date_is_that_of_a_search_over_every_start(
+    seed: int, n: int, change: int, shift: float, band: float, rate: float, falls: bool
+) -> None:
+    generator = np.random.default_rng(seed)
+    later = np.arange(n) >= change
+    sd = np.sqrt(rate * (1.0 - rate)) if rate else 1.0
+    # a band that is wider above, as that of a rate is
+    low, high = -min(band, 0.5 * rate / sd if rate else band), band
+    if rate:
+        x = (generator.random(n) < np.where(later, rate + 0.5 * shift * sd, rate)).astype(float)
+        units = (x - rate) / sd
+    else:
+        x = units = generator.normal(size=n) + shift * later
+    bank, before = FocusBank(1), Before(low, high, rate, sd)
+    mirrored = Before(-high, -low, 1.0 - rate if rate else 0.0, sd)
+    bank.update((-units if falls else units)[:, None], np.zeros((n, 1), np.int32))
+    ratio, back, earliest, latest, moved = date_of(0, mirrored if falls else before, INTERVAL_DEPTH, bank.hulls)
+    up = banded(x, low, high, rate)
+    down = banded(1.0 - x if rate else -x, -high, -low, 1.0 - rate if rate else 0.0)
+    best = max(up.max(), down.max())
+    # the best start of all may be no corner where the mean since the corner is within the band; then it is one near to it
+    assert ratio <= best + 1e-6
+    if ratio < best - 1e-6:
+        assert band > 0.0
+        assert ratio >= best - 3.0
+        return
+    if best < 1e-6:
+        return
+    found = up if up.max() > down.max() else down
+    assert back == n - int(np.argmax(found))
+    near = np.flatnonzero((found >= found.max() - INTERVAL_DEPTH) & (found > 0.0))
+    assert earliest >= n - near[0]
+    assert latest <= n - near[-1]
+    start = n - back
+    assert moved == pytest.approx((-1.0 if falls else 1.0) * units[start:].mean(), abs=1e-9)
+
+
+@pytest.mark.parametrize("until", [1_000, 20_000])
+def test_a_change_hardly_beyond_the_tolerance_is_dated_to_its_start(until: int) -> None:
+    """Its last stretch alone may be beyond: against the tolerance as the mean before, half of these were dated 1,000 rows late."""
+    generator = np.random.default_rng(7)
+    late = []
+    for _ in range(40):
+        z = generator.normal(size=(until + 20_000, 1)) + 0.3 * (np.arange(until + 20_000) >= until)[:, None]
+        found = EDetectorBank(1, rate=1e-6, tolerance=0.2).update(z, np.zeros((len(z), 1), np.int32), np.arange(len(z)))
+        late.append(int(found["row"][0]) + 1 - int(found["back"][0]) - until)
+    assert abs(np.median(late)) <= 30
+    assert np.quantile(np.abs(late), 0.9) <= 200
+
+
+@pytest.mark.parametrize(
+    ("base", "tolerance", "rate", "within"),
+    [(0.0005, 20.0, 0.03, 150), (0.0005, 20.0, 0.3, 10), (0.1, 0.5, 0.3, 60), (0.5, 0.2, 0.65, 150), (0.98, 0.02, 0.9, 100)],
+)
+def test_a_rate_is_dated_by_the_law_of_zeros_and_ones(base: float, tolerance: float, rate: float, within: int) -> None:
+    """As normal values, the one that is rare would be its own likeliest start each time it comes."""
+    generator = np.random.default_rng(8)
+    off, held = [], []
+    for _ in range(40):
+        x = (generator.random((14_000, 1)) < np.where(np.arange(14_000) < 4_000, base, rate)[:, None]).astype(float)
+        bank = EDetectorBank(1, rate=1e-6, form=BOUNDED, base=base, tolerance=tolerance)
+        first = bank.update(x, np.zeros((14_000, 1), np.int32), np.arange(14_000))[0]
+        since = int(first["row"]) + 1 - 4_000
+        off.append(since - int(first["back"]))
+        held.append(first["latest"] <= since <= first["earliest"])
+    assert np.median(np.abs(off)) <= within / 2
+    assert np.quantile(np.abs(off), 0.9) <= within
+    assert np.mean(held) >= 0.85
+
+
+@pytest.mark.parametrize("seed", range(9, 12))
+def test_no_date_reaches_back_through_a_long_stretch_within_the_tolerance(seed: int) -> None:
+    z = np.random.default_rng(seed).normal(size=(121_000, 1))
+    z[20_000:] += 0.2
+    z[120_000:] += 0.8
+    found = EDetectorBank(1, rate=1e-6, tolerance=0.316).update(z, np.zeros((len(z), 1), np.int32), np.arange(len(z)))[0]
+    assert 120_000 < found["row"] < 120_150
+    assert abs(int(found["row"]) + 1 - int(found["back"]) - 120_000) <= 60
+    assert found["earliest"] <= found["row"] - 119_850
+
+
+def test_corners_of_an_older_checkpoint_are_those_of_the_sums() -> None:
+    """That one summed the values less the tolerance, and dropped the corners that were none then."""
+    z = np.random.default_rng(10).normal(size=(3_000, 2)) + 0.4 * (np.arange(3_000) >= 2_000)[:, None]
+    monitors = np.tile(np.arange(2, dtype=np.int32), (3_000, 1))
+    whole, again = (EDetectorBank(2, rate=1e-9, tolerance=[0.1, 0.2]) for _ in range(2))
+    whole.update(z, monitors, np.arange(3_000))
+    types = [*STATE_TYPES, *HULL_TYPES]
+    arrays = unpack(whole.export(), b"DEDT", 2, 2, types)
+    sizes = arrays[-3].reshape(2, 2)
+    of = np.repeat(np.array([0.1, 0.1, 0.2, 0.2]), sizes.ravel())
+    arrays[-1] -= of * arrays[-2]
+    again.restore(pack(b"DEDT", 1, 2, arrays))
+    kept, given = hull_arrays(again.state.hulls), hull_arrays(whole.state.hulls)
+    np.testing.assert_allclose(kept[-1], given[-1], atol=1e-9)
+    assert [a.tobytes() for a in kept[:-1]] == [a.tobytes() for a in given[:-1]]
 
 
 def test_a_path_that_bends_for_ever_keeps_a_bounded_hull() -> None:

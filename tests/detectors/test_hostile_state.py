@@ -123,10 +123,10 @@ def test_a_budget_refuses_evidence_and_corners_that_no_values_lead_to(array: int
     chain.update(codes, scopes, 0)
     before = chain.budget.export()
     types = ["<f8", "<f8", "<f8", "<i8", "<i8", "<i8", "<f8", "<i8", "<f8", "<i8", "<i8", "<f8", "u1", "<i8", "<f8"]
-    arrays = unpack(before, b"DEDT", 1, 12, types)
+    arrays = unpack(before, b"DEDT", 2, 12, types)
     arrays[array][0] = value
     with pytest.raises(ValueError, match="damaged"):
-        chain.budget.restore(pack(b"DEDT", 1, 12, arrays))
+        chain.budget.restore(pack(b"DEDT", 2, 12, arrays))
     assert chain.budget.export() == before
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from driftline.detectors.kernels.focus import hull_arrays, hulls_of
+from driftline.detectors.kernels.hulls import hull_arrays, hulls_of
 from driftline.detectors.panel import Panel
 from driftline.detectors.spec import Column, ColumnDetector, PanelBudget, PanelRows, PanelSpec, RingState, Signal, SpecError, StateError
 from driftline.detectors.tolerances import mean_tolerance, rate_tolerance, scope_shares

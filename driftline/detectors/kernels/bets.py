@@ -63,7 +63,7 @@ class Bets(NamedTuple):
     shift: Float64Array  # (M, 5) constants of the bets on shifts, both sides alike
     spread: Float64Array  # (M, 6) 1 / (8 s^2), s^2 / 2, and constants of the bets on spreads
     line: Float64Array  # (M, 2, BETS) constant and slope of bounded bets
-    unit: Float64Array  # (M, 3) mean and 1 / sd of a value when nothing changed, and the tolerance in such units
+    unit: Float64Array  # (M, 4) mean and 1 / sd of a value when nothing changed, and the ends of what its mean may be then, in sd
 
 
 @inlined
@@ -112,7 +112,7 @@ def bets_of(form: UInt8Array, tolerance: Float64Array, base: Float64Array, side:
         shift=np.zeros((n, len(SHIFTS))),
         spread=np.zeros((n, 2 + len(SPREADS))),
         line=np.zeros((n, 2, BETS)),
-        unit=np.zeros((n, 3)),
+        unit=np.zeros((n, 4)),
     )
     for m in range(n):
         if form[m] == WORTHS:
@@ -120,11 +120,11 @@ def bets_of(form: UInt8Array, tolerance: Float64Array, base: Float64Array, side:
             bets.directions[m, : len(WORTH_STAKES)] = 1
             for k, lam in enumerate(WORTH_STAKES):
                 bets.line[m, :, k] = 1.0 - lam * allowed / (least + allowed), lam * sd / (least + allowed)
-            bets.unit[m] = 0.0, 1.0, allowed / sd
+            bets.unit[m] = 0.0, 1.0, -allowed / sd, allowed / sd
         elif form[m] == SCORES:
             bets.directions[m, :5], bets.directions[m, 5:10] = 1, -1
             bets.shift[m], bets.spread[m] = _score_constants(float(tolerance[m]), float(spread[m]))
-            bets.unit[m] = 0.0, 1.0, tolerance[m]
+            bets.unit[m] = 0.0, 1.0, -tolerance[m], tolerance[m]
         else:
             bets.directions[m, : len(RATES)] = [1 if r > 1.0 else -1 for r in RATES]
             write_rate_bets(float(base[m]), float(tolerance[m]), bets.line[m], bets.unit[m])
@@ -162,11 +162,12 @@ def times(rate: float, factor: float) -> float:
 
 @kernel
 def write_rate_bets(base: float, tolerance: float, line: Float64Array, unit: Float64Array) -> None:
-    """Constant and slope of 1 + lam (x - p) for each alternative to a rate, (2, BETS), and its unit (3,)."""
+    """Constant and slope of 1 + lam (x - p) for each alternative to a rate, (2, BETS), and its unit (4,)."""
     for k, rate in enumerate(RATES):
         edge = 1.0 + tolerance if rate > 1.0 else 1.0 / (1.0 + tolerance)
         p = times(base, edge)
         lam = (times(p, rate) - p) / (p * (1.0 - p))
         line[0, k], line[1, k] = 1.0 - lam * p, lam
     sd = math.sqrt(base * (1.0 - base))
-    unit[0], unit[1], unit[2] = base, 1.0 / sd, (times(base, 1.0 + tolerance) - base) / sd
+    unit[0], unit[1] = base, 1.0 / sd
+    unit[2], unit[3] = (times(base, 1.0 / (1.0 + tolerance)) - base) / sd, (times(base, 1.0 + tolerance) - base) / sd

@@ -24,11 +24,22 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike
 
-from driftline.detectors.kernels.bank import BUFFER_ALARMS, Float64Array, Int32Array, Int64Array, UInt8Array, pack, per_monitor, unpack
+from driftline.detectors.kernels.bank import (
+    BUFFER_ALARMS,
+    Float64Array,
+    Int32Array,
+    Int64Array,
+    UInt8Array,
+    pack,
+    per_monitor,
+    unpack,
+    version_of,
+)
 from driftline.detectors.kernels.bets import BETS, BOUNDED_BETS, FIRST_SPREAD, SCORES, SPREAD_BETS, Bets, bets_of, score_factors
 from driftline.detectors.kernels.blame import BLAME, Blames
 from driftline.detectors.kernels.e_detector_state import OWN, STATE_TYPES, State, begin_anew, new_state, restart, sum_of
-from driftline.detectors.kernels.focus import HULL_TYPES, INTERVAL_DEPTH, focus_date, focus_push, hull_arrays, hulls_of, restore_hulls
+from driftline.detectors.kernels.focus import INTERVAL_DEPTH, Before, focus_date
+from driftline.detectors.kernels.hulls import HULL_TYPES, hull_arrays, hull_push, hulls_of, restore_hulls
 from driftline.detectors.kernels.jit import inlined, kernel
 from driftline.detectors.kernels.post_change import Followed, Rows, follow, new_followed, no_rows
 
@@ -43,7 +54,9 @@ _PEAK_MOST: Final = 1e300
 _COUNT_MOST: Final = 2**53
 _ROUNDING: Final = 1e-6
 _MAGIC = b"DEDT"
-_VERSION = 1
+_VERSION = 2
+_LESS_TOLERANCE = 1
+"""The version whose corners were of sums less the tolerance of each value."""
 
 @inlined
 def _push_evidence(m: int, x: float, inflow: float, form: int, bets: Bets, st: State, factors: Float64Array) -> float:
@@ -123,7 +136,8 @@ def _explain(m: int, bets: Bets, st: State, blame: Any) -> None:
     for k in range(1, BETS):
         if bets.weights[m, k] * st.stakes[m, k] > bets.weights[m, bet] * st.stakes[m, bet]:
             bet = k
-    _, back, earliest, latest, shift = focus_date(m, True, bets.unit[m, 2], INTERVAL_DEPTH, st.hulls)
+    tolerated = Before(bets.unit[m, 2], bets.unit[m, 3], bets.unit[m, 0], 1.0 / bets.unit[m, 1])
+    _, back, earliest, latest, shift = focus_date(m, tolerated, INTERVAL_DEPTH, st.hulls)
     if bets.directions[m, bet] == 0:
         back, earliest, latest = st.seen[m] - st.starts[m, bet - FIRST_SPREAD], 0, 0
     blame["bet"] = bet
@@ -168,7 +182,7 @@ def _update(
             found = _push_evidence(m, x, inflow, form[m], bets, st, factors)
             st.sums[0] += found - st.evidence[m]
             st.evidence[m] = found
-            focus_push(m, (x - bets.unit[m, 0]) * bets.unit[m, 1], True, bets.unit[m, 2], st.hulls)
+            hull_push(m, (x - bets.unit[m, 0]) * bets.unit[m, 1], True, st.hulls)
         st.rows[0] += 1
         if st.rows[0] % _REFRESH_ROWS == 0:
             st.sums[0] = sum_of(st.evidence)
@@ -344,7 +358,8 @@ class EDetectorBank:
         """
         n, st, part = last - first, self.state, slice(first, last)
         lengths = [n * BETS, n, n * SPREAD_BETS, n * SPREAD_BETS, n, n, n, n, 2, 1, None, None, None, None, None]
-        found = unpack(blob, _MAGIC, _VERSION, n, [*STATE_TYPES, *HULL_TYPES], lengths)
+        version = _LESS_TOLERANCE if version_of(blob) == _LESS_TOLERANCE else _VERSION
+        found = unpack(blob, _MAGIC, version, n, [*STATE_TYPES, *HULL_TYPES], lengths)
         stakes, evidence, peaks, starts, seen, clock, gap, rest, totals, rows = found[: OWN + 2]
         sound = all(np.all(np.isfinite(array) & (array >= 0.0)) for array in (stakes, evidence, peaks, gap, totals[1:]))
         counts = all(np.all((array >= 0) & (array <= _COUNT_MOST)) for array in (seen, rest)) and rows[0] >= 0
@@ -353,7 +368,8 @@ class EDetectorBank:
         held = float(evidence.sum())
         if not (sound and counts and begun and _agree(max(held, float(totals[0])) if n < self.n_monitors else held, float(totals[0]))):
             raise ValueError("damaged state of DEDT: evidence or counts that no values lead to")
-        restore_hulls(hulls_of(st.hulls, part), found[OWN + 2 :])
+        slack = self.bets.unit[part, 3] if version == _LESS_TOLERANCE else None
+        restore_hulls(hulls_of(st.hulls, part), found[OWN + 2 :], slack)
         own = (stakes, evidence, peaks, starts, seen, clock, gap, rest)
         for mine, theirs in zip(st[:OWN], own, strict=True):
             mine[part] = theirs.reshape(mine[part].shape)

@@ -8,7 +8,7 @@ import numpy as np
 
 from driftline.detectors.kernels.bank import Float64Array, Int64Array
 from driftline.detectors.kernels.bets import BETS, SPREAD_BETS
-from driftline.detectors.kernels.focus import Hulls, focus_reset, new_hulls
+from driftline.detectors.kernels.hulls import Hulls, hull_reset, new_hulls
 from driftline.detectors.kernels.jit import inlined, kernel
 
 STATE_TYPES: Final = ("<f8", "<f8", "<f8", "<i8", "<i8", "<i8", "<f8", "<i8", "<f8", "<i8")
@@ -57,7 +57,7 @@ def restart(m: int, st: State) -> None:
         st.stakes[m, k] = 0.0
     for k in range(SPREAD_BETS):
         st.peaks[m, k] = 1.0
-    focus_reset(m, st.hulls)
+    hull_reset(m, st.hulls)
 
 
 @inlined
