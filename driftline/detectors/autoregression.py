@@ -13,8 +13,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from driftline.detectors.spec import Float64
-
 ORDER_MOST: Final = 8
 """Orders that are tried. What remembers longer than this is no short memory but a season or a level that wanders."""
 STRIDES: Final = 5
@@ -117,17 +115,39 @@ def worth_one(memory: Autoregression | None, left: Dependence | None, n: int) ->
         if len(memory.coefficients) > ORDER_MOST // 2:
             correlations = _correlations(memory.coefficients)
             if correlations[-1] >= 0.5 * correlations[0]:
-                common = max(common, float(correlations[-1]))
+                common = max(common, correlations[-1])
     return min(max(found, 1.0 + n * common, 1.0), float(max(n, 1)))
 
 
-def _correlations(coefficients: tuple[float, ...]) -> Float64:
-    """The autocorrelations at lags 1 to the order, from the Yule-Walker equations r_k = sum_j phi_j r_|k-j|, r_0 = 1."""
+def _correlations(coefficients: tuple[float, ...]) -> list[float]:
+    """The autocorrelations at lags 1 to the order, from the Yule-Walker equations r_k = sum_j phi_j r_|k-j|, r_0 = 1.
+
+    Where they have no one solution, as of a random walk, 1: it never forgets.
+    """
     order = len(coefficients)
-    equations, known = np.eye(order), np.array(coefficients, np.float64)
-    for k in range(1, order + 1):
-        for j in range(1, order + 1):
+    equations = [[float(k == j) for j in range(order)] + [coefficients[k]] for k in range(order)]
+    for k in range(order):
+        for j in range(order):
             if j != k:
-                equations[k - 1, abs(k - j) - 1] -= coefficients[j - 1]
-    found: Float64 = np.linalg.solve(equations, known).astype(np.float64)
+                equations[k][abs(k - j) - 1] -= coefficients[j]
+    return _solved(equations) or [1.0] * order
+
+
+def _solved(rows: list[list[float]]) -> list[float] | None:
+    """The solution of n equations, each with its right side last, by elimination; None = not one.
+
+    No library's: what is judged rests on it, and the order in which those add depends on the machine.
+    """
+    n = len(rows)
+    for k in range(n):
+        pivot = max(range(k, n), key=lambda i: abs(rows[i][k]))
+        rows[k], rows[pivot] = rows[pivot], rows[k]
+        if rows[k][k] == 0.0:
+            return None
+        for i in range(k + 1, n):
+            factor = rows[i][k] / rows[k][k]
+            rows[i] = [x - factor * y for x, y in zip(rows[i], rows[k], strict=True)]
+    found = [0.0] * n
+    for k in reversed(range(n)):
+        found[k] = (rows[k][n] - math.fsum(rows[k][j] * found[j] for j in range(k + 1, n))) / rows[k][k]
     return found

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import linalg, signal, stats
 
-from driftline.detectors.autoregression import ORDER_MOST, Autoregression
+from driftline.detectors.autoregression import ORDER_MOST, Autoregression, worth_one
 from driftline.detectors.autoregression_fit import VALUES_MIN
 from driftline.detectors.baseline import Baseline
 from driftline.detectors.baseline_build import BaselineBuilder
@@ -254,3 +254,24 @@ def test_fewer_values_than_a_fit_needs_have_no_memory() -> None:
     values = autoregressive(10, VALUES_MIN - 1, 0.8)
     assert baseline_of(plain_rows({"x": values}), ["x"]).memory == {}
     assert isinstance(baseline_of(plain_rows({"x": autoregressive(10, VALUES_MIN, 0.8)}), ["x"]).memory[0, 0], Autoregression)
+
+
+@given(seed=st.integers(0, 10_000), order=st.integers(5, 8))
+@settings(max_examples=50, deadline=None)
+def test_a_level_that_wanders_is_worth_what_its_last_correlation_says(seed: int, order: int) -> None:
+    """Correlations of the impulse response; a level is one that has not forgotten half after more than half of the greatest order."""
+    # a slow root, the others fast: an AR(1) level seen through noise has such a memory
+    roots = np.r_[np.random.default_rng(seed).uniform(0.97, 0.99), np.random.default_rng(seed).uniform(-0.3, 0.3, order - 1)]
+    coefficients = -np.poly(roots)[1:]
+    response = signal.lfilter([1.0], np.r_[1.0, -coefficients], np.r_[1.0, np.zeros(5_999)])
+    lags = np.array([response[: 6_000 - k] @ response[k:] for k in range(order + 1)]) / (response @ response)
+    assert lags[-1] >= 0.5 * lags[1]
+    sd = 1.0 / math.sqrt(response @ response)
+    memory = Autoregression(tuple(coefficients.tolist()), sd, (0.0,), (1, 1))
+    expected = min(max(1.0 / memory.gain**2, 1.0 + 100_000 * lags[-1]), 100_000.0)
+    assert worth_one(memory, None, 100_000) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_random_walk_is_one_level() -> None:
+    memory = Autoregression((1.0, 0.0, 0.0, 0.0, 0.0), 1.0, (0.0,), (1, 1))
+    assert worth_one(memory, None, 1_000) == 1_000.0
