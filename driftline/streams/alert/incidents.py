@@ -61,6 +61,23 @@ class Attributed:
     changed: tuple[IncidentState, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """An alert as an incident sees it: its line, and its last change.
+
+    Attributes
+    ----------
+    began_ms, uncertain_ms : when that began, and how far off that may be.
+    seen_ms : when it was detected.
+    """
+
+    alert: Alert
+    line: Blamed
+    began_ms: int
+    uncertain_ms: int
+    seen_ms: int
+
+
 def book_key(environment: str, model: str) -> str:
     """The name of a model's book."""
     return orjson.dumps([environment, model]).decode()
@@ -74,24 +91,7 @@ def attribute(book: Book, alert: Alert, source: Source, *, reason: str | None, g
     source : the drift event behind the change.
     reason : why the alert resolved, if it did.
     """
-    held = next((state for state in book.incidents if _holds(state.incident, alert)), None)
-    if held is not None and _leaves(held.incident, alert, gather_ms):
-        return _moved(book, held, alert, source, gather_ms)
-    found = held or _nearest(book, alert, source, gather_ms)
-    if found is None:
-        state = IncidentState(incident=_opened(alert, gather_ms), source=source.key, offset=source.offset)
-        return Attributed(state.incident.id, _with_state(book, state, source), (state,))
-    before = found.incident
-    if _counted(found, source):
-        # The store was filled from topics that have the incident from after this event: its figures hold, its list may lack it.
-        state = structs.replace(found, incident=structs.replace(before, blamed=_with_alert(before.blamed, blamed_of(alert))))
-        return Attributed(before.id, _with_state(book, state, source), ())
-    after = _next(before, alert, reason, gather_ms if held is None else None)
-    if after == before:
-        return Attributed(before.id, book, ())
-    after = structs.replace(after, seq=before.seq + 1, observed_at_ms=max(before.observed_at_ms, alert.observed_at_ms))
-    state = IncidentState(incident=after, source=source.key, offset=source.offset)
-    return Attributed(after.id, _with_state(book, state, source), (state,))
+    return _attribute(book, _change_of(alert, gather_ms), source, reason, gather_ms)
 
 
 def listed(incident: Incident) -> Incident:
@@ -100,63 +100,95 @@ def listed(incident: Incident) -> Incident:
     return structs.replace(incident, blamed=shown, more=incident.alerts - len(shown))
 
 
-def _line(incident: Incident, alert: Alert) -> Blamed | None:
+def _change_of(alert: Alert, gather_ms: int) -> _Change:
+    """What has changed last; a detector that dates nothing knows when it saw it."""
+    line = blamed_of(alert)
+    seen_ms = alert.detected_at_ms if line.changed_at_ms is None else int(alert.evidence["again"]["seen_ms"])
+    began_ms, uncertain_ms = seen_ms, gather_ms
+    if line.changed_at_ms is not None:
+        began_ms = line.changed_at_ms
+        uncertain_ms = (seen_ms - began_ms) // _DATE_PARTS if began_ms < seen_ms else gather_ms
+    elif alert.evidence.get("since") is not None:
+        began_ms = alert.starts_at_ms
+        uncertain_ms = max(0, seen_ms - began_ms) // _DATE_PARTS
+    return _Change(alert, line, began_ms, uncertain_ms, seen_ms)
+
+
+def _attribute(book: Book, now: _Change, source: Source, reason: str | None, gather_ms: int) -> Attributed:
+    held = next((state for state in book.incidents if _line(state.incident, now) is not None), None)
+    if held is not None and _leaves(held.incident, now, gather_ms):
+        return _moved(book, held, now, source, gather_ms)
+    found = held or _nearest(book, now, source, gather_ms)
+    if found is None:
+        state = IncidentState(incident=_opened(now), source=source.key, offset=source.offset)
+        return Attributed(state.incident.id, _with_state(book, state, source), (state,))
+    before = found.incident
+    if _counted(found, source):
+        # The store was filled from topics that have the incident from after this event: its figures hold, its list may lack it.
+        state = structs.replace(found, incident=structs.replace(before, blamed=_with_alert(before.blamed, now.line)))
+        return Attributed(before.id, _with_state(book, state, source), ())
+    after = _next(before, now, reason, joins=held is None)
+    if after == before:
+        return Attributed(before.id, book, ())
+    return _changed(book, after, before, now, source)
+
+
+def _changed(book: Book, after: Incident, before: Incident, now: _Change, source: Source) -> Attributed:
+    """The book with an incident's next record."""
+    after = structs.replace(after, seq=before.seq + 1, observed_at_ms=max(before.observed_at_ms, now.alert.observed_at_ms))
+    state = IncidentState(incident=after, source=source.key, offset=source.offset)
+    return Attributed(after.id, _with_state(book, state, source), (state,))
+
+
+def _line(incident: Incident, now: _Change) -> Blamed | None:
     """The line of an alert; one that it has left is not its own."""
-    changes = blamed_of(alert).changes
     for one in incident.blamed:
-        same = one.fingerprint == alert.fingerprint and one.episode == alert.episode
-        if same and (one.condition == "firing" or one.changes == changes):
+        same = one.fingerprint == now.alert.fingerprint and one.episode == now.alert.episode
+        if same and (one.condition == "firing" or one.changes == now.line.changes):
             return one
     return None
 
 
-def _holds(incident: Incident, alert: Alert) -> bool:
-    return _line(incident, alert) is not None
-
-
-def _leaves(incident: Incident, alert: Alert, gather_ms: int) -> bool:
+def _leaves(incident: Incident, now: _Change, gather_ms: int) -> bool:
     """Whether an alert's series has just changed again, clearly later than the incident began."""
-    line, now = _line(incident, alert), blamed_of(alert)
-    if line is None or now.changes <= line.changes or alert.condition != "firing":
+    line = _line(incident, now)
+    if line is None or now.line.changes <= line.changes or now.alert.condition != "firing":
         return False
-    began, uncertain = _date(alert, gather_ms)
-    return began - incident.starts_at_ms - incident.uncertain_ms - uncertain > gather_ms
+    return now.began_ms - incident.starts_at_ms - incident.uncertain_ms - now.uncertain_ms > gather_ms
 
 
-def _moved(book: Book, held: IncidentState, alert: Alert, source: Source, gather_ms: int) -> Attributed:
+def _moved(book: Book, held: IncidentState, now: _Change, source: Source, gather_ms: int) -> Attributed:
     """The incident of an alert's further change, and what is left of the one it was in."""
     others = Book(incidents=tuple(state for state in book.incidents if state is not held))
-    found = attribute(others, alert, source, reason=None, gather_ms=gather_ms)
-    before, line, began = held.incident, _line(held.incident, alert), _date(alert, gather_ms)[0]
+    found = _attribute(others, now, source, None, gather_ms)
+    before, line = held.incident, _line(held.incident, now)
     assert line is not None
-    gone = structs.replace(line, condition="resolved", ends_at_ms=max(began, line.detected_at_ms))
+    gone = structs.replace(line, condition="resolved", ends_at_ms=max(now.began_ms, line.detected_at_ms))
     blamed = _with_alert(before.blamed, gone)
     rest = Book(incidents=(*found.book.incidents, held))
     if _counted(held, source):
         left = structs.replace(held, incident=structs.replace(before, blamed=blamed))
         return Attributed(found.incident, _with_state(rest, left, source), found.changed)
     after = _with_lines(before, blamed, f"its last alert has changed again and is in incident {found.incident}")
-    after = structs.replace(after, seq=before.seq + 1, observed_at_ms=max(before.observed_at_ms, alert.observed_at_ms))
-    left = IncidentState(incident=after, source=source.key, offset=source.offset)
-    return Attributed(found.incident, _with_state(rest, left, source), (*found.changed, left))
+    behind = _changed(rest, after, before, now, source)
+    return Attributed(found.incident, behind.book, (*found.changed, *behind.changed))
 
 
 def _counted(state: IncidentState, source: Source) -> bool:
     return state.source == source.key and source.offset <= state.offset
 
 
-def _nearest(book: Book, alert: Alert, source: Source, gather_ms: int) -> IncidentState | None:
+def _nearest(book: Book, now: _Change, source: Source, gather_ms: int) -> IncidentState | None:
     """The incident that the alert is part of; else the one whose start is nearest to the alert's.
 
     Dates that may be off tell nothing of two incidents within both; there the starts as they are dated count, then the younger one.
     """
-    began, uncertain = _date(alert, gather_ms)
     near = []
     for state in book.incidents:
         incident = state.incident
-        part = _is_part(incident, alert, began - uncertain - gather_ms)
-        apart = abs(began - incident.starts_at_ms)
-        beyond = max(apart - incident.uncertain_ms - uncertain, 0)
+        part = _is_part(incident, now.alert, now.began_ms - now.uncertain_ms - gather_ms)
+        apart = abs(now.began_ms - incident.starts_at_ms)
+        beyond = max(apart - incident.uncertain_ms - now.uncertain_ms, 0)
         if (part or beyond <= gather_ms) and (incident.condition == "firing" or _counted(state, source)):
             near.append((not part, beyond, apart, -incident.starts_at_ms, incident.id, state))
     return min(near, key=lambda one: one[:5])[5] if near else None
@@ -174,58 +206,39 @@ def _is_part(incident: Incident, alert: Alert, ended_after_ms: int) -> bool:
     return False
 
 
-def _date(alert: Alert, gather_ms: int) -> tuple[int, int]:
-    """When an alert's last change began, and how far off that may be; a detector that dates nothing knows when it saw it."""
-    changed_at_ms, seen = blamed_of(alert).changed_at_ms, _seen(alert)
-    if changed_at_ms is not None:
-        return changed_at_ms, (seen - changed_at_ms) // _DATE_PARTS if changed_at_ms < seen else gather_ms
-    if alert.evidence.get("since") is None:
-        return seen, gather_ms
-    return alert.starts_at_ms, max(0, seen - alert.starts_at_ms) // _DATE_PARTS
-
-
-def _seen(alert: Alert) -> int:
-    """When an alert's last change was detected."""
-    return alert.detected_at_ms if blamed_of(alert).changed_at_ms is None else int(alert.evidence["again"]["seen_ms"])
-
-
-def _opened(alert: Alert, gather_ms: int) -> Incident:
-    began, uncertain = _date(alert, gather_ms)
+def _opened(now: _Change) -> Incident:
+    alert = now.alert
     identity: list[Any] = [alert.environment, alert.model, "incident", alert.fingerprint, alert.episode]
-    changes = blamed_of(alert).changes
-    identity += [changes] if changes > 1 else []
+    identity += [now.line.changes] if now.line.changes > 1 else []
     empty = Incident(
         id=hashlib.sha256(orjson.dumps(identity)).hexdigest()[:_ID_CHARS], seq=1, environment=alert.environment, model=alert.model,
-        condition="firing", severity=alert.severity, max_severity=alert.max_severity, hint=None, starts_at_ms=began,
-        uncertain_ms=uncertain, detected_at_ms=_seen(alert), ends_at_ms=None, duration_ms=None,
+        condition="firing", severity=alert.severity, max_severity=alert.max_severity, hint=None, starts_at_ms=now.began_ms,
+        uncertain_ms=now.uncertain_ms, detected_at_ms=now.seen_ms, ends_at_ms=None, duration_ms=None,
         observed_at_ms=alert.observed_at_ms, reason=None, owner=alert.owner, summary="", alerts=0, firing=0, blamed=[], more=0,
         historical=alert.historical,
     )  # fmt: skip
-    return _next(empty, alert, None, None)
+    return _next(empty, now, None, joins=False)
 
 
-def _next(before: Incident, alert: Alert, reason: str | None, joins_within_ms: int | None) -> Incident:
+def _next(before: Incident, now: _Change, reason: str | None, *, joins: bool) -> Incident:
     """The incident with the alert as it is now; `seq` and `observed_at_ms` stay.
 
     Parameters
     ----------
-    joins_within_ms : the model's gather time where the alert joins; a better date than the incident's becomes its own.
+    joins : it was not in it; a better date than the incident's becomes its own.
     """
-    blamed = _with_alert(before.blamed, blamed_of(alert))
     began, uncertain = before.starts_at_ms, before.uncertain_ms
-    if joins_within_ms is not None:
-        date = _date(alert, joins_within_ms)
-        # No change begins after it was first seen, however sure of it an alert is that was found a moment after its own date.
-        if date[1] < uncertain and date[0] <= before.detected_at_ms:
-            began, uncertain = date
+    # No change begins after it was first seen, however sure of it an alert is that was found a moment after its own date.
+    if joins and now.uncertain_ms < uncertain and now.began_ms <= before.detected_at_ms:
+        began, uncertain = now.began_ms, now.uncertain_ms
     after = structs.replace(
         before,
         starts_at_ms=began,
         uncertain_ms=uncertain,
-        alerts=before.alerts + all(one.fingerprint != alert.fingerprint for one in before.blamed),
-        historical=before.historical and alert.historical,
+        alerts=before.alerts + all(one.fingerprint != now.alert.fingerprint for one in before.blamed),
+        historical=before.historical and now.alert.historical,
     )
-    return _with_lines(after, blamed, reason)
+    return _with_lines(after, _with_alert(before.blamed, now.line), reason)
 
 
 def _with_lines(before: Incident, blamed: list[Blamed], reason: str | None) -> Incident:
