@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from driftline.cli.inference import Verdict, hinted_segment, leaf, segment_candidates
+from driftline.schemas.durations import duration_text
 from driftline.schemas.series import PAIR
 
 _PLAIN: Final = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 _YAML_WORDS: Final = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null", "none"})
-_DAY_MS: Final = 86_400_000
 BLOCK_LEAST: Final = 3
 BLOCK_MOST: Final = 64
 """Numeric features of which a block is suggested: two are a pair, and of hundreds somebody knows which belong together."""
@@ -117,7 +117,7 @@ def _model(draft: Draft) -> list[str]:
     lines += _blocks(draft)
     lines += _segments(draft.verdicts, draft.root)
     if draft.labels_topic is not None:
-        age = f"[{duration(draft.age_ms)}]" if draft.age_ms is not None else "[auto]"
+        age = f"[{duration_text(draft.age_ms)}]" if draft.age_ms is not None else "[auto]"
         note = draft.age_note or "the 95th percentile of the delay, measured once"
         lines += ["    labels:", f"      ages: {age}     # {note}"]
         lines.append("      # absent: 0        # if only positives are ever sent: no label by that age means 0")
@@ -191,11 +191,3 @@ def _aligned(rows: list[tuple[str, str]]) -> list[str]:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
-
-
-def duration(ms: int) -> str:
-    """The shortest exact form of a duration."""
-    for unit, size in (("d", _DAY_MS), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)):
-        if ms >= size and ms % size == 0:
-            return f"{ms // size}{unit}"
-    return f"{ms}ms"

@@ -17,6 +17,7 @@ from driftline.cli.inference import Verdict, infer, label_candidates, leaf
 from driftline.cli.lists import vector_columns
 from driftline.cli.output import note
 from driftline.cli.roles import OF_LABELS, Given, resolve, role_options
+from driftline.schemas.durations import duration_text
 
 if TYPE_CHECKING:
     from driftline.cli.draft import Draft
@@ -152,7 +153,6 @@ def _measure_age(draft: Draft, sample: Sample, time: str, label_time: str) -> No
     import numpy as np
     import pyarrow as pa
 
-    from driftline.cli.draft import duration
     from driftline.streams.source_file import NO_TIME, times_ms
 
     begun, ended = times_ms(pa.array(sample.columns[time])), times_ms(pa.array(sample.columns[label_time]))
@@ -165,7 +165,7 @@ def _measure_age(draft: Draft, sample: Sample, time: str, label_time: str) -> No
     draft.age_ms = min(age_ms, _AGE_MAX_MS)
     draft.age_note = "95 % of the sample's labels come within this"
     if age_ms > _AGE_MAX_MS:
-        draft.age_note = f"it takes {duration(age_ms)} for 95 % of the sample's labels; the waiting topic keeps 60 days"
+        draft.age_note = f"it takes {duration_text(age_ms)} for 95 % of the sample's labels; the waiting topic keeps 60 days"
 
 
 def _task(label: Verdict | None) -> str:

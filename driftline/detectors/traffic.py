@@ -206,7 +206,7 @@ class Traffic:
 def weigh(notes: Notes, windows: Windows, traffic: Traffic, scopes: Int32) -> tuple[Notes, list[TrafficSplit | None]]:
     """The notes that stay, each with the parts of its effect; what the mix alone has done is a warning at most.
 
-    An episode that is held down so is looked at every `MIX_ROWS`; where the mix still explains it, nothing is said.
+    An episode that is held down so is looked at every so many rows (`episodes._looks`); where the mix still explains it, nothing is said.
 
     Parameters
     ----------

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from driftline.schemas.config import Config, Model, SecretRef
 from driftline.schemas.document import DocumentError, Items, Origin, Path, Table, describe
+from driftline.schemas.durations import duration_text
 
 _PATTERNS: Final = {
     r"^[A-Za-z0-9._-]{1,249}$": 'a topic name (letters, digits, ".", "_" and "-")',
@@ -301,12 +302,8 @@ def _expected(error: Mapping[str, Any], *, duration: bool) -> str:
 def _bound(sign: str, key: str, context: Mapping[str, Any], *, duration: bool) -> str:
     bound = context[key]
     if duration:
-        return f"a duration {sign} {_duration(bound)}"
+        return f"a duration {sign} {duration_text(bound)}"
     return f"{'a number' if isinstance(bound, float) else 'an integer'} {sign} {bound:.12g}"
-
-
-def _duration(milliseconds: int) -> str:
-    return f"{milliseconds // 1000}s" if milliseconds % 1000 == 0 else f"{milliseconds}ms"
 
 
 def _hint(group: list[Mapping[str, Any]], value: Any, *, duration: bool) -> str | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Final, Literal, cast, get_args
 
 import msgspec
 import orjson
@@ -29,11 +29,10 @@ from driftline.streams.alert.state import CLOSED_MAX, SEEN_MAX, AlertState, Book
 Change = Literal["opened", "severity", "evidence", "resolved"]
 
 _FINGERPRINT_CHARS = 32
-NOTES: Mapping[str, Literal["version_seen", "baseline", "baseline_mismatch", "version_shift"]] = {
-    "version_seen": "version_seen", "baseline": "baseline", "baseline_mismatch": "baseline_mismatch", "version_shift": "version_shift",
-}  # fmt: skip
-"""Events of which the history has a line, and nobody is told: kind to the transition's change. A version shift that is critical is an
-alert all the same; the next comparison, of whichever version, ends it, and is another where that one is critical too."""
+Note = Literal["version_seen", "baseline", "baseline_mismatch", "version_shift"]
+"""Events of which the history has a line, and nobody is told. A version shift that is critical is an alert all the same; the next
+comparison, of whichever version, ends it, and is another where that one is critical too."""
+NOTES: Final = frozenset(get_args(Note))
 
 
 class PoisonEventError(ValueError):
@@ -336,7 +335,7 @@ def _note(event: DriftEvent) -> Decision:
         episode=event.id,
         seq=1,
         model=event.model,
-        change=NOTES[event.kind],
+        change=cast(Note, event.kind),
         from_severity=None,
         severity="info",
         condition=None,

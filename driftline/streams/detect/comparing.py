@@ -25,6 +25,7 @@ from driftline.detectors.layout import lay_out
 from driftline.detectors.panel import Panel
 from driftline.detectors.spec import PanelSpec
 from driftline.schemas.config import Model
+from driftline.schemas.topics import DAY_MS
 from driftline.streams.detect.ledger import Feed
 from driftline.streams.detect.parts import split_budget
 from driftline.streams.detect.publish import PanelName, RowContext
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 HOLD_ROWS: Final = 1_000
 """A mean is known to .03 sd, a rate of 10 % to a tenth of itself: enough for what counts (.1 sd), and minutes of most streams."""
 
-HOLD_MS: Final = 86_400_000
+HOLD_MS: Final = DAY_MS
 """Event time that rows are held for: a model of a hundred rows a day is not to be without a watch for ten days."""
 
 Mismatched = dict[tuple[str, int | None], list[str]]

@@ -178,8 +178,7 @@ class EventWriter:
         self, plan: ModelPlan, panel: PanelName, row: RowContext, found: Sequence[Difference], *, n: int, baseline: str
     ) -> Output:
         """The one event of a baseline file that the first live rows do not agree with."""
-        ledger = "outcomes" if panel.kind == "outcomes" else "predictions"
-        return self._compared("baseline_mismatch", plan, panel, row, found, series=f"baseline:{ledger}", monitor="baseline", n=n,
+        return self._compared("baseline_mismatch", plan, panel, row, found, series=f"baseline:{_rows_of(panel)}", monitor="baseline", n=n,
             severity="info", baseline=baseline, reason=mismatch_reason(plan, found, n))  # fmt: skip
 
     def version_shift(
@@ -187,8 +186,7 @@ class EventWriter:
     ) -> Output:
         """The one event of a version's comparison with the one before it: loud where decisions or losses are far off."""
         loud = any(one.critical and one.series in SHIFTS_LOUD for one in found)
-        ledger = "outcomes" if panel.kind == "outcomes" else "predictions"
-        return self._compared("version_shift", plan, panel, row, found, series=f"version:{ledger}", monitor="version", n=n,
+        return self._compared("version_shift", plan, panel, row, found, series=f"version:{_rows_of(panel)}", monitor="version", n=n,
             severity="critical" if loud else "info", baseline=None,
             reason=shift_reason(panel.version or "", old, found, n, old_n))  # fmt: skip
 
@@ -341,6 +339,11 @@ def anchor_position(anchor: Anchor, sources: SourceTable) -> Position:
     """The source record of an anchor; `sources` is its model's table."""
     topic, partition = sources[anchor.source]
     return Position(topic, partition, anchor.offset)
+
+
+def _rows_of(panel: PanelName) -> str:
+    """What a panel is about, in the name of a comparison's series."""
+    return "outcomes" if panel.kind == "outcomes" else "predictions"
 
 
 def _age(age_ms: int | None) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from driftline.schemas.config import Fields, Model
-from driftline.schemas.places import PUBLISHED_SEGMENTS
+from driftline.schemas.places import PUBLISHED_SEGMENTS, prefix_of
 from driftline.streams.ingest.hiding import Hiding
 from driftline.streams.ingest.mapping import Kind, Leaf, Mapped, Node, Path, parse_path, repair, scannable, wire_text
 from driftline.streams.task import Record
@@ -191,7 +191,7 @@ def _features(mapped: Mapped, model: Model, fields: Fields) -> FeaturePlan:
     plan.categorical = [n for n, kind in kinds.items() if kind == "categorical"]
     declared = (model.features or {}).items()
     own = {n: f.path for n, f in declared if f.path is not None and f.kind != "vector"}
-    prefix = f"{fields.features}." if fields.features else ""
+    prefix = prefix_of(fields)
     plan.vectors = {n: (_slot(mapped, f.path or prefix + n, "numbers"), f.length) for n, f in declared if f.length is not None}
     for name, text in own.items():
         plan.apart[name] = _slot(mapped, text, _leaf_kind(kinds[name]))
