@@ -19,6 +19,7 @@ from driftline.detectors import null_laws as laws
 from driftline.detectors.baseline import ColumnReference
 from driftline.detectors.dependence import CELLS, FREEDOM, RANKS, VALUES_LEAST
 from driftline.detectors.explained import WindowStatistic
+from driftline.detectors.groups import grouped
 from driftline.detectors.kernels.evidence import (
     CELL_FIELDS,
     CHI,
@@ -31,8 +32,8 @@ from driftline.detectors.kernels.evidence import (
     fill_order,
 )
 from driftline.detectors.layout import Layout
-from driftline.detectors.spec import ABOVE, BELOW, MAX_BINS, NOT_APPLICABLE, Float64, Int64
-from driftline.detectors.tables import NO_GROUP, Tables
+from driftline.detectors.spec import ABOVE, BELOW, MAX_BINS, NOT_APPLICABLE, Float64
+from driftline.detectors.tables import Tables
 
 DIGITS: Final = 6
 """Significant digits that leave: the rest is the C library's, and nobody's reading."""
@@ -75,11 +76,8 @@ def _cell_counts(rows: Float64, layout: Layout, t: Tables, scope: int, q: int) -
         size, rate = float(t.size[scope, q]), float(t.rate[scope, q])
         # The rate, not the counts: what is out of range or unseen is so by the reference, which has none of it.
         return np.array([rows[flags == 0].sum(), rows[flags == 1].sum()]), np.array([size * (1.0 - rate), size * rate])
-    group = t.group[scope, c]
-    counted, used = group != NO_GROUP, int(t.groups[scope, c])
-    cells = group[counted].astype(np.int64)
-    # Sums of whole numbers: exact in any order.
-    return _summed(cells, rows[counted], used), _summed(cells, _reference_counts(layout, t, scope, c)[counted], used)
+    group, used = t.group[scope, c], int(t.groups[scope, c])
+    return grouped(rows, group, used), grouped(_reference_counts(layout, t, scope, c), group, used)
 
 
 def _reference_counts(layout: Layout, t: Tables, scope: int, c: int) -> Float64:
@@ -89,11 +87,6 @@ def _reference_counts(layout: Layout, t: Tables, scope: int, c: int) -> Float64:
         return counts
     counts *= float(t.psi_size[scope, c]) / max(float(counts[:NOT_APPLICABLE].sum()), 1.0)
     return counts
-
-
-def _summed(cells: Int64, values: Float64, used: int) -> Float64:
-    found: Float64 = np.bincount(cells, values, used).astype(np.float64)
-    return found
 
 
 def _cell_statistics(window: Float64, reference: Float64, dependence: float, left: float) -> list[WindowStatistic]:

@@ -11,10 +11,10 @@ from collections.abc import Callable
 import numpy as np
 
 from driftline.detectors.episodes import Notes
-from driftline.detectors.kernels.jit import portable_log
+from driftline.detectors.groups import grouped, psi_of, smoothed
 from driftline.detectors.layout import SKIP
 from driftline.detectors.levels import MEAN_EFFECT, PSI_EFFECT
-from driftline.detectors.spec import NOT_APPLICABLE, Int64
+from driftline.detectors.spec import Float64, Int64
 from driftline.detectors.tables import Tables
 
 
@@ -37,8 +37,8 @@ def fill_before(notes: Notes, t: Tables, codes_of: Callable[[int, int], Int64], 
         if kind == PSI_EFFECT:
             c = int(t.series_column[q])
             share = _shares(t, s, c, codes)
-            note["before"] = _psi(share, t.share[s, c, : len(share)].tolist())
-            note["step"] = _psi(_shares(t, s, c, since), share)
+            note["before"] = psi_of(share, t.share[s, c, : len(share)])
+            note["step"] = psi_of(_shares(t, s, c, since), share)
         elif kind == MEAN_EFFECT:
             note["before"] = _mean(codes, t.score[s, int(t.series_column[q])].tolist())
             note["step"] = value - float(note["before"])
@@ -53,16 +53,5 @@ def _mean(codes: Int64, score: list[float]) -> float:
     return mean
 
 
-def _shares(t: Tables, s: int, c: int, codes: Int64) -> list[float]:
-    """Of the groups of PSI, with half a count added to each."""
-    used = int(t.groups[s, c])
-    group = t.group[s, c, :NOT_APPLICABLE].astype(np.int64)
-    counted = group < used
-    # Sums of whole numbers: exact in any order.
-    merged = np.bincount(group[counted], codes[:NOT_APPLICABLE][counted], used).tolist()
-    whole = sum(merged) + 0.5 * used
-    return [(n + 0.5) / whole for n in merged]
-
-
-def _psi(share: list[float], base: list[float]) -> float:
-    return math.fsum((p - r) * float(portable_log(p) - portable_log(r)) for p, r in zip(share, base, strict=True))
+def _shares(t: Tables, s: int, c: int, codes: Int64) -> Float64:
+    return smoothed(grouped(codes, t.group[s, c], int(t.groups[s, c])))

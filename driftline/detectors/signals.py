@@ -11,6 +11,7 @@ from driftline.detectors.baseline import ColumnReference
 from driftline.detectors.episodes import EVIDENCE, NO_DETECTOR, OPENED, RECOVERED, Notes
 from driftline.detectors.evidence import statistics_of
 from driftline.detectors.explained import BinEvidence, ChangedAgain, TrafficSplit, mix_words
+from driftline.detectors.groups import grouped
 from driftline.detectors.layout import SKIP, Layout
 from driftline.detectors.levels import MEAN_EFFECT, PSI_EFFECT
 from driftline.detectors.medians import correlation_of, median_of
@@ -242,12 +243,8 @@ def _largest_groups(
 ) -> tuple[BinEvidence, ...]:
     """The groups of bins that contribute most to PSI; only those are named."""
     order = np.array([*ordered_codes(reference.kind, reference.n_bins), MISSING, INVALID])
-    group = tables.group[scope, c, order].astype(np.int64)
-    used = int(tables.groups[scope, c])
-    counted = group < used
-    # Sums of whole numbers: exact in any order.
-    had = np.bincount(group[counted], expected[order[counted]], used).astype(np.int64)
-    has = np.bincount(group[counted], observed[order[counted]], used).astype(np.int64)
+    group, used = tables.group[scope, c], int(tables.groups[scope, c])
+    had, has = (grouped(counts, group, used).astype(np.int64) for counts in (expected, observed))
     m, n = int(expected[:NOT_APPLICABLE].sum()), int(observed[:NOT_APPLICABLE].sum())
     gap = tables.log_half[has] - tables.log_half[n] - tables.log_share[scope, c, :used]
     # ln((n + .5) / (n + .5 B)): here the terms stand alone, so the true denominator matters.
@@ -256,7 +253,7 @@ def _largest_groups(
     found = [g for g in np.argsort(-contribution, kind="stable").tolist() if had[g] or has[g]]
     return tuple(
         BinEvidence(
-            bin=_group_name(reference, order[group == g].tolist()),
+            bin=_group_name(reference, order[group[order] == g].tolist()),
             expected=int(had[g]) / max(m, 1),
             observed=int(has[g]) / max(n, 1),
             contribution=float(contribution[g]),

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from driftline.detectors.dependence import CELLS, RANKS
 from driftline.detectors.episodes import E_BITS, E_OPEN, E_SEVERITY, EVIDENCE, MIX_BIT, NO_DETECTOR, RECOVERED, Notes
 from driftline.detectors.explained import ShareMoved, TrafficSplit
-from driftline.detectors.kernels.jit import portable_log
+from driftline.detectors.groups import grouped, psi_of, smoothed
 from driftline.detectors.layout import SKIP, Layout
 from driftline.detectors.levels import LEVEL_LEAST, MEAN_EFFECT, PSI_EFFECT, RATE_EFFECT
 from driftline.detectors.ring import RUN_BIT, Windows
@@ -322,29 +322,12 @@ def _of_distribution(
     c = int(t.series_column[q])
     group, used = t.group[0, c], int(t.groups[0, c])
     total = float(m.sum())
-    own, has = (np.array([_groups(row, group, used) for row in counts]) for counts in (reference, window))
+    own, has = (np.array([grouped(row, group, used) for row in counts]) for counts in (reference, window))
     # A value that the baseline lacks is taken to be as all rows are.
     known = np.where((m > 0)[:, None], own / np.maximum(m, 1)[:, None], own.sum(axis=0) / total)
     weighted = np.array([math.fsum(column) for column in (share[:, None] * known).T.tolist()]) * total
-    mixed = _smoothed(weighted)
-    mix, within = _psi(mixed, t.share[0, c, :used]), _psi(_smoothed(has.sum(axis=0)), mixed)
+    mixed = smoothed(weighted)
+    mix, within = psi_of(mixed, t.share[0, c, :used]), psi_of(smoothed(has.sum(axis=0)), mixed)
     noise = dependence / float(n.sum()) + math.fsum((share * share / np.maximum(m, 1)).tolist())
     freedom = float(t.freedom[0, c])
     return _Parts(mix, within, max(within - freedom * noise, 0.0), noise * math.sqrt(2.0 * freedom))
-
-
-def _groups(counts: Int64, group: Any, used: int) -> Float64:
-    inside = group != NO_GROUP
-    # Sums of whole numbers: exact in any order.
-    out: Float64 = np.bincount(group[inside].astype(np.int64), counts[inside], used).astype(np.float64)
-    return out
-
-
-def _smoothed(counts: Float64) -> Float64:
-    """Shares with half a count added to every group, as PSI has them everywhere."""
-    return (counts + 0.5) / (math.fsum(counts.tolist()) + 0.5 * len(counts))
-
-
-def _psi(shares: Float64, expected: Float64) -> float:
-    terms = [(p - e) * portable_log(p / e) for p, e in zip(shares.tolist(), expected.tolist(), strict=True)]
-    return math.fsum(terms)
