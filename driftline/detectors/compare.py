@@ -33,13 +33,13 @@ from driftline.detectors.levels import (
     MEASURE_FIELDS,
     PSI_EFFECT,
     RATE_EFFECT,
-    measure,
+    measure_window,
 )
 from driftline.detectors.medians import median_of
 from driftline.detectors.panel_watch import Watch
 from driftline.detectors.ring import Windows
 from driftline.detectors.season import DAY, HOUR_MS, WAYS, hours_of, places_of
-from driftline.detectors.spec import N_CODES, Column, EffectKind, Float64, PanelRows, PanelSpec, ordered_codes
+from driftline.detectors.spec import Column, EffectKind, Float64, PanelRows, PanelSpec, ordered_codes
 from driftline.detectors.tables import Tables
 
 ALPHA: Final = 1e-3
@@ -203,11 +203,8 @@ def _at_hours(baseline: Baseline, chunks: Sequence[PanelRows]) -> Baseline:
 def _measure_all(t: Tables, st: Windows, psi: PsiArrays, scratch: Scratch, out: Float64) -> None:
     counts, m = scratch.counts[0], scratch.m[0]
     for q in range(out.shape[0]):
-        lane = t.series_lane[q]
-        for code in range(N_CODES):
-            counts[code] = psi.counts[0, lane, code]
         m[:, :] = 0.0
-        measure(t, 0, q, counts, 0 + int(st.runs_within[0, lane]), m, scratch.merged)
+        measure_window(t, 0, q, psi.counts, st.runs_within, counts, m, scratch.merged)
         for kind in range(3):
             for field in range(MEASURE_FIELDS):
                 out[q, kind, field] = m[kind, field]

@@ -29,6 +29,7 @@ from driftline.detectors.levels import (
     direction_of,
     level_in_band,
     measure,
+    measure_window,
     severity_of,
     window_severity,
 )
@@ -227,9 +228,7 @@ def check_episode(
     counts, m = scratch.counts[0], scratch.m[0]
     episode = st.episodes[s, q]
     lane = t.series_lane[q]
-    for code in range(N_CODES):
-        counts[code] = psi.counts[s, lane, code]
-    measure(t, s, q, counts, 0 + int(st.runs_within[s, lane]), m, scratch.merged)
+    measure_window(t, s, q, psi.counts, st.runs_within, counts, m, scratch.merged)
     if episode[E_OPEN] == STALE:
         return _resume(t, st, out, w, s, q, row, at, m, counts)
     recovered = False

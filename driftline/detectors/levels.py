@@ -11,7 +11,7 @@ from typing import Final
 
 from driftline.detectors.kernels.jit import part
 from driftline.detectors.layout import SKIP
-from driftline.detectors.spec import N_CODES, Float64, Int64
+from driftline.detectors.spec import N_CODES, Float64, Int32, Int64
 from driftline.detectors.tables import NO_GROUP, Tables
 
 PSI_EFFECT: Final = 0
@@ -124,6 +124,21 @@ def measure(t: Tables, s: int, q: int, counts: Int64, runs: int, m: Float64, mer
     if t.psi_detector[lane] >= 0:
         band = PSI_BAND * t.psi_limit[s, lane] * noise
     _put(m[PSI_EFFECT], n, psi, freedom * noise, psi, max(psi - freedom * noise, 0.0), band)
+
+
+@part
+def measure_window(t: Tables, s: int, q: int, held: Int32, runs: Int32, counts: Int64, m: Float64, merged: Int64) -> None:
+    """`measure` the whole window of a series, and leave its values by code in `counts`.
+
+    Parameters
+    ----------
+    held : values by code of each scope and lane, (S, L, N_CODES); `runs` = of them inside a run of equal values, (S, L).
+    counts : (N_CODES,).
+    """
+    lane = t.series_lane[q]
+    for code in range(N_CODES):
+        counts[code] = held[s, lane, code]
+    measure(t, s, q, counts, 0 + int(runs[s, lane]), m, merged)
 
 
 @part

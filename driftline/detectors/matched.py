@@ -57,15 +57,16 @@ def _matching(layout: Layout, seasons: dict[tuple[int, int], Season], columns: l
     for (s, c), season in seasons.items():
         j = columns.index(c)
         way[s, j], first[s, j] = WAYS.index(season.period), len(rows)
-        ends[s, j] = _shares(layout.counts[s, c]).cumsum()
+        every = _shares(layout.counts[s, c])
+        ends[s, j] = every.cumsum()
+        # Of rounding, or of the values beyond the last that the reference has.
+        ends[s, j, int(np.flatnonzero(every)[-1]) :] = 1.0
         for counts in season.by_code("numeric", layout.references[c].n_bins):
             shares = _shares(counts)
             rows.append(len(begins) if shares.any() else -1)
             if shares.any():
                 begins.append(shares.cumsum() - shares)
                 has.append(shares)
-        # Of rounding, or of the values beyond the last that the reference has.
-        ends[s, j, max(int(np.flatnonzero(_shares(layout.counts[s, c]))[-1]), 0) :] = 1.0
     return Matching(
         np.array(columns, np.int64), np.array(own, np.uint64).reshape(shape), way, first, np.array(rows, np.int64), np.array(begins),
         np.array(has), ends,

@@ -15,9 +15,9 @@ from driftline.detectors.explained import WindowStatistic
 from driftline.detectors.kernels.jit import kernel
 from driftline.detectors.kernels.psi import PsiArrays
 from driftline.detectors.layout import Layout
-from driftline.detectors.levels import M_BASE, M_N, M_VALUE, MEAN_EFFECT, PSI_EFFECT, RATE_EFFECT, measure
+from driftline.detectors.levels import M_BASE, M_N, M_VALUE, MEAN_EFFECT, PSI_EFFECT, RATE_EFFECT, measure_window
 from driftline.detectors.ring import Windows
-from driftline.detectors.spec import N_CODES, Float64, Level, Suspended
+from driftline.detectors.spec import Float64, Level, Suspended
 from driftline.detectors.tables import Tables
 
 STATISTICS_MAX: Final = 100
@@ -78,9 +78,7 @@ def _fill_levels(t: Tables, st: Windows, psi: PsiArrays, scratch: Scratch, s: in
     counts, m = scratch.counts[0], scratch.m[0]
     for q in range(out.shape[0]):
         lane = t.series_lane[q]
-        for code in range(N_CODES):
-            counts[code] = psi.counts[s, lane, code]
-        measure(t, s, q, counts, 0 + int(st.runs_within[s, lane]), m, scratch.merged)
+        measure_window(t, s, q, psi.counts, st.runs_within, counts, m, scratch.merged)
         kind = RATE_EFFECT
         if t.is_value[q]:
             kind = MEAN_EFFECT if t.has_mean[q] else PSI_EFFECT
