@@ -170,16 +170,26 @@ class Panel:
 
     def _learned_signal(self, rows: PanelRows, row: int) -> Signal:
         here = Anchor(source=int(rows.source[row]), offset=int(rows.offset[row]), time_ms=int(rows.time_ms[row]), exact=True)
+        reason = f"learned from {self.learned} rows{self._by_hour()}{self._unwatched()}"
         return Signal(
             kind="baseline", row=row, scope=0, column=-1, series="", detector="", statistic=None, threshold=None, value=None,
             baseline_value=None, effect_kind=None, effect_size=None, direction=None, severity="info", n=self.learned,
-            window=self._spec.window, since=None, episode=here, reason=f"learned from {self.learned} rows{self._by_hour()}",
+            window=self._spec.window, since=None, episode=here, reason=reason,
         )  # fmt: skip
 
     def _by_hour(self) -> str:
         """What is added to how a baseline came about where some of it goes by the hour."""
         found = {} if self.baseline is None or self._spec.budget is None else self.baseline.grouping()
         return f"; {len(found)} of {len(self.columns)} columns are judged by the hour: {', '.join(sorted(found))}" if found else ""
+
+    def _unwatched(self) -> str:
+        """What is added where a correlation or a block that was asked for is of a feature that the rows do not have as a number."""
+        if self.baseline is None or self._spec.columns is not None:
+            return ""
+        numbers = {column.name for column in self.baseline.columns if column.kind == "numeric"}
+        lacking = {pair.name: [name for name in pair.factors if name not in numbers] for pair in self._spec.pairs}
+        told = [f"{name} (no number {', '.join(names)})" for name, names in lacking.items() if names]
+        return f"; not watched: {', '.join(told)}" if told else ""
 
     def levels(self, scope: int) -> list[Level]:
         """Every series of a scope as it stands; empty while learning."""

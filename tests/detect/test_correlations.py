@@ -205,3 +205,13 @@ def test_a_baseline_from_a_file_has_the_pair_and_one_that_lacks_it_is_refused(tm
         found = [e for e in drifts(events(run(task, stream()))) if e["segment"] is None]
         assert [event["series"] for event in found] == [PAIR]
         assert math.isclose(found[0]["position"]["offset"], CHANGED + 75, abs_tol=75)
+
+
+def test_a_pair_of_learned_features_that_the_rows_do_not_have_is_named_when_the_baseline_is_learned() -> None:
+    text = TEXT.replace("    features: {amount: numeric, items: numeric, country: categorical}\n", "").replace(
+        "[[items, amount]]", "[[items, amount], [itms, amount], [amount, country]]"
+    )
+    learned = [event for event in events(run(opened(text), stream(2_500))) if event["kind"] == "baseline"]
+    (reason,) = [event["reason"] for event in learned if event["series"] == "panel:features"]
+    assert "; not watched: correlation:amount~itms (no number itms), correlation:amount~country (no number country)" in reason
+    assert "amount~items" not in reason
