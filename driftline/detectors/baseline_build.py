@@ -103,6 +103,11 @@ class BaselineBuilder:
             hash_key=spec.hash_key, grouping=spec.grouping,
         )  # fmt: skip
 
+    def go_on_under(self, spec: PanelSpec) -> None:
+        """Build from the same rows what another specification asks for; they have every column and segment key of it."""
+        self._columns, self._factory, self._pairs = spec.columns, spec.column_factory, spec.pairs
+        self._segments = dict(spec.segments)
+
     def take_new_chunks(self) -> list[PanelRows]:
         """The pieces of rows that came since the last call, as they are kept; for checkpoints, before any thinning."""
         new = self._chunks[self._taken :]

@@ -24,6 +24,7 @@ from driftline.detectors.panel_spec import SPEC_BLOB, describe, describes, read_
 from driftline.detectors.panel_state import BASELINE_BLOB, learn_blob, pack_learned, ring_name, scope_blob, unpack_learned
 from driftline.detectors.panel_watch import Watch
 from driftline.detectors.spec import N_CODES, Anchor, Column, Ended, Int64, Level, PanelRows, PanelSpec, RingState, Signal, StateError
+from driftline.detectors.standing import Standing, standing_of
 from driftline.detectors.traffic import RING as TRAFFIC_RING
 
 _BY_SCOPE: Final = ("scope/", "ring/", TRAFFIC_RING)
@@ -126,6 +127,40 @@ class Panel:
             out._builder.add(rows)
             out.learned += rows.n
         return out
+
+    def go_on_under(self, spec: PanelSpec, reasons: Mapping[str, str]) -> list[Ended]:
+        """Go on under another specification as after a restart under it; the episodes that end with what it no longer has.
+
+        Every column and segment key must be one that there is.
+
+        Parameters
+        ----------
+        reasons : as in `restore`.
+        """
+        before = self._watch
+        if before is None:
+            self._fresh |= describe(self._spec, None) != describe(spec, None)
+            self._spec, self.columns = spec, spec.columns or ()
+            self._builder.go_on_under(spec)
+            return []
+        assert self.baseline is not None
+        had = _names_by_scope(before)
+        self._spec = spec
+        self._builder = BaselineBuilder.of(spec)
+        self._start(self.baseline)
+        assert self._watch is not None
+        ended = carry(before, self._watch, reasons)
+        self._dropped = sorted({*self._dropped, *had} - _names_by_scope(self._watch))
+        return ended
+
+    def stored(self) -> list[str]:
+        """The names of all blobs and rings that a checkpoint may have of it."""
+        own = {SPEC_BLOB, BASELINE_BLOB, *map(learn_blob, range(self._chunks_exported)), *self._dropped}
+        return sorted(own if self._watch is None else own | _names_by_scope(self._watch))
+
+    def standing(self) -> list[Standing]:
+        """The open episodes, in order of scope and series; none while learning."""
+        return [] if self._watch is None else standing_of(self._watch)
 
     def update(self, rows: PanelRows, clock_ms: Int64 | None = None) -> list[Signal]:
         """Take rows in stream order; the signals are in order of row, scope, column, series, detector.
@@ -300,9 +335,7 @@ class Panel:
             raise StateError(f"checkpoint: blob {SPEC_BLOB}: {error}") from error
         old.restore(blobs, rings)
         panel._ended = carry(old, panel._watch, reasons or {})
-        kept = {name_of(scope) for scope in range(len(panel.scope_names)) for name_of in (scope_blob, ring_name)}
-        kept |= {TRAFFIC_RING} if panel._watch.traffic is not None else set()
-        panel._dropped = sorted({name for name in (*blobs, *rings) if name.startswith(_BY_SCOPE)} - kept)
+        panel._dropped = sorted({name for name in (*blobs, *rings) if name.startswith(_BY_SCOPE)} - _names_by_scope(panel._watch))
         return panel
 
     def _restore_learning(self, blobs: Mapping[str, bytes]) -> None:
@@ -319,6 +352,12 @@ class Panel:
                 self.learned += chunk.n
             self._chunks_exported += 1
         self._builder.take_new_chunks()
+
+
+def _names_by_scope(watch: Watch) -> set[str]:
+    """The blobs and rings of its scopes."""
+    names = {name_of(scope) for scope in range(len(watch.scopes.names)) for name_of in (scope_blob, ring_name)}
+    return names | ({TRAFFIC_RING} if watch.traffic is not None else set())
 
 
 def _baseline(blobs: Mapping[str, bytes]) -> Baseline:

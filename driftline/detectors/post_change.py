@@ -77,6 +77,11 @@ class PostChange:
         return self._f.monitor[: self._used]
 
     @property
+    def judged(self) -> Int64:
+        """Values of each of them that were judged since its last change."""
+        return self._f.judged[: self._used]
+
+    @property
     def _f(self) -> Followed:
         return self._bank.followed
 

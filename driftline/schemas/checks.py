@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path as FilePath
 from typing import Final
 
+from driftline.schemas.after_change_checks import check_after_change
 from driftline.schemas.block_checks import check_blocks
 from driftline.schemas.budget_checks import check_budget
 from driftline.schemas.config import Config, Model, Redis, SecretRef
@@ -52,6 +53,7 @@ def check(config: Config, directory: FilePath | None) -> Iterator[Flaw]:
         yield from check_blocks(model, place)
         yield from _unit(model, place)
         yield from _expected(model, place)
+        yield from check_after_change(model, place)
         yield from _monitors(config, model, place)
         yield from check_budget(model, place)
         if model.features is not None and (count := series_count(config, name)) > model.series_max:

@@ -9,20 +9,16 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
+from driftline.schemas.after_change import Relearn
+from driftline.schemas.section import Section
 from driftline.schemas.values import DurationMs, TimeMs, TopicName, check_false_alarms, check_start
 
 Severity = Literal["info", "warning", "critical"]
 TimeUnit = Literal["auto", "iso", "s", "ms", "us"]
 FeatureKind = Literal["numeric", "categorical", "vector"]
 Direction = Literal["up", "down", "both"]
-
-
-class Section(BaseModel):
-    """A part of the file; unknown keys are refused and nothing is coerced from text silently."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class SecretRef(Section):
@@ -147,6 +143,7 @@ class Feature(Section):
     accepted: str | None = Field(
         None, description="your word that what it is like now is right, for example a date and why; another text, another reference"
     )
+    after_change: Literal["keep"] | Relearn | None = Field(None, description="as the model's, for this feature; null = the model's")
 
 
 class Block(Section):
@@ -293,6 +290,9 @@ class Model(Section):
     labels: Labels = Field(default_factory=Labels, description="how labels join")
     baseline: BaselineSource = Field(default_factory=BaselineSource, description="what is compared with")
     expected: list[Expected] = Field(default_factory=list, description="times that say nothing of the others, such as a sale")
+    after_change: Literal["keep"] | Relearn = Field(
+        "keep", description="what becomes of a reference after a change that stays: kept, or learned anew, {relearn_after: 20000}"
+    )
     window: int = Field(5_000, ge=30, le=1_000_000, description="events in a sliding window")
     false_alarms: Annotated[str, AfterValidator(check_false_alarms)] | None = Field(
         None,

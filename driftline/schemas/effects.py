@@ -12,7 +12,8 @@ from fnmatch import fnmatchcase
 from glob import escape
 from typing import Any, Final, Literal
 
-from driftline.schemas.config import Config, Section
+from driftline.schemas.config import Config
+from driftline.schemas.section import Section
 from driftline.schemas.series import block_series
 
 Kind = Literal["keeps", "partly", "resets", "elsewhere", "refused"]
@@ -48,6 +49,7 @@ _OUTCOMES: Final = ("outcomes/outcome:*",)
 _FEATURE: Final = ("features/NAME", "features/correlation:NAME~*", "features/correlation:*~NAME")
 """A feature, and the pairs that it is in; the blocks that it is in are told by `settings`."""
 _EVENT_TIME: Final = "the time of events from now on"
+_AFTER_CHANGE: Final = "from now on, also of episodes that are open; what was judged since the change counts"
 _DETECTOR: Final = (
     "that detector begins anew, the other detectors of the series go on; `delta` of adwin, `threshold` and "
     "`mode` of page_hinkley, cusum and ewma, and `min_instances` of page_hinkley are thresholds: the detector goes on"
@@ -146,6 +148,7 @@ EFFECTS: Final[tuple[Effect, ...]] = (
         ("features/NAME", "segment/NAME"),
     ),
     Effect("models.NAME.features.NAME.accepted", "resets", "that feature, its correlations and blocks", _FEATURE),
+    Effect("models.NAME.features.NAME.after_change.relearn_after", "keeps", _AFTER_CHANGE),
     Effect(
         "models.NAME.correlations",
         "partly",
@@ -202,6 +205,7 @@ EFFECTS: Final[tuple[Effect, ...]] = (
         _PANELS,
     ),
     Effect("models.NAME.baseline.settle", "keeps", ""),
+    Effect("models.NAME.after_change.relearn_after", "keeps", _AFTER_CHANGE),
     Effect(
         "models.NAME.window",
         "partly",

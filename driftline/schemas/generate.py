@@ -17,9 +17,10 @@ import orjson
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from driftline.schemas.config import DEFAULT_MONITORS, Config, Section
+from driftline.schemas.config import DEFAULT_MONITORS, Config
 from driftline.schemas.effects import EFFECTS, MEANINGS
 from driftline.schemas.json_schema import all_schemas
+from driftline.schemas.section import Section
 from driftline.schemas.topics import DAY_MS, TOPICS, Topic
 
 JSON_FOLDER: Final = Path(__file__).resolve().parent / "json"

@@ -279,6 +279,9 @@ def _form(loc: Path, value: Any, parent: Any) -> str | None:
             return f"a block has a name: write blocks: {{NAME: [{named}]}}"
         case ("blocks", str()) if isinstance(value, str):
             return f"write {{{loc[3]}: [{value}, ...]}}: two or more numeric features, or one vector"
+        case ("after_change",) | ("features", str(), "after_change") if not isinstance(value, dict):
+            rows = value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 20_000
+            return f"write after_change: keep, or after_change: {{relearn_after: {rows}}}"
     return None
 
 

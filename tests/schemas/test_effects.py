@@ -8,9 +8,10 @@ from typing import Any, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
-from driftline.schemas.config import Config, SecretRef, Section
+from driftline.schemas.config import Config, SecretRef
 from driftline.schemas.effects import EFFECTS, MEANINGS, edited, reset_by, settings
 from driftline.schemas.loading import parse_config
+from driftline.schemas.section import Section
 
 TEXT = """
 hash_key: {env: K}

@@ -12,12 +12,13 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from driftline.schemas import config as config_module
-from driftline.schemas.config import DEFAULT_MONITORS, Config, Section
+from driftline.schemas.config import DEFAULT_MONITORS, Config
 from driftline.schemas.detector_checks import DETECTOR_PARAMS
 from driftline.schemas.document import read_document
 from driftline.schemas.generate import JSON_FOLDER, files
 from driftline.schemas.json_schema import all_schemas
 from driftline.schemas.loading import ConfigError, parse_config
+from driftline.schemas.section import Section
 from driftline.schemas.topics import TOPICS
 from tests.schemas.configs import SHORTEST
 from tests.schemas.test_loading import MISTAKES, SHORT_AND_LONG

@@ -12,8 +12,9 @@ from driftline.schemas.contracts import near_words
 from driftline.schemas.events import DriftEvent
 from driftline.streams.alert.state import Member
 
-_NOT_BACK: Final = frozenset({"stale", "removed"})
-"""The detectors of events that end an episode because no rows came, or because nothing watches it; nothing is back then."""
+_NOT_BACK: Final = frozenset({"stale", "removed", "relearned"})
+"""The detectors of events that end an episode because no rows came, because nothing watches it, or because what has stayed is taken as
+what is normal; nothing is back then."""
 _TOLERANCE: Final = 1e-6
 _POINTS_WHOLE: Final = 10.0
 """From so many on percentage points are told without decimals."""

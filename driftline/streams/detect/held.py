@@ -14,7 +14,12 @@ _Place = tuple[str, Count, Count]
 
 
 class HeldPanel(msgspec.Struct, array_like=True):
-    """A panel; its blobs stand under `path`."""
+    """A panel; its blobs stand under `path`.
+
+    Attributes
+    ----------
+    stirred : scope, series and rows of `WatchedPanel.stirred`.
+    """
 
     path: str
     kind: PanelKind
@@ -26,6 +31,7 @@ class HeldPanel(msgspec.Struct, array_like=True):
     shown: list[Count]
     part: Count = 0
     compares: str = ""
+    stirred: list[tuple[Count, str, Signed64]] = []
 
 
 class HeldModel(msgspec.Struct):

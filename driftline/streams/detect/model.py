@@ -7,7 +7,7 @@ stream into batches.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ from driftline.detectors.panel import Panel
 from driftline.detectors.spec import Signal
 from driftline.schemas.events import Position
 from driftline.streams.counters import Counters
-from driftline.streams.detect.comparing import Mismatched, compare_versions, hold_rows, next_cut, open_panel, settle
+from driftline.streams.detect.comparing import Mismatched, compare_versions, next_cut, open_panel, settle
 from driftline.streams.detect.gather import Placed, in_order, placing
 from driftline.streams.detect.health import HealthSignal, StreamHealth
 from driftline.streams.detect.join_rate import SERIES as JOIN_RATE
@@ -27,7 +27,9 @@ from driftline.streams.detect.ledger import Feed, Ledger, Times, pieces
 from driftline.streams.detect.parts import begins
 from driftline.streams.detect.plan import ModelPlan
 from driftline.streams.detect.publish import EventWriter, PanelName, RowContext, anchor_position
+from driftline.streams.detect.relearning import hear, look_every, relearn
 from driftline.streams.detect.rows import feature_rows, outcome_rows, score_rows, take
+from driftline.streams.detect.snapshots import snapshot_every, snapshots
 from driftline.streams.detect.sources import SourceTable
 from driftline.streams.detect.units import Units, watched_rows
 from driftline.streams.detect.versions import OTHER_VERSIONS, Arrival, arrivals, by_version, near, reason_of
@@ -37,7 +39,6 @@ from driftline.streams.task import Output
 
 _log = logging.getLogger(__name__)
 
-LEARNING_SNAPSHOT_EVERY: Final = 500
 STREAM_SERIES: Final = ("stream:freshness", "stream:volume", JOIN_RATE)
 """Series that no panel has."""
 
@@ -78,8 +79,10 @@ class WatchedModel:
     dropped: list[str] = field(default_factory=list)
     _parts: dict[PanelName, list[WatchedPanel]] = field(default_factory=dict)
     _arrived: list[Arrival] = field(default_factory=list)
+    _look_every: int = field(init=False)
 
     def __post_init__(self) -> None:
+        self._look_every = look_every(self.plan.model)
         self.health = StreamHealth(self.plan.model.freshness)
 
     def predictions(self, batch: Observations) -> list[Placed]:
@@ -134,7 +137,8 @@ class WatchedModel:
         return {
             "panels": [
                 [panel_path(p.name), p.name.kind, p.name.version, p.name.age_ms, p.seen, p.first_ms, p.learned_here, p.shown, p.name.part]
-                + ([p.compares] if p.compares else [])
+                + ([p.compares] if p.compares or p.stirred else [])
+                + ([sorted([scope, series, rows] for (scope, series), rows in p.stirred.items())] if p.stirred else [])
                 for p in self.panels.values()
             ],
             "health": self.health.export(),
@@ -161,6 +165,11 @@ class WatchedModel:
         self.panels[watched.name] = watched
         self._parts.setdefault(replace(watched.name, part=0), []).append(watched)
 
+    def put(self, name: PanelName, parts: list[WatchedPanel]) -> None:
+        """Let these be the parts of a panel; panels then stand in the order that a restart gives them."""
+        self._parts[replace(name, part=0)] = parts
+        self.panels = {part.name: part for group in self._parts.values() for part in group}
+
     def parts_of(self, name: PanelName) -> list[WatchedPanel]:
         """The parts of a panel, in the order in which they see rows."""
         return self._parts.get(replace(name, part=0), [])
@@ -176,8 +185,10 @@ class WatchedModel:
         return file is not None and file.id in (watched.compares, None if own is None else own.id) and not watched.learned_here
 
     def rank(self, name: PanelName) -> int:
-        """Which version of its kind and age a panel is of that is about to be opened, counted from 1; the order is part of the state."""
-        return 1 + sum(other.kind == name.kind and other.age_ms == name.age_ms for other in self._parts)
+        """Which version of its kind and age a panel is of, open or about to be, counted from 1; the order is part of the state."""
+        known = list(self._parts)
+        before = known[: known.index(name)] if name in self._parts else known
+        return 1 + sum(other.kind == name.kind and other.age_ms == name.age_ms for other in before)
 
     def _mark(self, name: str, generation: int) -> None:
         """Events say whether their state was rebuilt: this task's, or that of one which wrote to their ledger."""
@@ -256,16 +267,25 @@ class WatchedModel:
             placed += self._join_rate(feed, batch, own_clock, start, end)
         parts = [part for part in self._parts[name] if self._begun(part, batch, int(rows.time_ms[start]))]
         while start < end and parts:
-            stop = min([end, *(start + every - p.seen % every for p in parts for every in [self._snapshot_every(p)])])
+            stop = min([end, *(start + every - p.seen % every for p in parts for every in [snapshot_every(self, p)])])
+            looks = self._look_every
+            stop = min(stop, start + looks - parts[0].seen % looks) if looks else stop
             for part in parts:
-                for signal in part.panel.update(rows.slice(start, stop), own_clock[start:stop]):
+                signals = part.panel.update(rows.slice(start, stop), own_clock[start:stop])
+                if looks:
+                    hear(part, signals)
+                for signal in signals:
                     row = feed.place(start + signal.row)
                     placed.append((row, self._signal_output(part, signal, self._row(batch, row), row)))
                 part.seen += stop - start
             for part in parts:
-                if part.seen % self._snapshot_every(part) == 0:
+                if part.seen % snapshot_every(self, part) == 0:
                     row = feed.place(stop - 1)
-                    placed += [(row, output) for output in self._snapshots(part, parts, self._row(batch, row))]
+                    placed += [(row, output) for output in snapshots(self, part, parts, self._row(batch, row))]
+            if looks and parts[0].seen % looks == 0:
+                row = feed.place(stop - 1)
+                placed += [(row, output) for output in relearn(self, name, self._row(batch, row))]
+                parts = [part for part in self._parts[name] if part.seen]
             start = stop
         return placed
 
@@ -309,48 +329,6 @@ class WatchedModel:
             provisional=watched.learned_here and row.time_ms - watched.first_ms < settle,
             arrived=near(self._arrived, place, row.time_ms) if signal.kind == "open" else None,
         )
-
-    def _snapshot_every(self, watched: WatchedPanel) -> int:
-        """Learning is shown more often: it costs nothing and a person waits for it."""
-        every = self.plan.model.snapshot_every
-        return every if watched.panel.baseline is not None else min(every, LEARNING_SNAPSHOT_EVERY)
-
-    def _snapshots(self, watched: WatchedPanel, parts: Sequence[WatchedPanel], row: RowContext) -> Iterator[Output]:
-        """One for all rows, and one for each segment value that had `snapshot_every` rows of its own since its last.
-
-        Parts make one picture: the first that has a segment value speaks for the others too.
-        """
-        panel = watched.panel
-        if panel.baseline is None:
-            if len(parts) == 1:
-                seen = watched.seen
-                learns = hold_rows(self.plan.model) if panel.held else None
-                yield self.writer.snapshot(
-                    self.plan, watched.name, row, [], segment=None, state="learning", rows=seen, baseline=watched.compares or None,
-                    learns=learns, mismatched=self._mismatched(watched.name),
-                )  # fmt: skip
-            return
-        watched.shown += [0] * (len(panel.scope_names) - len(watched.shown))
-        ready = [part.panel for part in parts if part.panel.baseline is not None]
-        places = [one.shown_scopes() for one in ready]
-        for scope, shown in enumerate(watched.shown):
-            rows = panel.scope_rows(scope)
-            if scope and rows - shown < self.plan.model.snapshot_every:
-                continue
-            named = panel.scope_names[scope]
-            sharing = [(one, place[named]) for one, place in zip(ready, places, strict=True) if named in place]
-            if not sharing or sharing[0][0] is not panel:
-                continue
-            watched.shown[scope] = rows
-            levels = [level for one, place in sharing for level in one.levels(place)]
-            about, baseline, seen = segment_of(panel, scope), panel.baseline.id, watched.seen if scope == 0 else rows
-            yield self.writer.snapshot(
-                self.plan, watched.name, row, levels, segment=about, state="watching", rows=seen, baseline=baseline,
-                mismatched=[] if scope else self._mismatched(watched.name),
-            )  # fmt: skip
-
-    def _mismatched(self, name: PanelName) -> list[str]:
-        return self.mismatched.get((name.kind, name.age_ms), [])
 
     def _stream(self, batch: Observations) -> Iterator[Placed]:
         before = self._ledger(PREDICTIONS).last

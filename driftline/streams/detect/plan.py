@@ -133,6 +133,12 @@ class ModelPlan:
         share *= version_share(rank) if kind != "features" else 1.0
         return PanelBudget(allowed.per_unit * share, allowed.by_events, allowed.cap, REFERENCE_ERRORS)
 
+    def relearn_after(self, kind: PanelKind, column: str) -> int | None:
+        """Values judged since a change from which on a column learns its reference anew; None = it is kept."""
+        declared = (self.model.features or {}).get(column) if kind == "features" else None
+        said = self.model.after_change if declared is None or declared.after_change is None else declared.after_change
+        return None if said == "keep" else said.relearn_after
+
     @property
     def lengths(self) -> dict[str, int]:
         """The declared length of each vector."""

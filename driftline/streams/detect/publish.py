@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 REMOVED: Final = "removed"
 """What stands as the detector of an event that ends an episode because the configuration no longer has its series."""
+RELEARNED: Final = "relearned"
+"""And of one that ends an episode because what has stayed since the change is taken as what is normal (`relearning.py`)."""
 SHIFTS_LOUD: Final = frozenset({"decision", "outcome:log_loss", "outcome:absolute_error", "outcome:wrong"})
 """Series in which a new version that is far from the one before is an incident, and no news."""
 STREAM_WINDOW: Final = 0
@@ -253,21 +255,23 @@ class EventWriter:
         return self._drift_output(event)
 
     def removed(
-        self, model: str, panel: PanelName | None, ended: Ended, row: RowContext, *, about: tuple[str | int | None, ...], opened: Position
-    ) -> Output:
-        """The drift event of an episode that ends because its series, monitor or model is gone.
+        self, model: str, panel: PanelName | None, ended: Ended, row: RowContext, *, about: tuple[str | int | None, ...], opened: Position,
+        detector: str = REMOVED,
+    ) -> Output:  # fmt: skip
+        """The drift event of an episode that ends because its series, monitor or model is gone, or its level has become what is normal.
 
         Parameters
         ----------
         about : what the episode's id is of, beside its first position.
+        detector : what stands as the detector that ended it.
         """
-        named = (*about, REMOVED, opened.topic, opened.partition, opened.offset)
+        named = (*about, detector, opened.topic, opened.partition, opened.offset)
         event = DriftEvent(
             id=event_id(self._config.environment, self._cluster, row.position, *named), kind="recovery",
             environment=self._config.environment, model=model, version=None if panel is None else panel.version,
             age_ms=None if panel is None else panel.age_ms, monitor=ended.owner, series=ended.series,
             segment=None if ended.segment is None else {ended.segment[0]: ended.segment[1]},
-            episode=event_id(self._config.environment, self._cluster, opened, *about, "episode"), detector=REMOVED,
+            episode=event_id(self._config.environment, self._cluster, opened, *about, "episode"), detector=detector,
             statistic=None, threshold=None, value=None, baseline_value=None, effect=None, direction=None, severity=ended.severity,
             n=0, window=ended.window, baseline=None, position=row.position, since=None, time_ms=row.time_ms,
             record_time_ms=row.record_ms, bins=[], reason=ended.reason, historical=row.record_ms < self._cluster.live_since_ms,

@@ -121,6 +121,7 @@ class _Group:
         if len(watched.shown) > len(watched.panel.scope_names) or before.segments.keys() != spec.segments.keys():
             # By scope number; the next snapshot of each comes early.
             watched.shown = []
+            watched.stirred = {}
         resume(self._model, watched)
         self._model.warn_of_unused(watched.name, watched.panel)
         self._model.add(watched)
@@ -171,7 +172,8 @@ def _accepted(spec: PanelSpec, kind: PanelKind, reset: Mapping[str, str]) -> boo
 
 def _watched(name: PanelName, held: HeldPanel) -> WatchedPanel:
     """What is remembered of a panel; the panel itself is still to be opened."""
-    return WatchedPanel(name, Panel(PanelSpec(columns=())), held.seen, held.first_ms, held.learned_here, held.shown, held.compares)
+    stirred = {(scope, series): rows for scope, series, rows in held.stirred}
+    return WatchedPanel(name, Panel(PanelSpec(columns=())), held.seen, held.first_ms, held.learned_here, held.shown, held.compares, stirred)
 
 
 def removed(

@@ -26,6 +26,7 @@ class WatchedPanel:
     learned_here : the baseline came from these rows, not from a file.
     shown : rows of each scope at its last snapshot.
     compares : the file's baseline that its rows are held for; empty = it is watched, or learns.
+    stirred : rows that a scope had when a series' open episode was last heard of, by scope and series (`relearning.py`).
     """
 
     name: PanelName
@@ -35,6 +36,7 @@ class WatchedPanel:
     learned_here: bool = True
     shown: list[int] = field(default_factory=list)
     compares: str = ""
+    stirred: dict[tuple[int, str], int] = field(default_factory=dict)
 
 
 def ledger_name(name: PanelName) -> str:
