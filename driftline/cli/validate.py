@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +79,7 @@ def _show_cost(config: Config, known: dict[str, KnownBaseline], path: str, rate:
             "series_by_group": dict(m.series_by_group),
             "redis_bytes": m.redis_bytes,
             "cpu_us_per_event": round(m.cpu_us, 2),
+            "relearn_after": _relearn_after(config, m.model),
         }
         for m in found.models
     ]
@@ -96,6 +98,9 @@ def _show_cost(config: Config, known: dict[str, KnownBaseline], path: str, rate:
     for name, columns in grouped.items():
         own = ", ".join(f"{column} ({way})" for column, way in sorted(columns.items()))
         click.echo(f"{name}: judged against the values of their hour, as the baseline was built: {own}")
+    for name in config.models:
+        for words in _relearn_words(config, name):
+            click.echo(words)
     if budgets:
         click.echo()
         click.echo("budget of false alarms, all series of a part together:")
@@ -105,6 +110,26 @@ def _show_cost(config: Config, known: dict[str, KnownBaseline], path: str, rate:
     write_rows(sizes, ["topic", "a day", "kept"], output)
     click.echo()
     click.echo(_summary(found))
+
+
+def _relearn_after(config: Config, name: str) -> dict[str, int | None]:
+    """Values from which a reference is learned anew: of the model's series, under "*", and of features that say otherwise; null = never."""
+    model = config.models[name]
+    said = {"*": model.after_change}
+    said |= {feature: one.after_change for feature, one in (model.features or {}).items() if one.after_change is not None}
+    return {series: None if one == "keep" else one.relearn_after for series, one in said.items()}
+
+
+def _relearn_words(config: Config, name: str) -> Iterator[str]:
+    """What a person is told of it; nothing where every reference is kept."""
+    after = _relearn_after(config, name)
+    own = ", ".join(f"{feature} {'never' if n is None else f'{n:,}'}" for feature, n in after.items() if feature != "*")
+    if all(n is None for n in after.values()):
+        return
+    whole = "references are kept" if after["*"] is None else f"a change that stays for {after['*']:,} values is learned as what is normal"
+    yield f"{name}: {whole}{f' (features: {own})' if own else ''}; what is watched to one side, as losses and missing values, never is"
+    if config.models[name].false_alarms is None:
+        yield f"{name}: without false_alarms nothing is followed after its change: so many rows without another alarm count instead"
 
 
 def _budgets(config: Config) -> list[dict[str, str]]:

@@ -79,3 +79,34 @@ def test_topics_print_asks_no_rights_for_a_join_that_is_not_needed(tmp_path: Pat
     done = CliRunner().invoke(cli, ["topics", "create", str(path), "--print"])
     assert done.exit_code == 0
     assert "join " not in done.stdout
+
+
+def test_what_is_learned_anew_by_itself_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "a.yml"
+    own = "features: {x: numeric, y: {kind: numeric, after_change: keep}}"
+    path.write_text(f"predictions: p\nmodels:\n  m:\n    {own}\n    after_change: {{relearn_after: 20000}}\n  n: {{}}\n")
+    lines = CliRunner().invoke(cli, ["validate", str(path)]).stdout.splitlines()
+    told = [line for line in lines if line.startswith(("m:", "n:"))]
+    assert told == [
+        "m: a change that stays for 20,000 values is learned as what is normal (features: y never); "
+        "what is watched to one side, as losses and missing values, never is",
+        "m: without false_alarms nothing is followed after its change: so many rows without another alarm count instead",
+    ]
+    models = json.loads(CliRunner().invoke(cli, ["validate", str(path), "-o", "json"]).stdout)["models"]
+    assert [model["relearn_after"] for model in models] == [{"*": 20_000, "y": None}, {"*": None}]
+
+
+def test_a_reference_is_not_learned_anew_from_less_than_it_takes(tmp_path: Path) -> None:
+    path = tmp_path / "a.yml"
+    of_vector = "features: {v: {kind: vector, length: 4, after_change: {relearn_after: 9000}}}\n    blocks: {v: [v]}"
+    models = f"  m:\n    {of_vector}\n    after_change: {{relearn_after: 4000}}\n  n: {{after_change: 20000}}\n"
+    path.write_text(f"predictions: p\nmodels:\n{models}")
+    done = CliRunner().invoke(cli, ["validate", str(path)])
+    assert done.exit_code == 2
+    for words in (
+        "after_change.relearn_after: expected at least baseline.learn (5000), got 4000",
+        "features.v.after_change: expected a numeric or categorical feature, got a vector",
+        'after_change: expected one of "keep" or a mapping, got 20000',
+        "write after_change: keep, or after_change: {relearn_after: 20000}",
+    ):
+        assert words in done.stderr

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from driftline.detectors.spec import PanelBudget
+from driftline.streams.detect.publish import PanelName
 from driftline.streams.detect.rows import take
 from driftline.streams.detect.task import DetectTask
-from driftline.streams.observation import Coded, decode, encode
+from driftline.streams.observation import Coded, code, decode, encode
 from driftline.streams.task import MemoryRecord, Output
 from tests.detect.test_changed_configuration import Store
 from tests.detect.test_task import TOPIC, events, open_task, run, stream
@@ -54,6 +56,14 @@ def numbers(rows: int, *steps: tuple[int, float], seed: int = 5, scores: tuple[i
     score[scores[0] :] += scores[1]
     numeric = np.column_stack([draw.normal(size=rows) + level, draw.normal(size=rows)])
     return [MemoryRecord(TOPIC, 0, 0, b"m", encode(replace(batch, numeric=numeric, score=score)), 0)]
+
+
+def in_turns(records: Sequence[MemoryRecord], since: int) -> list[MemoryRecord]:
+    """The same rows, of two versions in turns from a row on."""
+    (record,) = records
+    batch = decode(record.value() or b"")
+    batch.version = code([f"v{int(row >= since and row % 2)}" for row in range(len(batch))])
+    return [MemoryRecord(TOPIC, 0, 0, b"m", encode(batch), 0)]
 
 
 def cut(records: Sequence[MemoryRecord], sizes: Sequence[int]) -> list[MemoryRecord]:
@@ -207,6 +217,51 @@ def test_cuts_and_restarts_change_nothing(text: str) -> None:
         assert run(open_task(text=text), cut(rows, sizes)) == whole, sizes
     outputs, _ = restarted(text, cut(rows, [250] * 38))
     assert outputs == whole
+
+
+def test_versions_keep_their_order_and_their_part_of_the_budget() -> None:
+    rows = in_turns(numbers(ALL_ROWS, *SHIFTS, scores=(4_200, 0.4)), 2_500)
+    whole = run(open_task(text=CONFIG), rows)
+    relearned = {(e["version"], e["position"]["offset"]) for e in events(whole) if e["detector"] == "relearned" and e["series"] == "score"}
+    assert {version for version, _ in relearned} == {"v0", "v1"}
+    outputs, task = restarted(CONFIG, cut(rows, [250] * 38))
+    assert outputs == whole
+    once = open_task(text=CONFIG)
+    run(once, rows)
+    assert budgets(task) == budgets(once)
+
+
+def budgets(task: DetectTask) -> list[tuple[PanelName, PanelBudget | None]]:
+    return [(name, watched.panel.spec.budget) for name, watched in task.models["m"].panels.items()]
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        ("a: numeric", 'a: {kind: numeric, accepted: "right"}'),
+        ("segments: [s]", "segments: {}"),
+        ("a: numeric, ", ""),
+        ("window: 300", "window: 200"),
+        ("b: numeric", "b: numeric, d: numeric"),
+    ],
+    ids=["accepted", "no segments", "no feature", "window", "one more"],
+)
+def test_what_was_learned_anew_is_edited_like_the_rest(edit: tuple[str, str]) -> None:
+    records, text = cut(numbers(ALL_ROWS, *SHIFTS), [500] * 19), CONFIG.replace(*edit)
+    store, task = Store(), open_task(text=CONFIG)
+    run(task, records[:14])
+    assert len([name for name in task.models["m"].panels if name.kind == "features"]) == 2
+    state = store.take(task)
+    once = open_task(state, text)
+    expected = once.opened() + run(once, records[14:])
+    task = open_task(state, text)
+    outputs = task.opened()
+    for record in records[14:]:
+        task = open_task(store.take(task), text)
+        assert task.opened() == []
+        outputs += run(task, [record])
+    assert outputs == expected
+    assert budgets(task) == budgets(once)
 
 
 def test_a_part_that_has_nothing_left_is_removed_from_the_store() -> None:
