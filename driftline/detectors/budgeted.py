@@ -40,6 +40,10 @@ _NONE_FOLLOWED = 2
 _WITHOUT_SCORES = 1
 """The version before that: its baselines know of no memory, so no score needs more than its row."""
 _MOST: Final = 2.0**53
+_WAITING: Final = 5
+"""Fields of an alarm that waits: of `_Alarm`, from `total` on."""
+_WITHOUT_INTERVAL: Final = 3
+"""Those of them that an older release kept."""
 
 
 class _Batch(NamedTuple):
@@ -53,13 +57,15 @@ class _Batch(NamedTuple):
 
 
 class _Alarm(NamedTuple):
-    """A blamed monitor; `row` of the batch, -1 = of one before it."""
+    """A blamed monitor; `row` of the batch, -1 = of one before it. `earliest`, `latest`: ends of the interval of `back`, 0 = none."""
 
     row: int
     monitor: int
     total: float
     back: float
     direction: float
+    earliest: float
+    latest: float
 
 
 class BudgetedSeries:
@@ -80,8 +86,8 @@ class BudgetedSeries:
         self._scores = PanelScores(layout, tables, self._series)
         columns = tables.series_column.tolist()
         self._by_hour = frozenset((s, q) for s, c in layout.season for q in self._place if columns[q] == c and tables.is_value[q])
-        # Alarms that wait for a row of their scope: total, values since the change, side; total 0 = none.
-        self._waiting = np.zeros((n_scopes * n, 3))
+        # Alarms that wait for a row of their scope, from their total on; total 0 = none.
+        self._waiting = np.zeros((n_scopes * n, _WAITING))
         shares = scope_shares(layout.segments, whole=whole)
         self._bank = _bank(budget, layout, tables, self._series.tolist(), self._scores, shares)
         self.post_change = PostChange(layout, tables, self._scores, self._series.tolist(), self._bank)
@@ -112,7 +118,7 @@ class BudgetedSeries:
             if self._row_of(alarm.monitor, alarm.row) == alarm.row:
                 alarms.append(alarm)
             else:
-                self._waiting[alarm.monitor] = alarm.total, alarm.back, alarm.direction
+                self._waiting[alarm.monitor] = alarm[-_WAITING:]
         told = [self._told(alarm, stop - 1) for alarm in alarms]
         touched: Int64 = np.unique(blames["monitor"] // max(self._n, 1)).astype(np.int64)
         return np.array(told, CHANGE) if told else np.zeros(0, CHANGE), touched, stop
@@ -186,8 +192,9 @@ class BudgetedSeries:
         """A blame with its date in values of the series: a suspended one is judged by some of them."""
         row, monitor = int(blame["row"]), int(blame["monitor"])
         found = self._scores.suspended(monitor // self._n, monitor % self._n, row)
-        back = float(blame["back"]) * (1 if found is None else found.one_in)
-        return _Alarm(row, monitor, float(blame["total"]), back, float(blame["direction"]))
+        one_in = 1 if found is None else found.one_in
+        back, earliest, latest = (float(blame[name]) * one_in for name in ("back", "earliest", "latest"))
+        return _Alarm(row, monitor, float(blame["total"]), back, float(blame["direction"]), earliest, latest)
 
     def suspended(self, scope: int, q: int, row: int) -> Suspended | None:
         """Whether and why the promise does not cover a series at a row of the last batch; None also for one it never covers."""
@@ -214,9 +221,11 @@ class BudgetedSeries:
         # Of the rows after the alarm's only this one is its scope's, with a value of the monitor or without.
         later = int(at > alarm.row and bool(np.isfinite(own).any()))
         again = self.post_change.changes(alarm.monitor) + 1 if self.post_change.follows(alarm.monitor) else 0
+        dates = {"back": alarm.back, "earliest": alarm.earliest, "latest": alarm.latest}
         fields = {
             "row": at, "scope": scope, "series": q, "detector": int(self._tables.budgeted[q]), "direction": int(alarm.direction),
-            "statistic": alarm.total, "threshold": 1.0, "back": int(alarm.back) + later, "dated": 1, "again": again,
+            "statistic": alarm.total, "threshold": 1.0, "dated": 1, "again": again,
+            **{name: int(back) + later if back else 0 for name, back in dates.items()},
         }  # fmt: skip
         return tuple(fields[name] for name in CHANGE.names or ())
 
@@ -290,7 +299,7 @@ class BudgetedSeries:
         """
         first, last = scope * self._n, (scope + 1) * self._n
         kept: Kept | None = None
-        types, lengths = ["u1", "<f8"], [None, 3 * self._n]
+        types, lengths = ["u1", "<f8"], [None, None]
         if version_of(blob) == _WITHOUT_SCORES:
             bank, waiting = unpack(blob, _MAGIC, _WITHOUT_SCORES, self._n, types, [*lengths])
         elif version_of(blob) == _NONE_FOLLOWED:
@@ -301,10 +310,7 @@ class BudgetedSeries:
             bank, waiting, scores, *references = unpack(blob, _MAGIC, _VERSION, self._n, [*types, "u1", *TYPES], [*lengths])
             self._scores.restore(scope, scores.tobytes())
             kept = Kept(*references)
-        alarms = waiting.reshape(self._n, 3)
-        sound = np.all((alarms[:, :2] >= 0.0) & (alarms[:, :2] <= _MOST)) and np.all(np.abs(alarms[:, 2]) <= 1.0)
-        if not sound:
-            raise ValueError("damaged state of DBUD: an alarm that no values lead to")
+        alarms = _alarms_of(waiting, self._n)
         self._bank.restore_part(first, last, bank.tobytes(), sums=scope == 0)
         self._waiting[first:last] = alarms
         if kept is not None:
@@ -318,6 +324,24 @@ class BudgetedSeries:
         ValueError : they are of different moments.
         """
         self._bank.check_sums()
+
+
+def _alarms_of(waiting: Float64, n: int) -> Float64:
+    """Alarms that wait, (n, `_WAITING`); those of an older release have no interval.
+
+    Raises
+    ------
+    ValueError : damaged.
+    """
+    out: Float64 = np.zeros((n, _WAITING))
+    if len(waiting) not in (n * _WAITING, n * _WITHOUT_INTERVAL):
+        raise ValueError(f"damaged state of DBUD: {len(waiting)} figures of the alarms of {n} series")
+    held = waiting.reshape(n, -1) if n else out
+    counts, sides = np.delete(held, 2, axis=1), held[:, 2]
+    if not (np.all((counts >= 0.0) & (counts <= _MOST)) and np.all(np.abs(sides) <= 1.0)):
+        raise ValueError("damaged state of DBUD: an alarm that no values lead to")
+    out[:, : held.shape[1]] = held
+    return out
 
 
 def _bank(budget: PanelBudget, layout: Layout, t: Tables, members: list[int], scores: PanelScores, shares: list[float]) -> EDetectorBank:

@@ -33,7 +33,7 @@ from driftline.detectors.levels import (
     severity_of,
     window_severity,
 )
-from driftline.detectors.ring import CHECK_ROWS, Windows, count_since, date_change, find_anchor
+from driftline.detectors.ring import CHECK_ROWS, Windows, count_since, date_change, find_anchor, time_by
 from driftline.detectors.spec import N_CODES, Float64, Int64, UInt8
 from driftline.detectors.tables import GROUPS_MAX, Tables
 
@@ -75,6 +75,7 @@ NOTE = np.dtype(
         ("effect", "<f8"),
         ("n", "<i8"),
         ("since_at", "<i8", (3,)),
+        ("between", "<i8", (2,)),
         ("episode_at", "<i8", (3,)),
         ("counts", "<i4", (N_CODES,)),
         ("dependence", "<f8", (KINDS,)),
@@ -85,7 +86,8 @@ NOTE = np.dtype(
     ],
     align=True,
 )
-"""What the kernel says; `since`: 0 unknown, 1 the last anchor before the change, 2 that very row. `own_severity` is that of
+"""What the kernel says; `since`: 0 unknown, 1 the last anchor before the change, 2 that very row. `between`: the times from
+which to which it may have begun, -1 unknown. `own_severity` is that of
 this level alone, `severity_before` that of the episode before it. `dependence` is filled in after the kernel (`dependence.py`), and so
 is what a further change of an open episode was against (`second_change.py`): `again` is which change of the episode it is, 0 = none,
 `before` the level before it, `step` the effect against that."""
@@ -169,11 +171,27 @@ def note_alarm(
     note["direction"] = direction
     note["statistic"] = alarm["statistic"]
     note["threshold"] = alarm["threshold"]
-    note["since"] = 0
-    if rows_back > 0:
-        note["since"] = find_anchor(st, s, st.heads[s] - rows_back, note["since_at"])
+    _date(t, st, psi, counts[1], s, q, lane, alarm, rows_back, at[2], note)
     _fill(note, st, s, q, row, kind, severity, m[0, kind], counts[0])
     return w + 1
+
+
+@part
+def _date(
+    t: Tables, st: Windows, psi: PsiArrays, spare: Int64, s: int, q: int, lane: int, alarm: Any, rows_back: int, now_ms: int, note: Any
+) -> None:
+    """Write where a change began, and between which times if its alarm says so."""
+    note["since"] = 0
+    note["between"][0] = note["between"][1] = -1
+    if rows_back <= 0:
+        return
+    if alarm["earliest"] > 0:
+        rows, _ = count_since(t, st, psi, s, q, lane, int(alarm["earliest"]), spare)
+        if find_anchor(st, s, st.heads[s] - rows, note["since_at"]) > 0:
+            note["between"][0] = note["since_at"][2]
+        rows, _ = count_since(t, st, psi, s, q, lane, int(alarm["latest"]), spare)
+        note["between"][1] = time_by(st, s, st.heads[s] - rows, now_ms)
+    note["since"] = find_anchor(st, s, st.heads[s] - rows_back, note["since_at"])
 
 
 @part

@@ -132,3 +132,16 @@ def find_anchor(st: Windows, s: int, wanted: int, where: Int64) -> int:
     for field in range(3):
         where[field] = anchor[A_SOURCE + field]
     return 2 if row == wanted else 1
+
+
+@part
+def time_by(st: Windows, s: int, wanted: int, now_ms: int) -> int:
+    """The time by which row `wanted` of a scope had come: of the first anchor from it on, `now_ms` where there is none."""
+    row = wanted + (-wanted) % CHECK_ROWS
+    anchor = st.fine[s, (row // CHECK_ROWS) % FINE_ANCHORS]
+    if anchor[A_ROW] != row:
+        row = wanted + (-wanted) % COARSE_ROWS
+        anchor = st.coarse[s, (row // COARSE_ROWS) % COARSE_ANCHORS]
+        if anchor[A_ROW] != row:
+            return now_ms
+    return int(anchor[A_TIME])

@@ -113,7 +113,17 @@ def _signal(
         baseline_correlation=before,
         traffic=traffic,
         again=again,
+        between=_between(note),
     )
+
+
+def _between(note: Any) -> tuple[int | None, int] | None:
+    """From when to when a change may have begun; event times need not go up with rows, and the date is in between."""
+    first, last = note["between"].tolist()
+    if not note["since"] or last < 0:
+        return None
+    date = int(note["since_at"][2])
+    return (min(first, date) if first >= 0 else None), max(last, date)
 
 
 def _again(note: Any, layout: Layout, tables: Tables, q: int, c: int) -> ChangedAgain | None:

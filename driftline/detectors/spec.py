@@ -291,7 +291,8 @@ class Signal:
     statistic, threshold : the detector's; at a recovery the level and its band, or the seconds without rows.
     value, baseline_value : the level over `n` values (since the change, at most `window` rows), and the baseline's.
     effect_size : PSI, mean in baseline standard deviations, or change of a rate relative to the baseline's (at least `rate_floor`).
-    since : where the change began, when the detector can tell.
+    since : where the change began, when the detector can tell; `between`: the times of the ends of its 95 % interval, in ms, where the
+        detector has one. The first is None where it is further back than anchors are kept.
     episode : the row that opened the episode, exactly.
     median, baseline_median, correlation, baseline_correlation : in the series' own unit, over the same rows (`medians.py`).
     suspended : at this row, of a series that a budget covers otherwise. `again`: the evidence is a further change, since `since`.
@@ -326,6 +327,7 @@ class Signal:
     baseline_correlation: float | None = None
     traffic: TrafficSplit | None = None
     again: ChangedAgain | None = None
+    between: tuple[int | None, int] | None = None
 
 
 class Level(NamedTuple):

@@ -41,6 +41,8 @@ CHANGE = np.dtype(
         ("statistic", "<f8"),
         ("threshold", "<f8"),
         ("back", "<i8"),
+        ("earliest", "<i8"),
+        ("latest", "<i8"),
         ("dated", "<i4"),
         ("again", "<i4"),
     ],
@@ -49,7 +51,8 @@ CHANGE = np.dtype(
 """An alarm of a change detector, by series and the detector's place in it; sorted by row, scope, series, detector.
 
 `dated`: `back` is an estimate of the change itself; otherwise the change lies somewhere within the last `back` values
-(0 = not even that is known), and is looked for in the window. `again`: it is against the level since an open episode's last
+(0 = not even that is known), and is looked for in the window. `earliest`, `latest`: ends of the 95 % interval of the change, counted
+as `back` is; 0 = not known. `again`: it is against the level since an open episode's last
 change, and the so-many-th change of the episode; 0 = it is against the baseline.
 """
 
@@ -253,6 +256,7 @@ def _own_alarms(t: Tables, st: Windows, psi: PsiArrays, s: int, runs: UInt8, abo
                 alarm["statistic"] = psi_value(psi, s, lane)
                 alarm["threshold"] = t.psi_limit[s, lane] * (1.0 / psi.grouped[s, lane] + 1.0 / t.psi_size[s, c])
                 alarm["back"] = 0
+                alarm["earliest"] = alarm["latest"] = 0
                 alarm["dated"] = 1
                 alarm["again"] = 0
                 found += 1
@@ -266,6 +270,7 @@ def _own_alarms(t: Tables, st: Windows, psi: PsiArrays, s: int, runs: UInt8, abo
             alarm["statistic"] = t.run_limit[s, c]
             alarm["threshold"] = t.run_limit[s, c]
             alarm["back"] = t.run_limit[s, c]
+            alarm["earliest"] = alarm["latest"] = 0
             alarm["dated"] = 1
             alarm["again"] = 0
             found += 1

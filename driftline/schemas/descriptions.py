@@ -85,6 +85,9 @@ FIELDS: Final[Mapping[str, str]] = {
     "severity": "from the effect's size; evidence has that of its episode, which only rises, and not of its own effect, which may be "
     "smaller",
     "since": "where the change began, as far as the detector knows",
+    "earliest_ms": "the earliest moment at which the change may have begun (95 % interval), Unix milliseconds; null where the detector has "
+    "no interval, or it reaches further back than records are indexed",
+    "latest_ms": "the latest moment, likewise",
     "size": "PSI; standard deviations of the reference; or change of a rate, relative to the baseline's or to `rate_floor` if that is "
     "more; of a statistic, its own size with what chance alone adds taken off",
     "starts_at_ms": "when the change began as far as known, else when detected, Unix milliseconds",

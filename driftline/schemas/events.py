@@ -49,10 +49,18 @@ class Position(msgspec.Struct, frozen=True):
 
 
 class Since(msgspec.Struct, frozen=True):
-    """Where a change began: the last indexed record at or before it."""
+    """Where a change began: the last indexed record at or before it.
+
+    Attributes
+    ----------
+    earliest_ms, latest_ms : ends of the 95 % interval of when it began, where its detector has one; `earliest_ms` is None too where
+        that is further back than records are indexed.
+    """
 
     position: Position
     time_ms: int
+    earliest_ms: int | None = None
+    latest_ms: int | None = None
 
 
 class BinShare(msgspec.Struct, frozen=True):

@@ -44,10 +44,12 @@ class Life:
         self.worker = worker_of(self.store, self.publisher)
         self.offset = 0
 
-    def say(self, series: str, at_ms: int, *, since_ms: int | None = None, **fields: Any) -> None:
-        """An event about a series, seen at a time, of a change that is dated to another one."""
+    def say(
+        self, series: str, at_ms: int, *, since_ms: int | None = None, between: tuple[int | None, int | None] = (None, None), **fields: Any
+    ) -> None:
+        """An event about a series, seen at a time, of a change that is dated to another one, perhaps with an interval."""
         self.offset += 1
-        since = None if since_ms is None else Since(Position("predictions", 0, 1), since_ms)
+        since = None if since_ms is None else Since(Position("predictions", 0, 1), since_ms, *between)
         given = {"series": series, "episode": f"{series}-{fields.pop('life', 1)}", "since": since}
         event = structs.replace(self._event(self.offset), **given | {"time_ms": at_ms, "record_time_ms": at_ms} | fields)
         self.worker.handle([self._record(event, self.offset)])
@@ -122,6 +124,20 @@ def test_alert_that_nothing_dates_belongs_to_what_began_when_it_was_seen(life: L
     life.say("stream:join_rate", 11 * MINUTE + 30_000)
     life.say("stream:label_delay", 13 * MINUTE)
     assert [told["alerts"] for told in life.incidents] == [2, 1]
+
+
+def test_interval_of_a_date_says_how_far_off_it_may_be(life: Life) -> None:
+    hour = 60 * MINUTE
+    life.say("feature:a", 11 * hour, since_ms=10 * hour, between=(10 * hour - 3_000, 10 * hour + 2_000))
+    assert (life.incident["starts_at_ms"], life.incident["uncertain_ms"]) == (10 * hour, 3_000)
+    # two minutes after it, and sure of that within seconds: half of an hour's delay would have joined them
+    life.say("feature:b", 11 * hour + 1, since_ms=10 * hour + 2 * MINUTE, between=(10 * hour + 2 * MINUTE - 1_000, 10 * hour + 2 * MINUTE))
+    assert len(life.incidents) == 2
+
+
+def test_date_without_both_ends_of_an_interval_may_be_off_by_half_of_its_delay(life: Life) -> None:
+    life.say("feature:a", 60 * MINUTE, since_ms=40 * MINUTE, between=(None, 41 * MINUTE))
+    assert life.incident["uncertain_ms"] == 10 * MINUTE
 
 
 def test_better_date_becomes_the_incidents(life: Life) -> None:

@@ -243,6 +243,25 @@ def test_a_change_of_a_rate_is_found_named_and_dated(before: float, after: float
     assert abs(int(first["row"]) + 1 - int(first["back"]) - 5_000) < 60
 
 
+def test_monitors_that_change_together_are_dated_to_the_change_though_their_evidence_went_into_alarms_of_others() -> None:
+    """An alarm takes evidence from many; where that took their dates with it, most were dated to the alarm before theirs."""
+    generator = np.random.default_rng(9)
+    z = generator.normal(size=(3_000, 60))
+    z[2_000:] += 0.7
+    blames = feed(EDetectorBank(60, rate=1e-6 / 60, tolerance=0.1, pause=5_000), z)
+    heard: dict[int, Any] = {}
+    for blame in blames:
+        if blame["rank"] == 0 or blame["evidence"] >= HEARD:
+            heard.setdefault(int(blame["monitor"]), blame)
+    silent = {int(blame["monitor"]) for blame in blames if blame["rank"] > 0 and blame["evidence"] < HEARD}
+    assert len(silent) > 20
+    assert len(heard) == 60
+    since = np.array([one["row"] + 1 - 2_000 for one in heard.values()])
+    held = [one["latest"] <= s <= one["earliest"] for s, one in zip(since, heard.values(), strict=True)]
+    assert np.mean(held) >= 0.9
+    assert np.median([abs(s - one["back"]) for s, one in zip(since, heard.values(), strict=True)]) <= 5
+
+
 def test_one_side_does_not_hear_the_other() -> None:
     z = np.random.default_rng(8).normal(-1.0, 1.0, (20_000, 1))
     up = EDetectorBank(1, rate=1e-5, direction=1)

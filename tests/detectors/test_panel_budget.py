@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from driftline.detectors.budgeted import _alarms_of
 from driftline.detectors.kernels.hulls import hull_arrays, hulls_of
 from driftline.detectors.panel import Panel
 from driftline.detectors.spec import Column, ColumnDetector, PanelBudget, PanelRows, PanelSpec, RingState, Signal, SpecError, StateError
@@ -164,6 +165,42 @@ def test_the_e_detector_opens_and_the_others_are_evidence() -> None:
     assert abs(signal.since.offset - 6_000) <= 64
     assert "not covered" not in (signal.reason or "")
     assert {s.detector for _, s in found if s.kind == "evidence"} >= {"psi"}
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.4])
+def test_the_interval_of_a_date_is_told_in_times_that_hold_the_change(missing: float) -> None:
+    """Of all rows and of each segment value, whose alarms wait for a row of theirs; from 8,192 rows on anchors are 1,024 apart."""
+    held, widths = [], []
+    for run in range(6):
+        generator = np.random.default_rng([10, run])
+        values = {name: np.r_[generator.normal(size=6_000), generator.normal(0.5, 1.0, 3_000)] for name in ("a", "b")}
+        for column in values.values():
+            column[generator.random(9_000) < missing] = np.nan
+        shops = (generator.integers(0, 2, 9_000).astype(np.int32), ["x", "y"])
+        rows = replace(plain_rows(values), segments={"shop": shops})
+        spec = replace(plain_spec(["a", "b"], 1e-5), segments={"shop": 2})
+        for _, signal in feed(Panel(spec), rows, [], np.arange(rows.n)):
+            if signal.kind != "open":
+                continue
+            assert signal.between is not None
+            assert signal.since is not None
+            earliest, latest = signal.between
+            assert earliest is not None
+            assert earliest <= signal.since.time_ms <= latest
+            held.append(earliest <= rows.time_ms[6_000] <= latest)
+            widths.append((latest - earliest) // (rows.time_ms[1] - rows.time_ms[0]))
+    assert len(held) >= 6 * 4
+    assert np.mean(held) >= 0.9
+    assert np.median(widths) < 1_000
+
+
+def test_alarms_that_waited_in_an_older_checkpoint_have_a_date_and_no_interval() -> None:
+    held = np.array([1.25, 40.0, -1.0, 0.0, 0.0, 0.0])
+    assert _alarms_of(held, 2).tolist() == [[1.25, 40.0, -1.0, 0.0, 0.0], [0.0] * 5]
+    assert _alarms_of(np.arange(5.0) / 4, 1).tolist() == [[0.0, 0.25, 0.5, 0.75, 1.0]]
+    for damaged in (held[:5], -held, np.where(held == 40.0, np.nan, held)):
+        with pytest.raises(ValueError, match="damaged"):
+            _alarms_of(damaged, 2)
 
 
 def test_a_change_of_spread_opens_by_its_distribution() -> None:

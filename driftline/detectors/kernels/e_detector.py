@@ -5,7 +5,7 @@ Each monitor m holds evidence R_k against "nothing changed" for several alternat
     w = the budget that came in for the monitor since its last value,    R_k <- (R_k + w) L_k,    E_m = sum_k pi_k R_k
 
 and the model alarms at the end of a row at which the sum of all E_m reaches 1. The monitors with the largest E_m that
-together reach 1 are blamed and start anew, the others keep what they have. While E[L_k | past] <= 1, the number of alarms
+together reach 1 are blamed and have spent their evidence, the others keep what they have. While E[L_k | past] <= 1, the number of alarms
 plus sum E_m less the budget that came in is a supermartingale from 0. So the mean number of false alarms up to any time
 is at most the budget up to then, whatever the dependence between monitors, their rates, and when they come and go (Shin,
 Ramdas and Rinaldo 2023, arXiv 2203.03532, theorem 2.4, with the budget in the recursion instead of the threshold). The
@@ -37,7 +37,7 @@ from driftline.detectors.kernels.bank import (
 )
 from driftline.detectors.kernels.bets import BETS, BOUNDED_BETS, FIRST_SPREAD, SCORES, SPREAD_BETS, Bets, bets_of, score_factors
 from driftline.detectors.kernels.blame import BLAME, Blames
-from driftline.detectors.kernels.e_detector_state import OWN, STATE_TYPES, State, begin_anew, new_state, restart, sum_of
+from driftline.detectors.kernels.e_detector_state import OWN, STATE_TYPES, State, begin_anew, new_state, restart, spend, sum_of
 from driftline.detectors.kernels.focus import INTERVAL_DEPTH, Before, focus_date
 from driftline.detectors.kernels.hulls import HULL_TYPES, hull_arrays, hull_push, hulls_of, restore_hulls
 from driftline.detectors.kernels.jit import inlined, kernel
@@ -123,7 +123,10 @@ def _blame(row: int, total: float, pause: Int64Array, bets: Bets, st: State, out
         held += st.evidence[worst]
         if rank == 0 or st.evidence[worst] >= HEARD:
             st.rest[worst] = pause[worst]
-        restart(worst, st)
+            restart(worst, st)
+        else:
+            # Its own alarm is still to come, and is to be dated by all its values.
+            spend(worst, st)
         written += 1
         rank += 1
     return written

@@ -50,11 +50,17 @@ def new_state(n_monitors: int) -> State:
 
 
 @inlined
-def restart(m: int, st: State) -> None:
-    """Forget what a monitor has gathered."""
+def spend(m: int, st: State) -> None:
+    """Take a monitor's evidence for an alarm; what it knows of when its values changed stays."""
     st.evidence[m] = 0.0
     for k in range(BETS):
         st.stakes[m, k] = 0.0
+
+
+@inlined
+def restart(m: int, st: State) -> None:
+    """Forget what a monitor has gathered."""
+    spend(m, st)
     for k in range(SPREAD_BETS):
         st.peaks[m, k] = 1.0
     hull_reset(m, st.hulls)

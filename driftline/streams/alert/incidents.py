@@ -1,10 +1,10 @@
 """Which alerts are one incident: those of a model whose changes began together, whenever they were found.
 
 A change of fifty features is found in the strongest first, in the weakest an hour later and in the outcomes when labels
-come. So it is not arrival that counts but the date of each change. A date is uncertain by a share of the time the change
-took to be found: the weaker it is, the later it is found and the worse it is dated. An alert joins the open incident of its
-model whose start is within the model's `gather` time of its own, beside what both dates may be off by. Of several it
-is the one that has the alert's series, over all rows or until a moment ago, else the nearest. Where there is none it opens one,
+come. So it is not arrival that counts but the date of each change. A date is uncertain by the interval that its event has, or by a
+share of the time the change took to be found: the weaker it is, the later it is found and the worse it is dated. An alert joins
+the open incident of its model whose start is within the model's `gather` time of its own, beside what both dates may be off by. Of
+several it is the one that has the alert's series, over all rows or until a moment ago, else the nearest. Where there is none it opens one,
 even if another is open: a step that stays must not hide the next one.
 
 The same holds of a further change of a series whose alert is firing: where it clearly began later than the incident its alert is in,
@@ -23,10 +23,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+import msgspec
 import orjson
 from msgspec import structs
 
-from driftline.schemas.events import Alert, Blamed, Incident
+from driftline.schemas.events import Alert, Blamed, Incident, Since
 from driftline.streams.alert.blame import RANK, blamed_of, place_of
 from driftline.streams.alert.incident_words import summary_of_incident
 from driftline.streams.alert.state import Book, IncidentState, Source
@@ -111,7 +112,19 @@ def _change_of(alert: Alert, gather_ms: int) -> _Change:
     elif alert.evidence.get("since") is not None:
         began_ms = alert.starts_at_ms
         uncertain_ms = max(0, seen_ms - began_ms) // _DATE_PARTS
-    return _Change(alert, line, began_ms, uncertain_ms, seen_ms)
+    within_ms = _interval_ms(alert, began_ms)
+    return _Change(alert, line, began_ms, uncertain_ms if within_ms is None else within_ms, seen_ms)
+
+
+def _interval_ms(alert: Alert, began_ms: int) -> int | None:
+    """How far off a date may be by its own interval; None where its detector has none, or it is of another event."""
+    try:
+        since = msgspec.convert(alert.evidence.get("since"), Since | None)
+    except msgspec.ValidationError:
+        return None
+    if since is None or since.time_ms != began_ms or since.earliest_ms is None or since.latest_ms is None:
+        return None
+    return max(began_ms - since.earliest_ms, since.latest_ms - began_ms, 0)
 
 
 def _attribute(book: Book, now: _Change, source: Source, reason: str | None, gather_ms: int) -> Attributed:

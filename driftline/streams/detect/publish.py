@@ -142,7 +142,7 @@ class EventWriter:
             window=signal.window,
             baseline=baseline,
             position=row.position,
-            since=None if since is None or signal.since is None else Since(since, signal.since.time_ms),
+            since=None if since is None or signal.since is None else Since(since, signal.since.time_ms, *(signal.between or (None, None))),
             time_ms=row.time_ms,
             record_time_ms=row.record_ms,
             bins=[BinShare(b.bin, b.expected, b.observed, b.contribution) for b in signal.bins],
