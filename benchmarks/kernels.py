@@ -23,6 +23,7 @@ from driftline.detectors.kernels import AdwinBank, ConformalBank, CusumBank, EDe
 from driftline.detectors.kernels.bank import Float64Array
 from driftline.detectors.kernels.portable import position_keys
 from driftline.detectors.kernels.psi import NO_GROUP
+from driftline.detectors.kernels.shares import Bins
 from driftline.detectors.kernels.witness import Frame, directions, new_witness, run_witness
 
 ROWS = 1_000
@@ -50,6 +51,8 @@ def batches(columns: int, rounds: int) -> dict[str, Batch]:
     own, offset = np.arange(columns, dtype=np.uint64)[None], np.arange(ROWS)
     conformal = ConformalBank(1, columns, counts=np.full(64, 40), own_keys=own)
     budget = EDetectorBank(columns, rate=1e-8, tolerance=0.1)
+    shares = Bins([statistics.NormalDist().inv_cdf(b / 60) for b in range(1, 60)], [1 / 60] * 60, 0.1)
+    categories = EDetectorBank(columns, rate=1e-8, tolerance=0.1, bins=dict.fromkeys(range(columns), shares))
     fine = generator.integers(0, 64, (rounds, ROWS, columns)).astype(np.uint8)
     monitors = np.tile(np.arange(columns, dtype=np.int32), (ROWS, 1))
 
@@ -64,6 +67,7 @@ def batches(columns: int, rounds: int) -> dict[str, Batch]:
         "PsiBank": lambda k: void(psi.update(codes[k], scopes, ring, heads)),
         "ConformalBank": lambda k: void(score(k)),
         "EDetectorBank": lambda k: void(budget.update(values[k], monitors, offset + k * ROWS)),
+        "EDetectorBank of 60 categories": lambda k: void(categories.update(values[k], monitors, offset + k * ROWS)),
         "both, the chain": lambda k: void(budget.update(score(k), monitors, offset + k * ROWS)),
         "RateBank": lambda k: void(rate.update(codes[k], scopes)),
     }

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.quality import again, blocks, budgets, incidents, memory, pairs, season, single, units
+from benchmarks.quality import again, blocks, budgets, categories, incidents, memory, pairs, season, single, units
 from benchmarks.quality.report import Section, Size, figures, page, runs_of
 
 SECTIONS: dict[str, Callable[[Size], Section]] = {
@@ -38,6 +38,8 @@ SECTIONS: dict[str, Callable[[Size], Section]] = {
     "season_price": season.price,
     "pairs": pairs.pairs,
     "blocks": blocks.blocks,
+    "categories": categories.categories,
+    "category_delays": categories.category_delays,
     "units": units.units,
     "incidents": incidents.incidents,
     "again": again.again,

@@ -13,30 +13,33 @@ much is to them; their reference's error is 1 / sqrt(m) as well.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from driftline.detectors.budget_bank import bank_of
 from driftline.detectors.episodes import E_BITS, E_OPEN, OPEN
 from driftline.detectors.kernels.bank import Alarms, pack, unpack, version_of
-from driftline.detectors.kernels.bets import BOUNDED, SCORES, WORTHS
-from driftline.detectors.kernels.dependence import stride_of
-from driftline.detectors.kernels.e_detector import HEARD, EDetectorBank
+from driftline.detectors.kernels.bets import WORTHS
+from driftline.detectors.kernels.e_detector import HEARD
 from driftline.detectors.kernels.post_change import Rows
+from driftline.detectors.kernels.shares import SHARE_TYPES, restore_shares, share_arrays
 from driftline.detectors.layout import Layout
 from driftline.detectors.panel_scores import PanelScores
 from driftline.detectors.post_change import TYPES, Kept, PostChange
+from driftline.detectors.ring import BY_BINS, DATED
 from driftline.detectors.spec import Float64, Int32, Int64, PanelBudget, PanelRows, Suspended, UInt8
 from driftline.detectors.tables import Tables
-from driftline.detectors.tolerances import mean_tolerance, rate_tolerance, scope_shares
+from driftline.detectors.tolerances import scope_shares
 from driftline.detectors.windows import CHANGE
 
 _MAGIC = b"DBUD"
-_VERSION = 3
+_VERSION = 4
+_WITHOUT_SHARES = 3
+"""The version before, which a scope without bets on categories still has: an older release reads it."""
 _NONE_FOLLOWED = 2
-"""The version before, which a scope without an open episode still has: an older release reads it."""
+"""The version before that, which a scope without these and without an open episode still has."""
 _WITHOUT_SCORES = 1
 """The version before that: its baselines know of no memory, so no score needs more than its row."""
 _MOST: Final = 2.0**53
@@ -88,8 +91,7 @@ class BudgetedSeries:
         self._by_hour = frozenset((s, q) for s, c in layout.season for q in self._place if columns[q] == c and tables.is_value[q])
         # Alarms that wait for a row of their scope, from their total on; total 0 = none.
         self._waiting = np.zeros((n_scopes * n, _WAITING))
-        shares = scope_shares(layout.segments, whole=whole)
-        self._bank = _bank(budget, layout, tables, self._series.tolist(), self._scores, shares)
+        self._bank = bank_of(budget, layout, tables, self._series.tolist(), self._scores, scope_shares(layout.segments, whole=whole))
         self.post_change = PostChange(layout, tables, self._scores, self._series.tolist(), self._bank)
         self._batch: _Batch
 
@@ -220,12 +222,15 @@ class BudgetedSeries:
         own = batch.scores[at][batch.monitors[at] == alarm.monitor]
         # Of the rows after the alarm's only this one is its scope's, with a value of the monitor or without.
         later = int(at > alarm.row and bool(np.isfinite(own).any()))
-        again = self.post_change.changes(alarm.monitor) + 1 if self.post_change.follows(alarm.monitor) else 0
+        followed = self.post_change.follows(alarm.monitor)
+        again = self.post_change.changes(alarm.monitor) + 1 if followed else 0
         dates = {"back": alarm.back, "earliest": alarm.earliest, "latest": alarm.latest}
+        own_dates, dated = {name: int(back) + later if back else 0 for name, back in dates.items()}, DATED
+        if not alarm.back and self._bank.state.shares.place[alarm.monitor] >= 0:
+            own_dates["back"], dated = self.post_change.taken(alarm.monitor) if followed else 0, BY_BINS
         fields = {
             "row": at, "scope": scope, "series": q, "detector": int(self._tables.budgeted[q]), "direction": int(alarm.direction),
-            "statistic": alarm.total, "threshold": 1.0, "dated": 1, "again": again,
-            **{name: int(back) + later if back else 0 for name, back in dates.items()},
+            "statistic": alarm.total, "threshold": 1.0, "dated": dated, "again": again, **own_dates,
         }  # fmt: skip
         return tuple(fields[name] for name in CHANGE.names or ())
 
@@ -286,9 +291,13 @@ class BudgetedSeries:
         bank = np.frombuffer(self._bank.export_part(first, last), np.uint8)
         scores = np.frombuffer(self._scores.export(scope), np.uint8)
         kept = self.post_change.keep(first, last)
+        shares = share_arrays(self._bank.state.shares, first, last)
+        if len(shares[0]):
+            none = [np.zeros(0, dtype) for dtype in TYPES]
+            return pack(_MAGIC, _VERSION, self._n, [bank, self._waiting[first:last], scores, *shares, *(kept or none)])
         if kept is None:
             return pack(_MAGIC, _NONE_FOLLOWED, self._n, [bank, self._waiting[first:last], scores])
-        return pack(_MAGIC, _VERSION, self._n, [bank, self._waiting[first:last], scores, *kept])
+        return pack(_MAGIC, _WITHOUT_SHARES, self._n, [bank, self._waiting[first:last], scores, *kept])
 
     def restore(self, scope: int, blob: bytes) -> None:
         """Go on from `export`; once all scopes are restored, `check`.
@@ -306,10 +315,14 @@ class BudgetedSeries:
             bank, waiting, scores = unpack(blob, _MAGIC, _NONE_FOLLOWED, self._n, [*types, "u1"], [*lengths, None])
             self._scores.restore(scope, scores.tobytes())
         else:
-            lengths += [None] * (1 + len(TYPES))
-            bank, waiting, scores, *references = unpack(blob, _MAGIC, _VERSION, self._n, [*types, "u1", *TYPES], [*lengths])
+            # Before there were bets on bins: the others go on, and these begin.
+            by_bin = () if version_of(blob) == _WITHOUT_SHARES else SHARE_TYPES
+            version, own = version_of(blob) if not by_bin else _VERSION, [*types, "u1", *by_bin, *TYPES]
+            bank, waiting, scores, *found = unpack(blob, _MAGIC, version, self._n, own, [*lengths, *[None] * (len(own) - 2)])
             self._scores.restore(scope, scores.tobytes())
-            kept = Kept(*references)
+            if by_bin:
+                restore_shares(self._bank.state.shares, first, last, found[: len(by_bin)])
+            kept = Kept(*found[len(by_bin) :])
         alarms = _alarms_of(waiting, self._n)
         self._bank.restore_part(first, last, bank.tobytes(), sums=scope == 0)
         self._waiting[first:last] = alarms
@@ -342,55 +355,3 @@ def _alarms_of(waiting: Float64, n: int) -> Float64:
         raise ValueError("damaged state of DBUD: an alarm that no values lead to")
     out[:, : held.shape[1]] = held
     return out
-
-
-def _bank(budget: PanelBudget, layout: Layout, t: Tables, members: list[int], scores: PanelScores, shares: list[float]) -> EDetectorBank:
-    watched = scores.monitors.active
-    n_scopes, n = watched.shape
-    share = np.array(shares)[:, None] * watched / np.maximum(watched.sum(axis=1, keepdims=True), 1)
-    form, base, tolerance = np.full((n_scopes, n), SCORES), np.full((n_scopes, n), 0.5), np.zeros((n_scopes, n))
-    spread, hours, variance = np.zeros((n_scopes, n)), np.zeros((n_scopes, n)), np.ones((n_scopes, n))
-    for k, q in enumerate(members):
-        series = layout.series[q]
-        for scope in range(n_scopes):
-            size = int(t.size[scope, q])
-            reference = layout.references[layout.column_of[q]]
-            if reference.block is not None:
-                left = layout.dependence.get((scope, int(t.series_column[q])))
-                size = size if left is None else size // stride_of(left.level)
-                sd = reference.sd or 0.5
-                least, more = reference.block.cut(sd)
-                form[scope, k], base[scope, k], spread[scope, k] = WORTHS, sd, least
-                tolerance[scope, k] = more + reference.block.tolerance(series.warning, sd, size, budget.errors)
-                hours[scope, k] = tolerance[scope, k] / sd
-            elif series.flag is None:
-                # Of values that depend on each other those that do not are a reference.
-                left = layout.dependence.get((scope, int(t.series_column[q])))
-                size = size if left is None else size // stride_of(left.level)
-                has_mean, gain = bool(t.has_mean[q]), float(scores.gain[scope, k])
-                spread[scope, k] = mean_tolerance(series.warning, size, has_mean=has_mean, errors=budget.errors)
-                tolerance[scope, k] = mean_tolerance(series.warning, size, has_mean=has_mean, errors=budget.errors, gain=gain)
-                hours[scope, k] = tolerance[scope, k]
-                season = layout.season.get((scope, int(t.series_column[q])))
-                if season is not None:
-                    spread[scope, k] = max(spread[scope, k], season.spread_error)
-                    hours[scope, k] = math.hypot(hours[scope, k], season.level_error)
-            else:
-                form[scope, k] = BOUNDED
-                base[scope, k], tolerance[scope, k] = rate_tolerance(series, float(t.rate[scope, q]), size, budget.errors)
-                hours[scope, k] = base[scope, k] * tolerance[scope, k]
-                variance[scope, k] = base[scope, k] * (1.0 - base[scope, k])
-    scores.allow_hours(hours, variance)
-    return EDetectorBank(
-        n_scopes * n,
-        rate=(budget.per_unit * share).ravel(),
-        form=form.ravel(),
-        base=base.ravel(),
-        tolerance=tolerance.ravel(),
-        spread_tolerance=spread.ravel(),
-        direction=np.tile(t.direction[members], (n_scopes, 1)).ravel(),
-        cap=budget.cap,
-        first=1.0 if budget.by_rows else 0.0,
-        # No episode ends before its level was back for a window.
-        pause=np.tile([layout.series[q].window for q in members], n_scopes),
-    )

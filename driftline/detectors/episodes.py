@@ -33,7 +33,7 @@ from driftline.detectors.levels import (
     severity_of,
     window_severity,
 )
-from driftline.detectors.ring import CHECK_ROWS, Windows, count_since, date_change, find_anchor, time_by
+from driftline.detectors.ring import CHECK_ROWS, Windows, count_since, find_anchor, time_by, values_back
 from driftline.detectors.spec import N_CODES, Float64, Int64, UInt8
 from driftline.detectors.tables import GROUPS_MAX, Tables
 
@@ -137,9 +137,7 @@ def note_alarm(
         return w
     covered = detector == t.budgeted[q]
     lane = t.series_lane[q]
-    back = int(alarm["back"])
-    if not alarm["dated"]:
-        back = date_change(t, st, s, q, back)
+    back = values_back(t, st, s, q, int(alarm["dated"]), int(alarm["back"]), counts)
     rows_back, runs = count_since(t, st, psi, s, q, lane, back, counts[0])
     for code in range(N_CODES):
         counts[1, code] = psi.counts[s, lane, code] - counts[0, code]

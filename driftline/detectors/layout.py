@@ -184,10 +184,8 @@ def ranks_room(layout: Layout) -> tuple[HourScores, HourScores]:
     width = low.copy()
     for c, reference in enumerate(layout.references):
         order = ordered_codes(reference.kind, reference.n_bins)
-        # A value that was never seen has room by what the reference would not have seen without itself.
         merged = new_are_expected(layout, c)
-        beyond = 0.0 if merged else np.array([left_out(layout, scope, c)[order] for scope in range(len(layout.counts))])
-        low[:, c, order], width[:, c, order] = room(layout.counts[:, c, order] + beyond)
+        low[:, c, order], width[:, c, order] = room(np.array([values_by_rank(layout, s, c) for s in range(len(layout.counts))]))
         if merged:
             low[:, c, UNSEEN], width[:, c, UNSEEN] = low[:, c, OTHER], width[:, c, OTHER]
     own_low: dict[tuple[int, int], Float64] = {}
@@ -205,6 +203,14 @@ def ranks_room(layout: Layout) -> tuple[HourScores, HourScores]:
         if merged:
             own_low[s, c][known, UNSEEN], own_width[s, c][known, UNSEEN] = own_low[s, c][known, OTHER], own_width[s, c][known, OTHER]
     return hour_scores(low, own_low), hour_scores(width, own_width)
+
+
+def values_by_rank(layout: Layout, scope: int, c: int) -> Float64:
+    """Reference values of each code that has a rank, in the order of ranks, over all hours."""
+    order = ordered_codes(layout.references[c].kind, layout.references[c].n_bins)
+    counts: Float64 = layout.counts[scope, c, order].astype(np.float64)
+    # A value that was never seen has room by what the reference would not have seen without itself.
+    return counts if new_are_expected(layout, c) else counts + left_out(layout, scope, c)[order]
 
 
 def room(counts: Float64) -> tuple[Float64, Float64]:

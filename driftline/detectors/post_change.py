@@ -93,6 +93,10 @@ class PostChange:
         """Changes of the episode of a monitor that is followed."""
         return int(self._f.changes[self._f.place[monitor]])
 
+    def taken(self, monitor: int) -> int:
+        """Values since the last change of a monitor that is followed."""
+        return int(self._f.taken[self._f.place[monitor]])
+
     def codes(self, monitor: int) -> Int64:
         """The values that a reference has taken, by their code in the baseline; (N_CODES,)."""
         codes: Int64 = self._f.codes[self._f.place[monitor]].copy()

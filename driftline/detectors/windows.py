@@ -51,8 +51,8 @@ CHANGE = np.dtype(
 """An alarm of a change detector, by series and the detector's place in it; sorted by row, scope, series, detector.
 
 `dated`: `back` is an estimate of the change itself; otherwise the change lies somewhere within the last `back` values
-(0 = not even that is known), and is looked for in the window. `earliest`, `latest`: ends of the 95 % interval of the change, counted
-as `back` is; 0 = not known. `again`: it is against the level since an open episode's last
+(0 = not even that is known), and is looked for in the window, by the mean or by the bins (`ring.BY_BINS`). `earliest`, `latest`: ends
+of the 95 % interval of the change, counted as `back` is; 0 = not known. `again`: it is against the level since an open episode's last
 change, and the so-many-th change of the episode; 0 = it is against the baseline.
 """
 

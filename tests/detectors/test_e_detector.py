@@ -367,6 +367,8 @@ def test_what_does_not_fit_is_refused() -> None:
         bank.update(np.zeros((3, 2)), np.zeros((3, 1), np.int32), np.arange(3))
     with pytest.raises(ValueError, match="below 2"):
         bank.update(np.zeros((3, 1)), np.full((3, 1), 2, np.int32), np.arange(3))
-    for options in ({"rate": -1.0}, {"rate": 1.0, "tolerance": -0.1}, {"rate": 1.0, "form": BOUNDED, "base": 1.0}):
+    refused: tuple[dict[str, Any], ...]
+    refused = ({"rate": -1.0}, {"rate": 1.0, "tolerance": -0.1}, {"rate": 1.0, "form": BOUNDED, "base": 1.0})
+    for options in refused:
         with pytest.raises(ValueError, match="expected"):
             EDetectorBank(1, **options)

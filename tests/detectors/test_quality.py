@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.quality import blocks, budgets, memory, pairs, single
+from benchmarks.quality import blocks, budgets, categories, memory, pairs, single
 from benchmarks.quality.contenders import PEERS
 from benchmarks.quality.measure import Delay, FalseAlarms, delay, false_alarms, nearest_setting, poisson_interval
 from benchmarks.quality.report import Gate, Section, Size, figures, page, runs_of
@@ -172,3 +172,40 @@ def test_every_peer_runs_and_finds_a_large_change(peer: object) -> None:
     change = next(c for c in RIVALRY if c.name == "rate 0.1 to 0.3")
     found = delay(change, single._peer(peer, change.before, peer.default), streams=4, before=500, after=3_000, reference=1, seed=3)  # type: ignore[arg-type, attr-defined]
     assert found.missed <= 2
+
+
+def test_the_window_of_categories_is_pearsons_chi_squared() -> None:
+    g = np.random.default_rng(6)
+    law = np.array([0.5, 0.3, 0.1999, 0.0001])
+    codes = categories.draw(g, law, 5_000 + 1_300)
+    found = categories.chi_squared(codes, 5_000)
+    assert len(found) == 1_300 - categories.CHI_WINDOW + 1
+    had = np.bincount(codes[:5_000], minlength=4)
+    now = np.bincount(codes[-categories.CHI_WINDOW :], minlength=4)
+    if had[3]:
+        expected = had / 5_000 * categories.CHI_WINDOW
+        assert found[-1] == pytest.approx(stats.chisquare(now, expected).statistic)
+    else:
+        assert found[-1] >= stats.chisquare(now[:3], had[:3] / 5_000 * now[:3].sum()).statistic
+    assert categories.chi_alarms(np.array([0.0, 9.0, 9.0, *[9.0] * 600]), 5.0) == [500, 1_000]
+
+
+def test_changes_of_shares_are_what_they_say() -> None:
+    few = categories.FEW
+    assert few.sum() == pytest.approx(1.0)
+    assert categories.psi(categories.spread(few, 0.2), few) == pytest.approx(0.2, rel=1e-6)
+    after = categories.moved(few, 6, 0.35)
+    assert after[6] - few[6] == pytest.approx(0.29)
+    assert after.sum() == pytest.approx(1.0)
+    assert categories.moved(few, len(few), 0.05)[-1] == 0.05
+    for change in categories.CHANGES:
+        assert change.after.sum() == pytest.approx(1.0)
+        assert len(change.after) in (len(change.before), len(change.before) + 1)
+
+
+def test_categories_are_found_in_small() -> None:
+    change = categories.CHANGES[0]
+    found = categories.delay(change, categories._panel_alarm, TINY, 3)
+    ranks = categories.delay(change, categories._ranks_alarm, TINY, 3)
+    assert found.missed == 0
+    assert found.mean < 300 < ranks.within(categories.AFTER)

@@ -19,6 +19,7 @@ gathered to reach 1: the second drift would be found later, or not at all.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -37,17 +38,18 @@ from driftline.detectors.kernels.bank import (
 )
 from driftline.detectors.kernels.bets import BETS, BOUNDED_BETS, FIRST_SPREAD, SCORES, SPREAD_BETS, Bets, bets_of, score_factors
 from driftline.detectors.kernels.blame import BLAME, Blames
-from driftline.detectors.kernels.e_detector_state import OWN, STATE_TYPES, State, begin_anew, new_state, restart, spend, sum_of
+from driftline.detectors.kernels.e_detector_state import OWN, STATE_TYPES, State, begin_anew, inflow_of, new_state, restart, spend, sum_of
 from driftline.detectors.kernels.focus import INTERVAL_DEPTH, Before, focus_date
 from driftline.detectors.kernels.hulls import HULL_TYPES, hull_arrays, hull_push, hulls_of, restore_hulls
 from driftline.detectors.kernels.jit import inlined, kernel
 from driftline.detectors.kernels.post_change import Followed, Rows, follow, new_followed, no_rows
+from driftline.detectors.kernels.shares import Bins, new_shares, share_push, take_shares
 
-GAPS_REMEMBERED: Final = 128
-"""Values over which a monitor's usual gap is averaged."""
 HEARD: Final = 0.25
 """Evidence from which a monitor that is blamed beside the first is heard: where one drift lasts, its alarms come every few
 rows, and what else has gathered a little is no part of them."""
+SHARES_BET: Final = BETS
+"""In a record of blame: the monitor bets on bins, and which ones values lie in has changed."""
 _REFRESH_ROWS: Final = 1 << 16
 """Rows after which the sum over monitors is taken anew, against rounding; a count of the state, so cuts do not show."""
 _PEAK_MOST: Final = 1e300
@@ -61,6 +63,9 @@ _LESS_TOLERANCE = 1
 @inlined
 def _push_evidence(m: int, x: float, inflow: float, form: int, bets: Bets, st: State, factors: Float64Array) -> float:
     """One value of one monitor; its evidence."""
+    place = st.shares.place[m]
+    if place >= 0:
+        return share_push(place, x, inflow, st.shares)
     bets_used = BETS
     if form == SCORES:
         score_factors(x, bets.shift[m], bets.spread[m], factors)
@@ -82,24 +87,6 @@ def _push_evidence(m: int, x: float, inflow: float, form: int, bets: Bets, st: S
         st.stakes[m, k] = stake
         evidence += bets.weights[m, k] * stake
     return evidence
-
-
-@inlined
-def _inflow(m: int, clock: int, rate: float, cap: float, first: float, st: State) -> float:
-    """The budget that came in for a monitor since its last value, and note the gap.
-
-    A gap counts up to `cap` or twice the monitor's usual one, whichever is more: after an outage a single value must not
-    carry the budget of the whole of it.
-    """
-    if st.seen[m] == 0:
-        inflow = rate * first
-    else:
-        passed = float(max(clock - st.last[m], 0))
-        inflow = rate * min(passed, max(cap, 2.0 * st.gap[m]))
-        st.gap[m] += (passed - st.gap[m]) / min(st.seen[m], GAPS_REMEMBERED)
-    st.seen[m] += 1
-    st.last[m] = clock
-    return inflow
 
 
 @inlined
@@ -135,16 +122,20 @@ def _blame(row: int, total: float, pause: Int64Array, bets: Bets, st: State, out
 @inlined
 def _explain(m: int, bets: Bets, st: State, blame: Any) -> None:
     """Write what a monitor's evidence is for, and since when."""
-    bet = 0
-    for k in range(1, BETS):
-        if bets.weights[m, k] * st.stakes[m, k] > bets.weights[m, bet] * st.stakes[m, bet]:
-            bet = k
-    tolerated = Before(bets.unit[m, 2], bets.unit[m, 3], bets.unit[m, 0], 1.0 / bets.unit[m, 1])
-    _, back, earliest, latest, shift = focus_date(m, tolerated, INTERVAL_DEPTH, st.hulls)
-    if bets.directions[m, bet] == 0:
-        back, earliest, latest = st.seen[m] - st.starts[m, bet - FIRST_SPREAD], 0, 0
+    bet, direction, back, earliest, latest, shift = SHARES_BET, 0, 0, 0, 0, 0.0
+    # Bins have no side, nor a mean to date a change by.
+    if st.shares.place[m] < 0:
+        bet = 0
+        for k in range(1, BETS):
+            if bets.weights[m, k] * st.stakes[m, k] > bets.weights[m, bet] * st.stakes[m, bet]:
+                bet = k
+        direction = bets.directions[m, bet]
+        tolerated = Before(bets.unit[m, 2], bets.unit[m, 3], bets.unit[m, 0], 1.0 / bets.unit[m, 1])
+        _, back, earliest, latest, shift = focus_date(m, tolerated, INTERVAL_DEPTH, st.hulls)
+        if direction == 0:
+            back, earliest, latest = st.seen[m] - st.starts[m, bet - FIRST_SPREAD], 0, 0
     blame["bet"] = bet
-    blame["direction"] = bets.directions[m, bet]
+    blame["direction"] = direction
     blame["back"] = back
     blame["earliest"] = earliest
     blame["latest"] = latest
@@ -180,12 +171,13 @@ def _update(
                 elif x == -np.inf:
                     st.last[m] = clock[i]
                 continue
-            inflow = _inflow(m, clock[i], rate[m], cap, first, st)
+            inflow = inflow_of(m, clock[i], rate[m], cap, first, st)
             st.sums[1] += inflow
             found = _push_evidence(m, x, inflow, form[m], bets, st, factors)
             st.sums[0] += found - st.evidence[m]
             st.evidence[m] = found
-            hull_push(m, (x - bets.unit[m, 0]) * bets.unit[m, 1], True, st.hulls)
+            if st.shares.place[m] < 0:
+                hull_push(m, (x - bets.unit[m, 0]) * bets.unit[m, 1], True, st.hulls)
         st.rows[0] += 1
         if st.rows[0] % _REFRESH_ROWS == 0:
             st.sums[0] = sum_of(st.evidence)
@@ -208,6 +200,7 @@ class EDetectorBank:
     cap : units of the clock that a gap counts at most, unless twice the monitor's usual gap is more
     first : units that a monitor's first value counts
     pause : rows that name a monitor, with a value or without, for which it rests after an alarm, (M,) or broadcast
+    bins : of monitors of scores, by monitor, that bet on the shares of bins instead (`shares`)
 
     Attributes
     ----------
@@ -228,6 +221,7 @@ class EDetectorBank:
         cap: float = math.inf,
         first: float = 0.0,
         pause: ArrayLike = 0,
+        bins: Mapping[int, Bins] | None = None,
     ) -> None:
         self.n_monitors = n_monitors
         self.rate = per_monitor(rate, n_monitors)
@@ -238,7 +232,7 @@ class EDetectorBank:
             raise ValueError(f"expected budgets of at least 0, got {float(self.rate.min(initial=0.0))}")
         bets = (tolerance, base, direction, tolerance if spread_tolerance is None else spread_tolerance)
         self.bets = bets_of(self.form, *(per_monitor(one, n_monitors) for one in bets))
-        self.state = new_state(n_monitors)
+        self.state = new_state(n_monitors, new_shares(n_monitors, bins, self.rate))
         self.followed = new_followed(n_monitors, 0)
         self._factors = np.zeros(BETS)
 
@@ -319,7 +313,8 @@ class EDetectorBank:
         differ: inflow of any rate keeps the promise, for it is counted as it comes. Once all are taken, `take_sums`.
         """
         bets: Any = zip((self.form, *self.bets), (other.form, *other.bets), strict=True)
-        if not all(np.array_equal(mine[monitor], theirs[from_monitor]) for mine, theirs in bets):
+        same = all(np.array_equal(mine[monitor], theirs[from_monitor]) for mine, theirs in bets)
+        if not (same and take_shares(self.state.shares, monitor, other.state.shares, from_monitor)):
             return False
         kept: Any = zip((*self.state[:OWN], *self.state.hulls), (*other.state[:OWN], *other.state.hulls), strict=True)
         for mine, theirs in kept:

@@ -10,8 +10,11 @@ from driftline.detectors.kernels.bank import Float64Array, Int64Array
 from driftline.detectors.kernels.bets import BETS, SPREAD_BETS
 from driftline.detectors.kernels.hulls import Hulls, hull_reset, new_hulls
 from driftline.detectors.kernels.jit import inlined, kernel
+from driftline.detectors.kernels.shares import Shares, new_shares, share_reset, share_spend
 
 STATE_TYPES: Final = ("<f8", "<f8", "<f8", "<i8", "<i8", "<i8", "<f8", "<i8", "<f8", "<i8")
+GAPS_REMEMBERED: Final = 128
+"""Values over which a monitor's usual gap is averaged."""
 OWN: Final = 8
 """Fields of the state that each monitor has its part of, before the sums."""
 
@@ -30,9 +33,10 @@ class State(NamedTuple):
     sums: Float64Array  # (2,) the evidence of all monitors, and the budget that came in
     rows: Int64Array  # (1,)
     hulls: Hulls
+    shares: Shares
 
 
-def new_state(n_monitors: int) -> State:
+def new_state(n_monitors: int, shares: Shares | None = None) -> State:
     """Of monitors without values."""
     return State(
         stakes=np.zeros((n_monitors, BETS)),
@@ -46,6 +50,7 @@ def new_state(n_monitors: int) -> State:
         sums=np.zeros(2),
         rows=np.zeros(1, np.int64),
         hulls=new_hulls(n_monitors),
+        shares=new_shares(n_monitors) if shares is None else shares,
     )
 
 
@@ -55,6 +60,8 @@ def spend(m: int, st: State) -> None:
     st.evidence[m] = 0.0
     for k in range(BETS):
         st.stakes[m, k] = 0.0
+    if st.shares.place[m] >= 0:
+        share_spend(st.shares.place[m], st.shares)
 
 
 @inlined
@@ -64,6 +71,26 @@ def restart(m: int, st: State) -> None:
     for k in range(SPREAD_BETS):
         st.peaks[m, k] = 1.0
     hull_reset(m, st.hulls)
+    if st.shares.place[m] >= 0:
+        share_reset(st.shares.place[m], st.shares)
+
+
+@inlined
+def inflow_of(m: int, clock: int, rate: float, cap: float, first: float, st: State) -> float:
+    """The budget that came in for a monitor since its last value, and note the gap.
+
+    A gap counts up to `cap` or twice the monitor's usual one, whichever is more: after an outage a single value must not
+    carry the budget of the whole of it.
+    """
+    if st.seen[m] == 0:
+        inflow = rate * first
+    else:
+        passed = float(max(clock - st.last[m], 0))
+        inflow = rate * min(passed, max(cap, 2.0 * st.gap[m]))
+        st.gap[m] += (passed - st.gap[m]) / min(st.seen[m], GAPS_REMEMBERED)
+    st.seen[m] += 1
+    st.last[m] = clock
+    return inflow
 
 
 @inlined
