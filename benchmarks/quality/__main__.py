@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.quality import again, blocks, budgets, categories, incidents, memory, pairs, season, single, units
+from benchmarks.quality import again, blocks, budgets, categories, incidents, memory, pairs, relearned, season, single, units
 from benchmarks.quality.report import Section, Size, figures, page, runs_of
 
 SECTIONS: dict[str, Callable[[Size], Section]] = {
@@ -43,6 +43,7 @@ SECTIONS: dict[str, Callable[[Size], Section]] = {
     "units": units.units,
     "incidents": incidents.incidents,
     "again": again.again,
+    "relearned": relearned.relearned,
     "broken": single.broken,
 }
 

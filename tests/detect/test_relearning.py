@@ -7,10 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 
 from driftline.detectors.spec import PanelBudget
 from driftline.streams.detect.publish import PanelName
+from driftline.streams.detect.rescaled import rescaled
 from driftline.streams.detect.rows import take
 from driftline.streams.detect.task import DetectTask
 from driftline.streams.observation import Coded, code, decode, encode
@@ -262,6 +264,31 @@ def test_what_was_learned_anew_is_edited_like_the_rest(edit: tuple[str, str]) ->
         outputs += run(task, [record])
     assert outputs == expected
     assert budgets(task) == budgets(once)
+
+
+@pytest.mark.parametrize("text", [CONFIG, WITHOUT_BUDGET], ids=["budget", "no budget"])
+@pytest.mark.parametrize("at", [7, 11])
+def test_a_model_that_is_moved_goes_on_counting(at: int, text: str) -> None:
+    """At batch 7 values since the change are counted, at 11 rows after it are learned from or judged."""
+    records = cut(numbers(ALL_ROWS, *SHIFTS), [350] * 26 + [400])
+    once = open_task(text=text)
+    run(once, records[:at])
+    (state,) = rescaled([Store().take(once)], 1, {"ingest/p/0": 0})
+    expected = run(once, records[at:])
+    moved = []
+    for seq, record in enumerate(records[at:], 1):
+        batch = decode(record.value() or b"")
+        batch.seq = seq
+        moved.append(MemoryRecord(TOPIC, 0, seq, b"m", encode(batch), 0))
+    assert run(open_task(state, text), moved) == expected
+    assert [detector for _, detector in ends(expected)].count("relearned") >= 1
+
+
+def test_with_keep_the_state_is_as_before() -> None:
+    task = open_task(text=KEEP)
+    run(task, numbers(ROWS, (CHANGE, 1.5)))
+    held = orjson.loads(task.checkpoint().blobs["task"] or b"")["models"]["m"]["panels"]
+    assert {len(panel) for panel in held} == {9}
 
 
 def test_a_part_that_has_nothing_left_is_removed_from_the_store() -> None:
