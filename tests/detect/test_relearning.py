@@ -127,6 +127,23 @@ def test_segment_values_follow_all_rows() -> None:
     assert len({at for _, at in ended}) == 1
 
 
+def test_where_all_rows_are_as_before_each_segment_value_has_to_have_stayed() -> None:
+    """Two segment values change places: over all rows nothing changes."""
+    (record,) = numbers(ROWS)
+    batch = decode(record.value() or b"")
+    assert batch.numeric is not None
+    side = np.where(np.array(batch.segments["s"].values)[batch.segments["s"].codes] == "BR", 1.0, -1.0)
+    numeric = batch.numeric.copy()
+    numeric[:, 0] += side * np.where(np.arange(ROWS) >= CHANGE, -1.0, 1.0)
+    found = events(run(open_task(text=CONFIG), [MemoryRecord(TOPIC, 0, 0, b"m", encode(replace(batch, numeric=numeric)), 0)]))
+    own = [(e["kind"], e["segment"], e["position"]["offset"]) for e in found if e["series"] == "feature:a" and e["detector"] != "severity"]
+    assert None not in [segment for _, segment, _ in own]
+    ended = [(segment, at) for kind, segment, at in own if kind == "recovery"]
+    assert [segment for segment, _ in ended] == [{"s": "BR"}, {"s": "MX"}]
+    # Of every other row: twice as long as all rows take.
+    assert CHANGE + 2 * (1_000 + AFTER) < ended[0][1] < CHANGE + 2 * (1_000 + AFTER) + 700
+
+
 def test_a_further_change_starts_the_count_anew() -> None:
     once = ends(run(open_task(text=CONFIG), numbers(ROWS, (CHANGE, 1.5))))
     twice = run(open_task(text=CONFIG), numbers(9_000, (CHANGE, 1.5), (once[0][0] - 200, 3.0)))

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.quality.public import replayed
-from tests.detect.test_second_change import APART, CHANGE, CONFIG, START_MS, write
+from tests.detect.test_second_change import APART, CHANGE, CONFIG, LEARN, START_MS, write
 
 AFTER = 8_000
 RELEARN = CONFIG + f"    after_change: {{relearn_after: {AFTER}}}\n"
@@ -56,3 +59,28 @@ def test_steps_that_go_on_are_not_normal_before_they_rest(tmp_path: Path) -> Non
     ((end, rows),) = ((e["position"]["offset"], e["reason"]) for e in found if e["kind"] == "recovery")
     assert rows.startswith("taken as what is normal after 30,000 values")
     assert again[-1] + 31_000 <= end < again[-1] + 31_000 + 3_000 + 200
+
+
+def test_what_goes_by_the_hour_is_learned_anew_with_its_hours(tmp_path: Path) -> None:
+    """It is not followed after its change: rows without another alarm decide."""
+    learn, change, rows = 25_000, 30_000, 100_000
+    g, row = np.random.default_rng(1), np.arange(rows)
+    times = START_MS + row * 30_000
+    back = 90_000
+    amount = g.normal(size=rows) + 0.8 * np.sin(2 * np.pi * times / 86_400_000) + ((row >= change) & (row < back))
+    columns = {"amount": amount, "kind": np.full(rows, "x"), "score": g.beta(2, 8, rows)}
+    columns["ts"] = pa.array(times, pa.timestamp("ms", tz="UTC"))
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table(columns), path)
+    text = RELEARN.replace(f"learn: {LEARN}", f"learn: {learn}").replace("window: 1000", "window: 3000").replace(str(AFTER), str(learn))
+    events = of(path, "drift", text)
+    own = [(e["kind"], e["position"]["offset"]) for e in events if e["series"] == "feature:amount" and e["kind"] != "evidence"]
+    assert [kind for kind, _ in own] == ["drift", "recovery", "drift"]
+    opened, ended, again = (at for _, at in own)
+    assert change <= opened < change + 500
+    assert opened + learn <= ended < opened + learn + 2 * learn // 10
+    assert back <= again < back + 500
+    (end,) = (e["reason"] for e in events if e["detector"] == "relearned")
+    assert end.startswith("taken as what is normal after 25,000 rows without another alarm")
+    (anew,) = (e["reason"] for e in events if e["kind"] == "baseline" and e["position"]["offset"] > change)
+    assert anew.endswith("1 of 1 columns are judged by the hour: amount")
