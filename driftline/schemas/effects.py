@@ -49,7 +49,10 @@ _OUTCOMES: Final = ("outcomes/outcome:*",)
 _FEATURE: Final = ("features/NAME", "features/correlation:NAME~*", "features/correlation:*~NAME")
 """A feature, and the pairs that it is in; the blocks that it is in are told by `settings`."""
 _EVENT_TIME: Final = "the time of events from now on"
-_AFTER_CHANGE: Final = "from now on, also of episodes that are open; what was judged since the change counts"
+_AFTER_CHANGE: Final = (
+    "from now on, also of episodes that are open; values that were judged since the change count, rows of a series that is not followed "
+    "do if there was a number before"
+)
 _DETECTOR: Final = (
     "that detector begins anew, the other detectors of the series go on; `delta` of adwin, `threshold` and "
     "`mode` of page_hinkley, cusum and ewma, and `min_instances` of page_hinkley are thresholds: the detector goes on"

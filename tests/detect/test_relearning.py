@@ -301,6 +301,19 @@ def test_a_model_that_is_moved_goes_on_counting(at: int, text: str) -> None:
     assert [detector for _, detector in ends(expected)].count("relearned") >= 1
 
 
+def test_a_time_of_keep_forgets_what_was_counted_of_rows() -> None:
+    keep = KEEP.replace("    false_alarms: 1 per 10000 events\n", "")
+    records = cut(numbers(ROWS, (CHANGE, 1.5)), [500] * 12)
+    store, task = Store(), open_task(text=WITHOUT_BUDGET)
+    run(task, records[:4])
+    task = open_task(store.take(task), keep)
+    run(task, records[4:6])
+    assert {len(panel) for panel in orjson.loads(store.take(task).blobs["task"])["models"]["m"]["panels"]} == {9}
+    ((at, _),) = ends(run(open_task(store.take(task), WITHOUT_BUDGET), records[6:]))[:1]
+    # From the first look on.
+    assert at == 3_099 + AFTER
+
+
 def test_with_keep_the_state_is_as_before() -> None:
     task = open_task(text=KEEP)
     run(task, numbers(ROWS, (CHANGE, 1.5)))

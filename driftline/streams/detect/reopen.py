@@ -28,6 +28,7 @@ from driftline.streams.detect.model import WatchedModel
 from driftline.streams.detect.parts import reasons_of, share_out, split_budget
 from driftline.streams.detect.plan import PanelKind
 from driftline.streams.detect.publish import PanelName, about_series, anchor_position
+from driftline.streams.detect.relearning import look_every
 from driftline.streams.detect.sources import SourceTable
 from driftline.streams.detect.units import Units
 from driftline.streams.detect.watched import PREDICTIONS, UNITS, WatchedPanel, ledger_name, panel_path, ring_of_units
@@ -120,7 +121,9 @@ class _Group:
         watched.panel = Panel.restore(spec, blobs, rings, reasons=reasons)
         if len(watched.shown) > len(watched.panel.scope_names) or before.segments.keys() != spec.segments.keys():
             # By scope number; the next snapshot of each comes early.
-            watched.shown = []
+            watched.shown, watched.stirred = [], {}
+        if not look_every(self._model.plan.model):
+            # What is heard of episodes from now on is not noted.
             watched.stirred = {}
         resume(self._model, watched)
         self._model.warn_of_unused(watched.name, watched.panel)
