@@ -59,8 +59,9 @@ def bank_of(budget: PanelBudget, layout: Layout, t: Tables, members: list[int], 
                     hours[scope, k] = math.hypot(hours[scope, k], season.level_error)
             else:
                 form[scope, k] = BOUNDED
-                base[scope, k], tolerance[scope, k] = rate_tolerance(series, float(t.rate[scope, q]), size, budget.errors)
-                hours[scope, k] = base[scope, k] * tolerance[scope, k]
+                own, up, down = rate_tolerance(series, float(t.rate[scope, q]), size, budget.errors)
+                base[scope, k], tolerance[scope, k], spread[scope, k] = own, up, down
+                hours[scope, k] = own * {"up": up, "down": down}.get(series.direction, min(up, down))
                 variance[scope, k] = base[scope, k] * (1.0 - base[scope, k])
     scores.allow_hours(hours, variance)
     return EDetectorBank(

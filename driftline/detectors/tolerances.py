@@ -42,18 +42,17 @@ def mean_tolerance(warning: float, size: float, *, has_mean: bool, errors: float
     return max(gain * (warning if has_mean else math.sqrt(warning)), errors / math.sqrt(max(size, 1.0)))
 
 
-def rate_tolerance(series: Series, rate: float, size: int, errors: float) -> tuple[float, float]:
-    """The rate to bet against, away from 0 and 1, and the change relative to it that is none.
+def rate_tolerance(series: Series, rate: float, size: int, errors: float) -> tuple[float, float, float]:
+    """The rate to bet against, away from 0 and 1, and the changes relative to it that are none, up and down.
 
-    The warning level, relative to at least the series' `rate_floor`; and the bounds of what the reference allows.
+    The warning level, relative to at least the series' `rate_floor`; and the bounds of what the reference allows. Each side has its own:
+    a reference without ones says nothing of how small their rate may be, and much of how large.
     """
     base = min(max(rate, 0.5 / size), 1.0 - 0.5 / size)
     hits = math.ceil(rate * size - 1e-9)
-    allowed = [series.warning * max(1.0, series.rate_floor / base)]
-    if series.direction != "down":
-        high = rate_bound(hits, size, 1, errors)
-        allowed += [high / base - 1.0, (1.0 - base) / (1.0 - high) - 1.0]
-    if series.direction != "up":
-        low = rate_bound(math.floor(rate * size + 1e-9), size, -1, errors)
-        allowed += [base / low - 1.0, (1.0 - low) / (1.0 - base) - 1.0]
-    return base, max(allowed)
+    allowed = series.warning * max(1.0, series.rate_floor / base)
+    high = rate_bound(hits, size, 1, errors)
+    low = rate_bound(math.floor(rate * size + 1e-9), size, -1, errors)
+    up = max(allowed, high / base - 1.0, (1.0 - base) / (1.0 - high) - 1.0)
+    down = max(allowed, base / low - 1.0, (1.0 - low) / (1.0 - base) - 1.0)
+    return base, up, down

@@ -252,11 +252,25 @@ def test_tolerances_are_the_warning_level_and_the_references_errors() -> None:
     assert mean_tolerance(0.1, 400, has_mean=True, errors=4.0) == 0.2
     assert mean_tolerance(0.1, 10_000, has_mean=False, errors=4.0) == pytest.approx(math.sqrt(0.1))
     share = series("quality:a:missing", "missing", "rate", direction="up", warning=0.2)
-    assert rate_tolerance(share, 0.1, 10**9, 4.0) == pytest.approx((0.1, 0.2), abs=1e-3)
-    base, tolerance = rate_tolerance(share, 0.0, 1_000, 4.0)
+    assert rate_tolerance(share, 0.1, 10**9, 4.0) == pytest.approx((0.1, 0.2, 0.2), abs=1e-3)
+    base, up, down = rate_tolerance(share, 0.0, 1_000, 4.0)
     assert base == 0.0005
-    # without a hit in 1,000 the rate may be 1.5 % (Wilson, four errors)
-    assert 0.01 < base * (1 + tolerance) < 0.02
+    # without a hit in 1,000 the rate may be 1.5 % (Wilson, four errors), and as small as you like
+    assert 0.01 < base * (1 + up) < 0.02
+    assert base / (1 + down) < 1e-8
+
+
+def test_a_rate_that_was_never_seen_is_heard_when_it_rises_on_both_sides_as_on_one() -> None:
+    """What it tolerates downwards, which is all, is not tolerated upwards."""
+    delays = []
+    for direction in ("up", "both"):
+        generator = np.random.default_rng(11)
+        flag = series("decision", "one", "rate", direction=direction, warning=0.2)
+        spec = under_budget(PanelSpec(columns=(Column("decision", "binary", (flag,)),), window=200, learn_rows=600), 1e-5)
+        values = np.r_[np.zeros(3_000), (generator.random(1_000) < 0.17).astype(float)]
+        delays.append(next(row for row, s in run_rows(spec, {"decision": values}) if s.kind == "open") - 3_000)
+    assert max(delays) < 100
+    assert delays[1] < 2 * delays[0] + 20
 
 
 def test_a_thousand_small_references_tolerate_their_own_errors() -> None:

@@ -127,7 +127,7 @@ def bets_of(form: UInt8Array, tolerance: Float64Array, base: Float64Array, side:
             bets.unit[m] = 0.0, 1.0, -tolerance[m], tolerance[m]
         else:
             bets.directions[m, : len(RATES)] = [1 if r > 1.0 else -1 for r in RATES]
-            write_rate_bets(float(base[m]), float(tolerance[m]), bets.line[m], bets.unit[m])
+            write_rate_bets(float(base[m]), float(tolerance[m]), float(spread[m]), bets.line[m], bets.unit[m])
         bets.weights[m] = _weights(int(form[m]), bets.directions[m], int(side[m]))
     return bets
 
@@ -161,13 +161,16 @@ def times(rate: float, factor: float) -> float:
 
 
 @kernel
-def write_rate_bets(base: float, tolerance: float, line: Float64Array, unit: Float64Array) -> None:
-    """Constant and slope of 1 + lam (x - p) for each alternative to a rate, (2, BETS), and its unit (4,)."""
+def write_rate_bets(base: float, up: float, down: float, line: Float64Array, unit: Float64Array) -> None:
+    """Constant and slope of 1 + lam (x - p) for each alternative to a rate, (2, BETS), and its unit (4,).
+
+    `up` and `down` are what is tolerated, relative to the rate; near 1 to that of misses.
+    """
     for k, rate in enumerate(RATES):
-        edge = 1.0 + tolerance if rate > 1.0 else 1.0 / (1.0 + tolerance)
+        edge = 1.0 + up if rate > 1.0 else 1.0 / (1.0 + down)
         p = times(base, edge)
         lam = (times(p, rate) - p) / (p * (1.0 - p))
         line[0, k], line[1, k] = 1.0 - lam * p, lam
     sd = math.sqrt(base * (1.0 - base))
     unit[0], unit[1] = base, 1.0 / sd
-    unit[2], unit[3] = (times(base, 1.0 / (1.0 + tolerance)) - base) / sd, (times(base, 1.0 + tolerance) - base) / sd
+    unit[2], unit[3] = (times(base, 1.0 / (1.0 + down)) - base) / sd, (times(base, 1.0 + up) - base) / sd

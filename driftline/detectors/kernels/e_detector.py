@@ -194,7 +194,8 @@ class EDetectorBank:
     ----------
     rate : budget that comes in per unit of the clock, (M,) or broadcast; the sum over monitors is what the model may spend
     form : `SCORES` or `BOUNDED`, (M,) or broadcast
-    tolerance : what is no alarm, (M,) or broadcast: of scores in sd (of their spread `spread_tolerance`), of rates relative to them
+    tolerance : what is no alarm, (M,) or broadcast: of scores in sd (of their spread `spread_tolerance`), of rates relative to
+        them (downwards `spread_tolerance`)
     base : the mean of bounded values when nothing changed, (M,) or broadcast; not looked at for scores
     direction : of `DIRECTIONS`, (M,) or broadcast; one side puts all bets on shifts of that side
     cap : units of the clock that a gap counts at most, unless twice the monitor's usual gap is more

@@ -137,7 +137,7 @@ def _take_edges(room: Float64Array) -> None:
 def bet_on_rate(k: int, f: Followed, bets: Bets) -> None:
     """Let the monitor of a rate bet against the rate that is expected since the change, with the tolerance it had."""
     tolerance = f.warning[k, 0] * max(1.0, f.warning[k, 1] / f.share[k])
-    write_rate_bets(f.share[k], tolerance, bets.line[f.monitor[k]], bets.unit[f.monitor[k]])
+    write_rate_bets(f.share[k], tolerance, tolerance, bets.line[f.monitor[k]], bets.unit[f.monitor[k]])
 
 
 @inlined
