@@ -324,10 +324,11 @@ class BudgetedSeries:
                 restore_shares(self._bank.state.shares, first, last, found[: len(by_bin)])
             kept = Kept(*found[len(by_bin) :])
         alarms = _alarms_of(waiting, self._n)
+        if kept is not None:
+            # It says what a followed rate bets against, which an older release's sums are less the tolerance of.
+            self.post_change.restore(first, kept)
         self._bank.restore_part(first, last, bank.tobytes(), sums=scope == 0)
         self._waiting[first:last] = alarms
-        if kept is not None:
-            self.post_change.restore(first, kept)
 
     def check(self) -> None:
         """Hold what the scopes have against the sum over all.

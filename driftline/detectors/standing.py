@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from driftline.detectors.episodes import E_BAND_SINCE
 from driftline.detectors.panel_watch import Watch
 from driftline.detectors.spec import Column, Series
 
@@ -27,6 +28,7 @@ class Standing:
     scope : 0 = all rows.
     fault : it is not to become what is normal.
     of_values : it is of a piece with the distribution of its column, and often found later.
+    back : its level is in its band now, so that it may be about to end.
     judged : values that were judged against the level since its last change without a further one; None = it is not followed
         (`post_change.py`): there is no budget, or it goes by the hour, or is of a block.
     rows : of its scope, since the baseline stands.
@@ -37,6 +39,7 @@ class Standing:
     scope: int
     fault: bool
     of_values: bool
+    back: bool
     judged: int | None
     rows: int
 
@@ -53,7 +56,8 @@ def standing_of(watch: Watch) -> list[Standing]:
         own, column = watch.layout.series[q], watch.layout.columns[watch.layout.column_of[q]]
         rows = int(watch.windows.heads[scope])
         of_values = own.flag in _OF_THE_VALUES
-        found.append(Standing(column.name, own.name, scope, is_fault(own, column), of_values, judged.get((scope, q)), rows))
+        back = int(watch.windows.episodes[scope, q, E_BAND_SINCE]) >= 0
+        found.append(Standing(column.name, own.name, scope, is_fault(own, column), of_values, back, judged.get((scope, q)), rows))
     return found
 
 

@@ -11,5 +11,6 @@ class Relearn(Section):
     """A change that stays becomes the new normal by itself: its episodes end, and the reference is learned anew."""
 
     relearn_after: int = Field(
-        ge=100, le=100_000_000, description="values judged since the change without a further one, at least baseline.learn"
+        ge=100, le=100_000_000,
+        description="values judged since the change without a further one, at least baseline.learn and twice the longest window",
     )

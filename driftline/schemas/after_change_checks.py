@@ -12,8 +12,11 @@ from driftline.schemas.problems import Flaw
 def check_after_change(model: Model, place: Path) -> Iterator[Flaw]:
     """Flaws of a model's `after_change` and of its features'.
 
-    A reference that is learned anew takes `baseline.learn` rows: what did not stay as long would be learned in its middle.
+    A reference that is learned anew takes `baseline.learn` rows: what did not stay as long would be learned in its middle. And what
+    came and went has to leave the window before its level is seen to be back.
     """
+    longest = max([model.window, *(monitor.window or 0 for monitor in model.monitors or ())])
+    least = max(model.baseline.learn, 2 * longest)
     said = [((*place, "after_change"), model.after_change)]
     for name, feature in (model.features or {}).items():
         own: Path = (*place, "features", name, "after_change")
@@ -23,6 +26,7 @@ def check_after_change(model: Model, place: Path) -> Iterator[Flaw]:
         elif feature.after_change is not None:
             said.append((own, feature.after_change))
     for where, one in said:
-        if one != "keep" and one.relearn_after < model.baseline.learn:
-            hint = "what stays for less than a reference takes to learn is not the new normal yet; raise it, or lower baseline.learn"
-            yield Flaw((*where, "relearn_after"), f"at least baseline.learn ({model.baseline.learn})", f"{one.relearn_after}", hint)
+        if one != "keep" and one.relearn_after < least:
+            hint = "what stays for less than a reference takes to learn, or is still in a window that has it, is not the new normal yet"
+            wanted = f"at least baseline.learn ({model.baseline.learn}) and twice the longest window ({longest})"
+            yield Flaw((*where, "relearn_after"), wanted, f"{one.relearn_after}", hint)

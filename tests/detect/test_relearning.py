@@ -345,3 +345,13 @@ def test_an_edit_takes_effect_on_episodes_that_are_open() -> None:
     assert detector == "relearned"
     # Judged before the edit, it counts: the first look finds it.
     assert at < 4_500 + 200
+
+
+@pytest.mark.parametrize("text", [CONFIG, WITHOUT_BUDGET], ids=["budget", "none"])
+def test_what_was_over_long_ago_is_not_what_is_normal(text: str) -> None:
+    """Its return is no further change where it is learned in, and no news to a detector that has spoken; its level says it."""
+    found = events(run(open_task(text=text), numbers(ROWS, (CHANGE, 1.0), (CHANGE + 150, 0.0))))
+    own = [e for e in found if e["series"] == "feature:a" and e["segment"] is None and e["kind"] != "evidence"]
+    assert [(e["kind"], e["detector"] == "level") for e in own] == [("drift", False), ("recovery", True)]
+    assert own[1]["position"]["offset"] < CHANGE + 1_500
+    assert not [e for e in found if e["detector"] == "relearned"]

@@ -262,6 +262,23 @@ def test_monitors_that_change_together_are_dated_to_the_change_though_their_evid
     assert np.median([abs(s - one["back"]) for s, one in zip(since, heard.values(), strict=True)]) <= 5
 
 
+@pytest.mark.parametrize("form", [SCORES, BOUNDED])
+def test_a_rise_is_not_dated_to_a_fall_long_before_that_nobody_listens_to(form: int) -> None:
+    """The fall has raised no alarm, so its sums stay, and it may have more evidence than the rise that has just alarmed."""
+    generator = np.random.default_rng(13)
+    if form == SCORES:
+        x = np.r_[generator.normal(size=1_000), generator.normal(-1.0, 1.0, 5_000), generator.normal(0.8, 1.0, 500)]
+    else:
+        x = (generator.random(6_500) < np.r_[np.full(1_000, 0.05), np.zeros(5_000), np.full(500, 0.3)]).astype(float)
+    bank = EDetectorBank(1, rate=1e-6, form=form, base=0.05, tolerance=0.2, direction=DIRECTIONS["up"])
+    first = feed(bank, x[:, None])[0]
+    assert first["direction"] == 1
+    assert first["shift"] > 0.0
+    since = int(first["row"]) + 1 - 6_000
+    assert 0 < since < 300
+    assert first["latest"] <= since <= first["earliest"] < 1_000
+
+
 def test_one_side_does_not_hear_the_other() -> None:
     z = np.random.default_rng(8).normal(-1.0, 1.0, (20_000, 1))
     up = EDetectorBank(1, rate=1e-5, direction=1)

@@ -131,7 +131,8 @@ def _explain(m: int, bets: Bets, st: State, blame: Any) -> None:
                 bet = k
         direction = bets.directions[m, bet]
         tolerated = Before(bets.unit[m, 2], bets.unit[m, 3], bets.unit[m, 0], 1.0 / bets.unit[m, 1])
-        _, back, earliest, latest, shift = focus_date(m, tolerated, INTERVAL_DEPTH, st.hulls)
+        # Of the side that is blamed: what lay on the other for long, unheard, may have more evidence.
+        _, back, earliest, latest, shift = focus_date(m, tolerated, INTERVAL_DEPTH, st.hulls, 0 + int(direction))
         if direction == 0:
             back, earliest, latest = st.seen[m] - st.starts[m, bet - FIRST_SPREAD], 0, 0
     blame["bet"] = bet

@@ -154,10 +154,12 @@ def _outer(n: int, s: float, low: int, bottom: float, high: int, top: float, lev
 
 
 @inlined
-def focus_best(m: int, b: Before, h: Hulls) -> tuple[float, int, int]:
-    """The largest log likelihood ratio now, its side and its corner."""
+def focus_best(m: int, b: Before, h: Hulls, only: int) -> tuple[float, int, int]:
+    """The largest log likelihood ratio now, its side and its corner; `only` = 1 of rises, -1 of falls, 0 of both."""
     best, where, which = 0.0, 0, 0
     for side in range(2):
+        if only != 0 and only != 1 - 2 * side:
+            continue
         s = h.total[m] if side == 0 else -h.total[m]
         seen = _turned(b, side)
         for k in range(h.size[m, side]):
@@ -188,10 +190,10 @@ def _earliest(n: int, s: float, m: int, side: int, which: int, level: float, b: 
 
 
 @inlined
-def focus_date(m: int, b: Before, depth: float, h: Hulls) -> tuple[float, int, int, int, float]:
+def focus_date(m: int, b: Before, depth: float, h: Hulls, only: int) -> tuple[float, int, int, int, float]:
     """Ratio, values since the likeliest start and since the ends of its interval, and the shift; all 0 without a sign of one."""
     n = h.seen[m]
-    best, side, which = focus_best(m, b, h)
+    best, side, which = focus_best(m, b, h, only)
     if best <= 0.0:
         return 0.0, 0, 0, 0, 0.0
     sign = 1.0 if side == 0 else -1.0
@@ -229,7 +231,7 @@ def _first_above(values: Float64Array, threshold: float, before: Before, h: Hull
     for i in range(start, values.shape[0]):
         if np.isfinite(values[i]):
             hull_push(0, values[i], before.high < math.inf, h)
-            if focus_best(0, before, h)[0] > threshold:
+            if focus_best(0, before, h, 0)[0] > threshold:
                 return i
     return len(values)
 
@@ -237,7 +239,7 @@ def _first_above(values: Float64Array, threshold: float, before: Before, h: Hull
 @kernel
 def date_of(m: int, before: Before, depth: float, h: Hulls) -> tuple[float, int, int, int, float]:
     """`focus_date`, from Python."""
-    return focus_date(m, before, depth, h)
+    return focus_date(m, before, depth, h, 0)
 
 
 class FocusBank:

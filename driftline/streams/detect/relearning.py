@@ -2,7 +2,7 @@
 
 A series whose e-detector has raised an alarm is followed against what it has been since (`detectors/post_change.py`): `N` counts the
 values that were judged so without a further change. What is not followed (series without a budget, numbers that are judged by the
-hour, blocks) counts the rows of its scope since anything was last heard of its episode, with the level never back for a window: less is
+hour, blocks) counts the rows of its scope since anything was last heard of its episode (a detector speaks once in it): less is
 known of whether it still moves, and what does is found against the new reference.
 
 A reference is of a column, with all its series and segment values, and so is what is learned anew. All rows decide for a column where
@@ -11,6 +11,8 @@ times as long. Where only segment values have some, each of those has to have st
 for the shares of values that are out of its range or unseen, which are often found later. An open fault
 (`detectors/standing.py`) of any of its series keeps a column as it is. With a feature go its correlations and blocks, as with `accepted`;
 they decide for themselves where none of their features has an open episode.
+
+What is back in its band is about to end, and is waited for.
 
 It is looked for at every tenth of the smallest N, counted in rows of the panel, so that columns which changed together are one part with
 one reference (`parts.py`), and the cut of the stream does not show. What follows is what a restart with an edited `accepted` does.
@@ -114,7 +116,7 @@ def _stayed(
             continue
         deciding = [(part, one) for part, one in own if one.scope == 0] or own
         deciding = [(part, one) for part, one in deciding if not one.of_values] or deciding
-        if all(_since(part, one) >= values for part, one in deciding):
+        if all(_since(part, one) >= values and not one.back for part, one in deciding):
             found[column] = Stayed(values, all(one.judged is not None for _, one in deciding))
     return found
 
@@ -146,6 +148,10 @@ def _begin_anew(model: WatchedModel, name: PanelName, stayed: Mapping[str, Staye
         # Rows go on being counted with those of the parts beside it: snapshots and looks fall on the same ones.
         left.append(WatchedPanel(replace(name, part=number), Panel(spec), seen, row.time_ms))
     model.put(name, left)
+    # As with `accepted`: what is learned anew fits again.
+    off = model.mismatched.pop((name.kind, name.age_ms), [])
+    if still := [column for column in off if column not in reasons]:
+        model.mismatched[name.kind, name.age_ms] = still
     _log.info("relearning model=%s panel=%s columns=%s part=%d", model.plan.name, panel_path(name), sorted(reasons), first)
     return outputs
 
