@@ -203,7 +203,7 @@ def _panel_alarm(codes: Codes, reference: int) -> int | None:
 
 
 def _ranks_alarm(codes: Codes, reference: int) -> int | None:
-    with mock.patch("driftline.detectors.budgeted.category_bins", return_value=None):
+    with mock.patch("driftline.detectors.budget_bank.category_bins", return_value=None):
         return _panel_alarm(codes, reference)
 
 

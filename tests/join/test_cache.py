@@ -13,7 +13,7 @@ import redis
 from driftline.streams.columns import LabelBlock
 from driftline.streams.ingest.values import texts
 from driftline.streams.join import CacheLost, LabelCache, MemoryLabelCache, redis_cache
-from driftline.streams.join.facts import FACT_BYTES, facts_of, read_facts
+from driftline.streams.join.facts import FACT_BYTES, as_counted, facts_of, read_facts
 from driftline.streams.join.redis_cache import RedisLabelCache
 from tests.join.logs import Join, ids
 from tests.join.test_cuts import _CONF, _EXPECTED, _STREAMS, finish
@@ -300,6 +300,35 @@ def test_the_journal_writes_a_label_a_few_times_at_most_however_long_it_is(
     assert sum(sent) < 4 * came
     assert cache._memory.held_bytes == sum(16 + len(value) for value in cache._memory.entries.values())
     assert cache._bytes < 2 * cache._memory.held_bytes + redis_cache._GARBAGE_BYTES_MIN
+
+
+def test_labels_that_stay_after_they_were_used_cost_a_commit_no_more_the_more_they_are(
+    client: redis.Redis, redis_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where several models share ids a label stays for ten minutes, counted: each is written twice, and nothing of it is gone."""
+    cache = RedisLabelCache(client, f"{redis_prefix}:{{t}}")
+    cache.reset(0)
+    monkeypatch.setattr(redis_cache, "_GARBAGE_BYTES_MIN", 10_000)
+    cleaned: list[int] = []
+    run = cache._run
+
+    def counted(version: int | str, start: int, next_offset: int, drop: int, *added: bytes) -> None:
+        cleaned.append(sum(map(len, added)) if drop else 0)
+        run(version, start, next_offset, drop, *added)
+
+    monkeypatch.setattr(cache, "_run", counted)
+    batch, came = 50, 0
+    for first in range(0, 20_000, batch):
+        own, labels = keys(*(f"id-{i}" for i in range(first, first + batch))), facts([5] * batch, first)
+        came += 2 * sum(map(len, labels))
+        cache.insert(own, labels, start=first, next_offset=first + batch)
+        cache.settle(own, [as_counted(one) for one in labels])
+    assert 0 < max(cleaned) <= 200_000
+    assert sum(cleaned) < 2 * came
+    assert cache._bytes < 2 * cache._memory.held_bytes
+    other = RedisLabelCache(client, f"{redis_prefix}:{{t}}")
+    assert other.covered() == (0, 20_000)
+    assert other._memory.entries == cache._memory.entries
 
 
 def test_a_burst_of_labels_that_are_all_taken_leaves_no_journal_behind(client: redis.Redis, redis_prefix: str) -> None:

@@ -32,6 +32,11 @@ _DIGITS_MAX: Final = 18
 _READ_ENTRIES: Final = 64
 _CLEANED_AT_ONCE: Final = 8 << 20
 """Bytes of old entries looked at in one commit, at most: reading and writing them takes about as many milliseconds."""
+_KEPT_ROWS: Final = 1_000
+"""Labels of an entry that is written again, at most. Entries are dropped whole: one of all labels that are held would be read and
+written with every commit, for the little that each adds."""
+_REMEMBERED_MAX: Final = 1 << 18
+"""Labels written again in a round, at most, before another one begins: they take 60 bytes each until it ends."""
 _GARBAGE_BYTES_MIN: Final = 1 << 18
 """Below this nothing is worth reclaiming."""
 
@@ -59,6 +64,8 @@ class RedisLabelCache:
         self._version = 0
         self._sizes: deque[int] = deque()
         self._bytes = self._appended = 0
+        self._round = 0
+        self._kept: set[bytes] = set()
 
     def covered(self) -> tuple[int, int] | None:
         """As `LabelCache.covered`; reads the journal, so a task asks once, when it opens."""
@@ -81,12 +88,14 @@ class RedisLabelCache:
             return None
         self._memory = MemoryLabelCache(entries, (first, last))
         self._version, self._sizes, self._bytes = version, deque(sizes), sum(sizes)
+        self._end_round()
         return self._memory.covered()
 
     def reset(self, start: int) -> None:
         self._memory.reset(start)
         self._run("reset", 0, start, 0)
         self._version, self._sizes, self._bytes = 0, deque(), 0
+        self._end_round()
 
     def insert(self, ids: Sequence[bytes], facts: Sequence[bytes], *, start: int, next_offset: int) -> int:
         for first in range(0, len(ids), _ENTRY_ROWS):
@@ -126,13 +135,19 @@ class RedisLabelCache:
         return uncounted
 
     def _clean(self) -> None:
-        """Drop the oldest entries while most of the journal is of labels that are gone."""
+        """Drop the oldest entries while much of the journal says nothing any more.
+
+        It goes round: of a label that is still held the first entry that names it is written again, at the end and with all there is
+        now, and further ones that were there when the round began are dropped.
+        """
         entries = self._memory.entries
         surplus = self._bytes - 3 * self._memory.held_bytes // 2 - _GARBAGE_BYTES_MIN
         # As fast as it grows, at least: after an outage a commit may bring hundreds of thousands of labels.
         most, self._appended = max(_CLEANED_AT_ONCE, 2 * self._appended), 0
+        if surplus > 0 and not self._round:
+            self._round = len(self._sizes)
         count = size = 0
-        while count < len(self._sizes) and size < min(surplus, most):
+        while count < self._round and size < min(surplus, most):
             size += self._sizes[count]
             count += 1
         if not count:
@@ -141,10 +156,21 @@ class RedisLabelCache:
             old = self._client.lrange(self._keys[0], 0, count - 1)
         # A removal has nothing before it left to remove: only labels that are still held are written again.
         try:
-            held = dict.fromkeys(key for kind, ids, _ in map(unpack, old) if kind != GONE for key in ids if key in entries)
+            named = (key for kind, ids, _ in map(unpack, old) if kind != GONE for key in ids)
+            held = dict.fromkeys(key for key in named if key in entries and key not in self._kept)
         except JournalError as error:
             raise CacheLost(f'label cache "{self._keys[0]}": {error}') from error
-        self._append([pack(HELD, list(held), [entries[key] for key in held])] if held else [], drop=count)
+        keys = list(held)
+        parts = [keys[first : first + _KEPT_ROWS] for first in range(0, len(keys), _KEPT_ROWS)]
+        self._append([pack(HELD, part, [entries[key] for key in part]) for part in parts], drop=count)
+        self._round -= count
+        self._kept.update(keys)
+        if not self._round or len(self._kept) > _REMEMBERED_MAX:
+            self._end_round()
+
+    def _end_round(self) -> None:
+        self._round = 0
+        self._kept.clear()
 
     def _append(self, added: Sequence[bytes], start: int = 0, next_offset: int = 0, *, drop: int = 0) -> None:
         self._run(self._version, start, next_offset, drop, *added)

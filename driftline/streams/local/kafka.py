@@ -38,6 +38,8 @@ _ONE_NODE: Mapping[str, str] = {
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
     # Index files are preallocated sparse; hundreds of small topics need no 10 MiB each.
     "log.index.size.max.bytes": "1048576",
+    # 128 MiB at the start by default: half of a small heap, and with what a restarted broker reads first all of it.
+    "log.cleaner.dedupe.buffer.size": str(16 << 20),
     "message.max.bytes": str(8 << 20),
     "replica.fetch.max.bytes": str(8 << 20),
 }
