@@ -13,7 +13,8 @@ divergence of one value of mean m from one of mean c, (m - c)^2 / 2 or that of z
     (n - tau) D(m1, c0) - n (D(m, c0) - D(m, c))        m1 above the band (above c0 where it has no end), else there is no rise
 
 The mean before is estimated, so a change that is hardly beyond the band is dated to its start and not to its last stretch that was;
-the mean since is beyond the band, so no date reaches back through a long stretch within it.
+the mean since is beyond the band, so no date reaches back through a long stretch within it. That may leave out the corner next to
+the likeliest start, which is then between corners: in one case of a hundred of rates with a wide band, 2.4 of ratio below at most.
 
 The interval around the likeliest start holds every tau whose log likelihood ratio is within `INTERVAL_DEPTH` of the
 largest. Near a change both sides of that ratio are random walks with negative drift, whose maxima exceed x with
