@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from scipy import stats
 
 from benchmarks.quality.measure import generator
-from benchmarks.quality.public import replayed
+from benchmarks.quality.public import replayed_columns
 from benchmarks.quality.report import Gate, Section, Size
 
 LEARN: Final = 4_000
@@ -66,14 +62,8 @@ CASES: Final = (
 def events_of(amount: np.ndarray[Any, Any], g: np.random.Generator) -> list[dict[str, Any]]:
     """The drift events of a stream."""
     n = len(amount)
-    columns = {
-        "amount": amount, "kind": np.array(["x", "y", "z"])[g.integers(0, 3, n)], "score": g.beta(2, 8, n),
-        "ts": pa.array(START_MS + np.arange(n) * 1_000, pa.timestamp("ms", tz="UTC")),
-    }  # fmt: skip
-    with tempfile.TemporaryDirectory() as directory:
-        rows = Path(directory, "rows.parquet")
-        pq.write_table(pa.table(columns), rows)
-        return replayed(rows, CONFIG, "--time", "ts", "--score", "score")
+    columns = {"amount": amount, "kind": np.array(["x", "y", "z"])[g.integers(0, 3, n)], "score": g.beta(2, 8, n)}
+    return replayed_columns(columns, START_MS + np.arange(n) * 1_000, CONFIG)
 
 
 def delay(case: Case, g: np.random.Generator) -> int | None:

@@ -7,19 +7,15 @@ changed, so that a second change comes while the first is open.
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from scipy import stats
 
 from benchmarks.quality.measure import generator
-from benchmarks.quality.public import replayed
+from benchmarks.quality.public import replayed_columns
 from benchmarks.quality.report import Gate, Section, Size
 
 FEATURES: Final = 50
@@ -101,8 +97,8 @@ class Outcome:
     second_blamed: bool
 
 
-def write(path: Path, case: Case, g: np.random.Generator) -> None:
-    """The stream as a Parquet file."""
+def stream(case: Case, g: np.random.Generator) -> dict[str, Any]:
+    """The columns of a stream."""
     values = g.normal(size=(case.rows, FEATURES))
     country = g.choice(["NL", "DE", "FR", "BE"], case.rows)
     # The label follows what the features were; what shifts them later is an error of the source.
@@ -113,18 +109,14 @@ def write(path: Path, case: Case, g: np.random.Generator) -> None:
     values[np.ix_(hit & (row >= CHANGE), np.arange(FEATURES - case.moved, FEATURES))] += case.sds
     values[np.ix_(hit & (row >= CHANGE + APART), np.arange(case.second))] += case.sds
     score = 1.0 / (1.0 + np.exp(1.0 - values[:, :_SCORED].sum(axis=1) / math.sqrt(_SCORED)))
-    columns = {f"f{k:02}": values[:, k] for k in range(FEATURES)}
-    times = pa.array(_at(row), pa.timestamp("ms", tz="UTC"))
-    pq.write_table(pa.table({**columns, "country": country, "score": score, "y": labels, "ts": times}), path)
+    return {f"f{k:02}": values[:, k] for k in range(FEATURES)} | {"country": country, "score": score, "y": labels}
 
 
 def last_records(case: Case, g: np.random.Generator) -> list[dict[str, Any]]:
     """The last record of each incident."""
-    with tempfile.TemporaryDirectory() as directory:
-        rows = Path(directory, "rows.parquet")
-        write(rows, case, g)
-        columns = ("--time", "ts", "--score", "score", "--label", "y", "--label-delay", "fixed:1m", "--segment", "country")
-        return list({one["id"]: one for one in replayed(rows, CONFIG, *columns, what="incidents")}.values())
+    options = ("--label", "y", "--label-delay", "fixed:1m", "--segment", "country")
+    found = replayed_columns(stream(case, g), _at(np.arange(case.rows)), CONFIG, *options, what="incidents")
+    return list({one["id"]: one for one in found}.values())
 
 
 def outcome(case: Case, incidents: Sequence[dict[str, Any]]) -> Outcome:

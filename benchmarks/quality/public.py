@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from click.testing import CliRunner
 
 from driftline.cli.main import cli
 
+What = Literal["drift", "alerts", "incidents", "snapshots"]
+
+
+def replayed_columns(
+    columns: Mapping[str, Any], times_ms: np.ndarray[Any, Any], configuration: str, *options: str, what: What = "drift"
+) -> list[dict[str, Any]]:
+    """`replayed` of rows in memory, with a column `score`, at these times."""
+    with tempfile.TemporaryDirectory() as directory:
+        rows = Path(directory, "rows.parquet")
+        pq.write_table(pa.table({**columns, "ts": pa.array(times_ms, pa.timestamp("ms", tz="UTC"))}), rows)
+        return replayed(rows, configuration, "--time", "ts", "--score", "score", *options, what=what)
+
 
 def replayed(
-    rows: Path, configuration: str, *options: str, what: Literal["drift", "alerts", "incidents", "snapshots"] = "drift"
+    rows: Path, configuration: str, *options: str, what: What = "drift"
 ) -> list[dict[str, Any]]:
     """What `driftline replay` prints for model ``m`` of the configuration.
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from scipy import signal, stats
 
 from benchmarks.quality.measure import generator, poisson_interval
-from benchmarks.quality.public import replayed
+from benchmarks.quality.public import replayed_columns
 from benchmarks.quality.report import Gate, Section, Size
 
 LEARN: Final = 4_000
@@ -84,11 +80,7 @@ def run(law: Law, g: np.random.Generator, stays: int) -> Run:
     moved = (row >= CHANGE) & (row < back)
     columns: dict[str, Any] = {name: law(g, step * moved) for name, step in STEPS.items()}
     columns |= {"country": np.array(["BR", "DE", "US"])[g.integers(0, 3, len(row))], "score": g.beta(2, 8, len(row))}
-    columns["ts"] = pa.array(_START_MS + row * 1_000, pa.timestamp("ms", tz="UTC"))
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory, "rows.parquet")
-        pq.write_table(pa.table(columns), path)
-        events = replayed(path, CONFIG, "--time", "ts", "--score", "score")
+    events = replayed_columns(columns, _START_MS + row * 1_000, CONFIG)
     series = {f"feature:{name}" for name, step in STEPS.items() if step}
     whole = [(e["series"], e["position"]["offset"], e) for e in events if e["segment"] is None]
     learned = {name for name, at, e in whole if e["detector"] == "relearned" and at < back} & series

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from benchmarks.quality.measure import Delay, FalseAlarms, first_after, generator
-from benchmarks.quality.public import replayed
+from benchmarks.quality.public import replayed_columns
 from benchmarks.quality.report import Gate, Section, Size
 
 EVENTS: Final = 20_000
@@ -61,8 +57,10 @@ WAYS: Final = (
 )
 
 
-def write(path: Path, bookings: int, way: Way, g: np.random.Generator, *, shift_at: int | None = None) -> np.ndarray[Any, Any]:
-    """The stream as a Parquet file; the booking of each row. A booking every two seconds, the rows of a group within them."""
+def stream(
+    bookings: int, way: Way, g: np.random.Generator, *, shift_at: int | None = None
+) -> tuple[dict[str, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """The columns of a stream, the times of its rows, and their bookings: one every two seconds, the rows of a group within them."""
     group = g.random(bookings) < way.groups
     rows = np.where(group, (2.0 * (_ROWS_MAX / 2.0) ** g.random(bookings)).astype(int), 1)
     amount = g.lognormal(size=bookings)
@@ -76,19 +74,14 @@ def write(path: Path, bookings: int, way: Way, g: np.random.Generator, *, shift_
         "nights": g.integers(1, 15, bookings)[booking],
         "country": np.array(["NL", "DE", "FR", "BE"])[g.integers(0, 4, bookings)][booking],
         "score": g.beta(2, 8, bookings)[booking],
-        "ts": pa.array(START_MS + booking * 2_000 + within * 4, pa.timestamp("ms", tz="UTC")),
     }
-    pq.write_table(pa.table(columns), path)
-    return booking
+    return columns, START_MS + booking * 2_000 + within * 4, booking
 
 
 def alarms(way: Way, bookings: int, g: np.random.Generator, *, shift_at: int | None = None) -> np.ndarray[Any, Any]:
     """The bookings at which an episode opens, ascending."""
-    with tempfile.TemporaryDirectory() as directory:
-        rows = Path(directory, "rows.parquet")
-        booking = write(rows, bookings, way, g, shift_at=shift_at)
-        text = CONFIG + (UNIT if way.unit else "")
-        events = replayed(rows, text, "--time", "ts", "--score", "score", "--segment", "booking")
+    columns, times_ms, booking = stream(bookings, way, g, shift_at=shift_at)
+    events = replayed_columns(columns, times_ms, CONFIG + (UNIT if way.unit else ""), "--segment", "booking")
     opened = [e for e in events if e["kind"] == "drift" and not e["series"].startswith("stream:")]
     found: np.ndarray[Any, Any] = booking[np.unique([e["position"]["offset"] for e in opened]).astype(int)]
     return found

@@ -35,18 +35,17 @@ def bank_of(budget: PanelBudget, layout: Layout, t: Tables, members: list[int], 
         for scope in range(n_scopes):
             size = int(t.size[scope, q])
             reference = layout.references[layout.column_of[q]]
-            if reference.block is not None:
+            if series.flag is None:
+                # Of values that depend on each other those that do not are a reference.
                 left = layout.dependence.get((scope, int(t.series_column[q])))
                 size = size if left is None else size // stride_of(left.level)
+            if reference.block is not None:
                 sd = reference.sd or 0.5
                 least, more = reference.block.cut(sd)
                 form[scope, k], base[scope, k], spread[scope, k] = WORTHS, sd, least
                 tolerance[scope, k] = more + reference.block.tolerance(series.warning, sd, size, budget.errors)
                 hours[scope, k] = tolerance[scope, k] / sd
             elif series.flag is None:
-                # Of values that depend on each other those that do not are a reference.
-                left = layout.dependence.get((scope, int(t.series_column[q])))
-                size = size if left is None else size // stride_of(left.level)
                 has_mean, gain = bool(t.has_mean[q]), float(scores.gain[scope, k])
                 spread[scope, k] = mean_tolerance(series.warning, size, has_mean=has_mean, errors=budget.errors)
                 tolerance[scope, k] = mean_tolerance(series.warning, size, has_mean=has_mean, errors=budget.errors, gain=gain)

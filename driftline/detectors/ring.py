@@ -231,28 +231,28 @@ def _reading(t: Tables, s: int, c: int, q: int, code: int) -> float:
 
 
 @part
+def _anchor_at(st: Windows, s: int, fine: int, coarse: int) -> tuple[Int64, bool]:
+    """The anchor of the row `fine`, else of the row `coarse`, and whether it is kept."""
+    anchor = st.fine[s, (fine // CHECK_ROWS) % FINE_ANCHORS]
+    if anchor[A_ROW] == fine:
+        return anchor, True
+    anchor = st.coarse[s, (coarse // COARSE_ROWS) % COARSE_ANCHORS]
+    return anchor, bool(anchor[A_ROW] == coarse)
+
+
+@part
 def find_anchor(st: Windows, s: int, wanted: int, where: Int64) -> int:
     """Write the last anchor at or before row `wanted` of a scope; 0 = none that old is kept, 2 = that very row."""
-    row = wanted - wanted % CHECK_ROWS
-    anchor = st.fine[s, (row // CHECK_ROWS) % FINE_ANCHORS]
-    if anchor[A_ROW] != row:
-        row = wanted - wanted % COARSE_ROWS
-        anchor = st.coarse[s, (row // COARSE_ROWS) % COARSE_ANCHORS]
-        if anchor[A_ROW] != row:
-            return 0
+    anchor, kept = _anchor_at(st, s, wanted - wanted % CHECK_ROWS, wanted - wanted % COARSE_ROWS)
+    if not kept:
+        return 0
     for field in range(3):
         where[field] = anchor[A_SOURCE + field]
-    return 2 if row == wanted else 1
+    return 2 if anchor[A_ROW] == wanted else 1
 
 
 @part
 def time_by(st: Windows, s: int, wanted: int, now_ms: int) -> int:
     """The time by which row `wanted` of a scope had come: of the first anchor from it on, `now_ms` where there is none."""
-    row = wanted + (-wanted) % CHECK_ROWS
-    anchor = st.fine[s, (row // CHECK_ROWS) % FINE_ANCHORS]
-    if anchor[A_ROW] != row:
-        row = wanted + (-wanted) % COARSE_ROWS
-        anchor = st.coarse[s, (row // COARSE_ROWS) % COARSE_ANCHORS]
-        if anchor[A_ROW] != row:
-            return now_ms
-    return int(anchor[A_TIME])
+    anchor, kept = _anchor_at(st, s, wanted + (-wanted) % CHECK_ROWS, wanted + (-wanted) % COARSE_ROWS)
+    return int(anchor[A_TIME]) if kept else now_ms

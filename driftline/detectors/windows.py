@@ -23,6 +23,7 @@ from driftline.detectors.ring import (
     CHECK_ROWS,
     COARSE_ANCHORS,
     COARSE_ROWS,
+    DATED,
     FINE_ANCHORS,
     RUN_BIT,
     Windows,
@@ -257,7 +258,7 @@ def _own_alarms(t: Tables, st: Windows, psi: PsiArrays, s: int, runs: UInt8, abo
                 alarm["threshold"] = t.psi_limit[s, lane] * (1.0 / psi.grouped[s, lane] + 1.0 / t.psi_size[s, c])
                 alarm["back"] = 0
                 alarm["earliest"] = alarm["latest"] = 0
-                alarm["dated"] = 1
+                alarm["dated"] = DATED
                 alarm["again"] = 0
                 found += 1
     for q in range(t.is_run.shape[0] if reached else 0):
@@ -271,7 +272,7 @@ def _own_alarms(t: Tables, st: Windows, psi: PsiArrays, s: int, runs: UInt8, abo
             alarm["threshold"] = t.run_limit[s, c]
             alarm["back"] = t.run_limit[s, c]
             alarm["earliest"] = alarm["latest"] = 0
-            alarm["dated"] = 1
+            alarm["dated"] = DATED
             alarm["again"] = 0
             found += 1
     return found

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from driftline.schemas.config import Model
 from driftline.schemas.document import Path
 from driftline.schemas.problems import Flaw
+from driftline.schemas.series import longest_window
 
 
 def check_after_change(model: Model, place: Path) -> Iterator[Flaw]:
@@ -15,7 +16,7 @@ def check_after_change(model: Model, place: Path) -> Iterator[Flaw]:
     A reference that is learned anew takes `baseline.learn` rows: what did not stay as long would be learned in its middle. And what
     came and went has to leave the window before its level is seen to be back.
     """
-    longest = max([model.window, *(monitor.window or 0 for monitor in model.monitors or ())])
+    longest = longest_window(model)
     least = max(model.baseline.learn, 2 * longest)
     said = [((*place, "after_change"), model.after_change)]
     for name, feature in (model.features or {}).items():

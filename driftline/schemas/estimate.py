@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from driftline.schemas.config import Config, FeatureKind, Model
-from driftline.schemas.series import Group, Series, model_series, monitors_of, owners, pair_of
+from driftline.schemas.series import Group, Series, longest_window, model_series, monitors_of, owners, pair_of
 from driftline.schemas.topics import DRIFT, LABELS, OBSERVATIONS, SNAPSHOTS, WAITING, retention_ms
 
 PanelName = Literal["features", "scores", "outcomes"]
@@ -252,7 +252,7 @@ class _Part:
 
     @property
     def window(self) -> int:
-        return max([self.model.window, *(monitor.window or 0 for monitor in monitors_of(self.model))])
+        return longest_window(self.model)
 
     def copies(self, panel: PanelName) -> int:
         return self.ages if panel == "outcomes" else 1

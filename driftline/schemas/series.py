@@ -105,6 +105,11 @@ def monitors_of(model: Model) -> Sequence[Monitor]:
     return DEFAULT_MONITORS if model.monitors is None else model.monitors
 
 
+def longest_window(model: Model) -> int:
+    """Rows that the windows of a model hold."""
+    return max([model.window, *(monitor.window or 0 for monitor in monitors_of(model))])
+
+
 def _features(features: dict[str, FeatureKind] | None) -> list[Series]:
     if features is None:
         return [Series(f"feature:{UNKNOWN}", "features", "feature"), Series(f"quality:{UNKNOWN}", "quality", "feature", rate=True)]

@@ -40,7 +40,6 @@ _MAGIC = b"DFOC"
 _VERSION = 1
 
 
-
 class Before(NamedTuple):
     """What the mean of values before a change may be.
 
@@ -155,6 +154,12 @@ def _outer(n: int, s: float, low: int, bottom: float, high: int, top: float, lev
 
 
 @inlined
+def _outer_of(n: int, s: float, m: int, side: int, k: int, level: float, b: Before, first: bool, h: Hulls) -> int:
+    """`_outer` between a corner of a monitor's hull and the next."""
+    return _outer(n, s, h.at[m, side, k], h.sums[m, side, k], h.at[m, side, k + 1], h.sums[m, side, k + 1], level, b, first)
+
+
+@inlined
 def focus_best(m: int, b: Before, h: Hulls, only: int) -> tuple[float, int, int]:
     """The largest log likelihood ratio now, its side and its corner; `only` = 1 of rises, -1 of falls, 0 of both."""
     best, where, which = 0.0, 0, 0
@@ -182,9 +187,7 @@ def _earliest(n: int, s: float, m: int, side: int, which: int, level: float, b: 
         if found >= 0:
             return found
     for k in range(which):
-        found = _outer(
-            n, s, h.at[m, side, k], h.sums[m, side, k], h.at[m, side, k + 1], h.sums[m, side, k + 1], level, b, True
-        )  # fmt: skip
+        found = _outer_of(n, s, m, side, k, level, b, True, h)
         if found >= 0:
             return found
     return int(h.at[m, side, which])
@@ -208,9 +211,7 @@ def focus_date(m: int, b: Before, depth: float, h: Hulls, only: int) -> tuple[fl
     seen = _turned(b, side)
     latest = start
     for k in range(h.size[m, side] - 2, which - 1, -1):
-        found = _outer(
-            n, s, h.at[m, side, k], h.sums[m, side, k], h.at[m, side, k + 1], h.sums[m, side, k + 1], level, seen, False
-        )  # fmt: skip
+        found = _outer_of(n, s, m, side, k, level, seen, False, h)
         if found >= 0:
             latest = found
             break

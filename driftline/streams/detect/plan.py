@@ -17,7 +17,7 @@ from driftline.schemas.budget import REFERENCE_ERRORS, parse_false_alarms, parts
 from driftline.schemas.config import DEFAULT_MONITORS, Config, Fields, Model, Monitor
 from driftline.schemas.effects import Setting, settings
 from driftline.schemas.places import keys_of_feature
-from driftline.schemas.series import block_series, correlation_series
+from driftline.schemas.series import block_series, correlation_series, longest_window
 
 PanelKind = Literal["features", "scores", "outcomes"]
 
@@ -115,7 +115,7 @@ class ModelPlan:
             column_factory=self.learned if kind == "features" else None,
             pairs=pairs,
             segments={key: segment.max for key, segment in model.segments.items()},
-            window=max([model.window, *(m.window or 0 for m in self.monitors)]),
+            window=longest_window(model),
             learn_rows=model.baseline.learn,
             stale_ms=model.stale,
             budget=self._budget(kind, rank),

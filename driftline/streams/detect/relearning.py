@@ -84,14 +84,15 @@ def relearn(model: WatchedModel, name: PanelName, row: RowContext) -> list[Outpu
     row : the last one they had.
     """
     parts = model.parts_of(name)
-    standing = [(part, one) for part in parts for one in part.panel.standing()]
+    standing: list[tuple[WatchedPanel, Standing]] = []
     for part in parts:
-        part.stirred = {
-            (one.scope, one.series): one.rows if (before := part.stirred.get((one.scope, one.series), _HEARD)) == _HEARD else before
-            for where, one in standing if where is part
-        }  # fmt: skip
-    stayed = _stayed(model, name, standing, _made_of(name, parts))
-    return _begin_anew(model, name, stayed, row) if stayed else []
+        own, stirred = part.panel.standing(), part.stirred
+        since = [stirred.get((one.scope, one.series), _HEARD) for one in own]
+        part.stirred = {(one.scope, one.series): one.rows if at == _HEARD else at for one, at in zip(own, since, strict=True)}
+        standing += [(part, one) for one in own]
+    made_of = _made_of(name, parts)
+    stayed = _stayed(model, name, standing, made_of)
+    return _begin_anew(model, name, stayed, made_of, row) if stayed else []
 
 
 def _made_of(name: PanelName, parts: Sequence[WatchedPanel]) -> dict[str, tuple[str, ...]]:
@@ -126,12 +127,14 @@ def _since(part: WatchedPanel, one: Standing) -> int:
     return one.rows - part.stirred[one.scope, one.series] if one.judged is None else one.judged
 
 
-def _begin_anew(model: WatchedModel, name: PanelName, stayed: Mapping[str, Stayed], row: RowContext) -> list[Output]:
+def _begin_anew(
+    model: WatchedModel, name: PanelName, stayed: Mapping[str, Stayed], made_of: Mapping[str, Sequence[str]], row: RowContext
+) -> list[Output]:
     """Take columns off the parts that have them, into one that learns; the ends of their episodes."""
     parts = model.parts_of(name)
     wanted = _explicit(model.plan.panel(name.kind, rank=model.rank(name)), parts)
     held = [replace(part.panel.spec, columns=_columns(part.panel)) for part in parts]
-    reasons = _reasons(stayed, _made_of(name, parts))
+    reasons = _reasons(stayed, made_of)
     reset = {f"{name.kind}/{escape(column)}": reason for column, reason in reasons.items()}
     kept, begun = split_budget(*share_out(wanted, name.kind, held, reset), wanted)
     outputs: list[Output] = []
