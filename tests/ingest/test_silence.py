@@ -55,8 +55,12 @@ def test_a_model_that_comes_back_within_a_batch_was_silent_all_the_same(size: in
     assert [(event["kind"], event["time_ms"] - T0) for event in found] == [("drift", 129_000), ("recovery", 200_000)]
 
 
+def values(ingest: Ingest) -> list[bytes]:
+    return [output.value for output in ingest.outputs if output.value]
+
+
 def ticks(ingest: Ingest) -> list[Observations]:
-    return [batch for output in ingest.outputs if output.value and (batch := decode(output.value)).kind == "tick"]
+    return [batch for batch in map(decode, values(ingest)) if batch.kind == "tick"]
 
 
 def test_models_with_rows_get_no_ticks_and_silent_ones_one_an_interval() -> None:
@@ -67,6 +71,15 @@ def test_models_with_rows_get_no_ticks_and_silent_ones_one_an_interval() -> None
     # A tenth of the freshness: 3 s.
     assert len(ticks(ingest)) <= SECONDS / 3 + 1
     assert all((batch.tick_ms or 0) % 3_000 == 0 for batch in ticks(ingest))
+
+
+def test_a_model_whose_rows_come_steadily_has_one_batch_that_no_tick_cuts() -> None:
+    ingest = Ingest(CONFIG)
+    # Both every second, 3 s being the interval: a multiple falls between two rows of each.
+    ingest.take(*stream(range(SECONDS)))
+    found = [(batch.kind, len(batch)) for batch in map(decode, values(ingest)) if batch.model == "quiet"]
+    # Nothing is known of it before its first row.
+    assert found == [("tick", 0), ("predictions", SECONDS)]
 
 
 def test_a_topic_of_one_model_has_no_ticks_however_sparse_it_is() -> None:
@@ -86,7 +99,7 @@ def test_a_model_whose_silence_means_nothing_has_no_ticks() -> None:
 def test_sequence_numbers_count_ticks_among_the_rows_they_stand_between() -> None:
     ingest = Ingest(CONFIG)
     ingest.take(*stream(range(0, SECONDS, 50)))
-    batches = [decode(output.value) for output in ingest.outputs if output.value]
+    batches = list(map(decode, values(ingest)))
     mine = [batch for batch in batches if batch.model == "quiet"]
     assert [batch.kind for batch in mine] == ["tick", *["predictions", "tick"] * 6]
     for partition in {output.partition for output in ingest.outputs}:
