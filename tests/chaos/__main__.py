@@ -46,6 +46,7 @@ def main() -> int:
     if options.listed:
         for number, job in enumerate(jobs):
             show_job(console, number, *job)
+        show_job(console, "-", [fault for fault in FAULTS if fault.form == "named" and fault.name not in options.only], "", None)
         return 0
     # The uninterrupted run tells of each bad record, too.
     logging.getLogger("driftline").setLevel(logging.CRITICAL)

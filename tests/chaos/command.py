@@ -7,12 +7,15 @@ from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from rich.console import Console
 
 from tests.chaos.controls import Control
 from tests.chaos.report import Row
+
+Form = Literal["short", "long", "named"]
+"""Of both forms, of the long one alone, or of neither: run when it is asked for by name."""
 
 
 class Named(Protocol):
@@ -22,7 +25,7 @@ class Named(Protocol):
     def name(self) -> str: ...
 
     @property
-    def short(self) -> bool: ...
+    def form(self) -> Form: ...
 
     @property
     def about(self) -> str: ...
@@ -47,7 +50,9 @@ class Options:
 
     def takes(self, thing: Named) -> bool:
         """Whether a fault is part of the run, for itself or for its controls."""
-        return thing.name in self.only if self.only else thing.short or not self.short
+        if self.only:
+            return thing.name in self.only
+        return thing.form in (("short",) if self.short else ("short", "long"))
 
     def faults(self, every: Sequence[_F]) -> list[_F]:
         """Those to run as they are."""
@@ -67,12 +72,12 @@ def parse(program: str, about: str, faults: Sequence[Named], arguments: Sequence
     parser = ArgumentParser(prog=program, description=about)
     parser.add_argument("--short", action="store_true", help="fewer hits, the most telling faults and controls")
     parser.add_argument("--seed", type=int, default=1, help="of inputs and of all choices")
-    parser.add_argument("--only", nargs="+", default=[], metavar="FAULT", help="these, and their controls, whichever form has them")
+    parser.add_argument("--only", nargs="+", default=[], metavar="FAULT", help="these, and their controls, whichever form has them or none")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--no-controls", action="store_true", help="the faults alone")
     which.add_argument("--no-faults", action="store_true", help="the controls alone")
     parser.add_argument("--again", action="store_true", help="what only lacked time or a witness is tried once more")
-    parser.add_argument("--list", dest="listed", action="store_true", help="print what would run")
+    parser.add_argument("--list", dest="listed", action="store_true", help="print what would run, and the faults of no form")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there, after each run anew")
     parser.add_argument("--logs", type=Path, metavar="DIRECTORY", help="keep configurations and logs of workers there")
     given: dict[str, Any] = vars(parser.parse_args(arguments))
@@ -114,9 +119,8 @@ def _told(rows: list[Row]) -> list[Row]:
     return rows
 
 
-def show_job(console: Console, number: int, faults: Sequence[Named], without: str, rule: int | None) -> None:
+def show_job(console: Console, number: int | str, faults: Sequence[Named], without: str, rule: int | None) -> None:
     """A line for each fault of a run that `--list` shows."""
     control = f" without {without} (rule {rule})" if without else ""
     for fault in faults:
-        form = "short" if fault.short else "long"
-        console.print(f"{number:3} {form:6}{fault.name}{control}: {fault.about}", markup=False, highlight=False)
+        console.print(f"{number:>3} {fault.form:6}{fault.name}{control}: {fault.about}", markup=False, highlight=False)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.chaos.alerts.scene import Scene
+from tests.chaos.command import Form
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,11 @@ class AlertFault:
     name: str
     inject: Callable[[Scene], None]
     short: bool = True
+
+    @property
+    def form(self) -> Form:
+        """Which form of the campaign has it."""
+        return "short" if self.short else "long"
 
     @property
     def about(self) -> str:
