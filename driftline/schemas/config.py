@@ -40,7 +40,7 @@ class Kafka(Section):
     )
     group_prefix: str = Field("driftline", description="prefix of consumer groups and transactional ids; default: that of the topics")
     group_protocol: Literal["classic", "consumer"] = Field("classic", description="consumer = the protocol of KIP-848, brokers from 4.0")
-    commit_interval: DurationMs = Field(100, ge=10, le=5_000, description="time between commits of a busy worker")
+    commit_interval: DurationMs = Field(100, ge=10, le=5_000, description="least time from one commit to the next")
     commit_interval_behind: DurationMs = Field(
         500, ge=10, le=5_000, description="the same while a worker is behind by four commits' worth: fewer commits cost less"
     )

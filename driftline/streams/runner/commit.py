@@ -36,6 +36,8 @@ from driftline.streams.state.store import Store, Write
 from driftline.streams.task import Output, PartitionId
 
 _METADATA_BYTES_MAX: Final = 4_000
+# A loop that waits says between two waits that it lives.
+_LINGER_SECONDS_MAX: Final = 0.2
 
 
 class Committer:
@@ -102,15 +104,18 @@ class Committer:
         """Seconds until a commit is due; `otherwise` when nothing is open."""
         if self._started is None:
             return otherwise
-        return min(otherwise, max(0.0, self._started + self._cadence.seconds - time.monotonic()))
+        return min(otherwise, self._until_due(self._started))
 
-    def linger(self) -> float:
-        """Seconds that records may be waited for: what is processed sooner is not seen before the commit either."""
-        return self.seconds_left(self._cadence.seconds)
+    def linger(self, arrived: float) -> float:
+        """Seconds for which others may be waited for with a record that came then: what is processed sooner is not seen sooner."""
+        return min(self._until_due(arrived if self._started is None else self._started), _LINGER_SECONDS_MAX)
 
     def due(self) -> bool:
         """Whether to commit now."""
-        return self._started is not None and (self.rows >= self._rows_max or self.seconds_left(self._cadence.seconds) == 0.0)
+        return self._started is not None and (self.rows >= self._rows_max or self._until_due(self._started) == 0.0)
+
+    def _until_due(self, started: float) -> float:
+        return max(0.0, self._cadence.due(started) - time.monotonic())
 
     def add(self, rows: int, outputs: Sequence[Output]) -> None:
         """Note processed records and publish what came of them."""
@@ -161,7 +166,7 @@ class Committer:
             task.committed = positions[task.name]
             task.dirty = False
         self.commits += 1
-        self._cadence.committed(self.rows, self._membership.waiting(), call=self._pace.records)
+        self._cadence.committed(time.monotonic(), self.rows, self._membership.waiting(), call=self._pace.records)
         self._metrics.observe(COMMIT_SECONDS, time.monotonic() - began, self._stage)
         self._metrics.set(LAST_COMMIT, time.time(), self._stage)
         self._end()

@@ -91,17 +91,20 @@ class Membership:
         metadata: Any = self.consumer.consumer_group_metadata()
         return metadata if generation(metadata) >= 0 else None
 
-    def poll(self, timeout: float, limit: int, linger: float = 0.0) -> Batches:
-        """The next records, at most `limit`, of partitions being read: one wait, then what comes until `linger` seconds later.
+    def poll(self, timeout: float, limit: int, linger: Callable[[float], float] = lambda _: 0.0) -> Batches:
+        """The next records, at most `limit`, of partitions being read; rebalance callbacks run inside.
 
-        Rebalance callbacks run inside.
+        Parameters
+        ----------
+        timeout : seconds, for the first record.
+        linger : seconds for the others, given when the first one came.
         """
         if self._again_at and not self._joins_again(timeout):
             return {}
         try:
             first = self.consumer.poll(timeout)
             self.arrived = time.monotonic()
-            batch = [] if first is None else [first, *self._following(first, limit - 1, linger)]
+            batch = [] if first is None else [first, *self._following(first, limit - 1, linger(self.arrived))]
         except KafkaException as error:
             self._raise_failure()
             raise StreamError(f"kafka: {error.args[0].str()}") from error

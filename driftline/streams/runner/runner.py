@@ -175,8 +175,8 @@ class Runner:
             self._committer.begin()
             changes = self._membership.changes
             patience = 0.01 if self._tasks.pending(self._membership.owned) else _IDLE_POLL_SECONDS
-            limit, linger = min(self._committer.room(), self._pace.records), min(self._committer.linger(), _IDLE_POLL_SECONDS)
-            batches = self._membership.poll(self._committer.seconds_left(patience), limit, linger)
+            limit = min(self._committer.room(), self._pace.records)
+            batches = self._membership.poll(self._committer.seconds_left(patience), limit, self._committer.linger)
             if self._reload:
                 # A rebalance aborted tasks that stay here too: load them again from what was committed.
                 self._reload, batches = False, {}
