@@ -17,7 +17,21 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.quality import again, blocks, budgets, categories, incidents, memory, pairs, relearned, season, single, units
+from benchmarks.quality import (
+    again,
+    blocks,
+    budgets,
+    categories,
+    category_memory,
+    incidents,
+    memory,
+    pairs,
+    relearned,
+    season,
+    single,
+    units,
+    window_dates,
+)
 from benchmarks.quality.report import Section, Size, figures, page, runs_of
 
 SECTIONS: dict[str, Callable[[Size], Section]] = {
@@ -30,6 +44,7 @@ SECTIONS: dict[str, Callable[[Size], Section]] = {
     "defaults": single.defaults,
     "spread": budgets.spread,
     "dating": single.dating,
+    "window_dates": window_dates.window_dates,
     "memory": memory.whitened,
     "suspended": memory.unseen,
     "price": memory.price,
@@ -40,6 +55,7 @@ SECTIONS: dict[str, Callable[[Size], Section]] = {
     "blocks": blocks.blocks,
     "categories": categories.categories,
     "category_delays": categories.category_delays,
+    "category_memory": category_memory.category_memory,
     "units": units.units,
     "incidents": incidents.incidents,
     "again": again.again,

@@ -83,5 +83,6 @@ def _bins(budget: PanelBudget, layout: Layout, scores: PanelScores, scope: int, 
     """The bins of a categorical series, by its monitor; none where it has but one."""
     w = int(scores.monitors.whitened[scope, k])
     memory = () if w < 0 else scores.monitors.coefficients[w].tolist()
-    own = category_bins(layout, scope, layout.column_of[q], layout.series[q].warning, size, budget.errors, memory)
+    c, warning = layout.column_of[q], layout.series[q].warning
+    own = category_bins(layout, scope, c, warning, size, budget.errors, memory, all_of_it=(scope, c) not in layout.dependence)
     return {} if own is None else {scope * scores.n + k: own}

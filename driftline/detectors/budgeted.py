@@ -18,20 +18,21 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from driftline.detectors.autoregression import worth_one
 from driftline.detectors.budget_bank import bank_of
 from driftline.detectors.episodes import E_BITS, E_OPEN, OPEN
 from driftline.detectors.kernels.bank import Alarms, pack, unpack, version_of
-from driftline.detectors.kernels.bets import WORTHS
+from driftline.detectors.kernels.bets import SCORES, WORTHS
 from driftline.detectors.kernels.e_detector import HEARD
 from driftline.detectors.kernels.post_change import Rows
 from driftline.detectors.kernels.shares import SHARE_TYPES, restore_shares, share_arrays
 from driftline.detectors.layout import Layout
 from driftline.detectors.panel_scores import PanelScores
 from driftline.detectors.post_change import TYPES, Kept, PostChange
-from driftline.detectors.ring import BY_BINS, DATED
 from driftline.detectors.spec import Float64, Int32, Int64, PanelBudget, PanelRows, Suspended, UInt8
 from driftline.detectors.tables import Tables
 from driftline.detectors.tolerances import scope_shares
+from driftline.detectors.window_dates import BY_BINS, BY_SPREAD, DATED
 from driftline.detectors.windows import CHANGE
 
 _MAGIC = b"DBUD"
@@ -89,6 +90,11 @@ class BudgetedSeries:
         self._scores = PanelScores(layout, tables, self._series)
         columns = tables.series_column.tolist()
         self._by_hour = frozenset((s, q) for s, c in layout.season for q in self._place if columns[q] == c and tables.is_value[q])
+        self._worth_one = np.ones((n_scopes, n))
+        for s, c in {*layout.memory, *layout.dependence}:
+            for q, k in self._place.items():
+                if columns[q] == c:
+                    self._worth_one[s, k] = worth_one(layout.memory.get((s, c)), layout.dependence.get((s, c)), layout.series[q].window)
         # Alarms that wait for a row of their scope, from their total on; total 0 = none.
         self._waiting = np.zeros((n_scopes * n, _WAITING))
         self._bank = bank_of(budget, layout, tables, self._series.tolist(), self._scores, scope_shares(layout.segments, whole=whole))
@@ -225,14 +231,21 @@ class BudgetedSeries:
         followed = self.post_change.follows(alarm.monitor)
         again = self.post_change.changes(alarm.monitor) + 1 if followed else 0
         dates = {"back": alarm.back, "earliest": alarm.earliest, "latest": alarm.latest}
-        own_dates, dated = {name: int(back) + later if back else 0 for name, back in dates.items()}, DATED
-        if not alarm.back and self._bank.state.shares.place[alarm.monitor] >= 0:
-            own_dates["back"], dated = self.post_change.taken(alarm.monitor) if followed else 0, BY_BINS
+        dates = {name: int(back) + later if back else 0 for name, back in dates.items()}
         fields = {
             "row": at, "scope": scope, "series": q, "detector": int(self._tables.budgeted[q]), "direction": int(alarm.direction),
-            "statistic": alarm.total, "threshold": 1.0, "dated": dated, "again": again, **own_dates,
+            "statistic": alarm.total, "threshold": 1.0, "again": again, **dates,
+            "dated": self._dated(alarm), "within": self.post_change.taken(alarm.monitor) if followed else 0,
+            "worth_one": self._worth_one[scope, alarm.monitor % self._n],
         }  # fmt: skip
         return tuple(fields[name] for name in CHANGE.names or ())
+
+    def _dated(self, alarm: _Alarm) -> int:
+        """How the change is dated that an alarm is about: bins have no mean, and where the spread changed the mean shows nothing."""
+        if self._bank.state.shares.place[alarm.monitor] >= 0:
+            return BY_BINS
+        spread = alarm.direction == 0.0 and int(self._bank.form[alarm.monitor]) == SCORES
+        return BY_SPREAD if spread else DATED
 
     def clock(self, first_row: int, rows: int, clock_ms: Int64 | None) -> Int64:
         """The clock of the budget at each row of a batch."""

@@ -28,6 +28,7 @@ from driftline.detectors.layout import SKIP, Layout
 from driftline.detectors.openers import E_DETECTOR
 from driftline.detectors.spec import ColumnDetector, Float64, Int32, Int64, Series, SpecError, UInt8
 from driftline.detectors.tables import Tables
+from driftline.detectors.window_dates import BY_MEAN, DATED
 from driftline.detectors.windows import CHANGE
 
 _SCORE: Final = 0
@@ -201,12 +202,13 @@ def sorted_changes(parts: Sequence[Alarms]) -> Alarms:
 
 def _by_series(alarms: Alarms, watches: Sequence[Watch], *, dated: bool) -> Alarms:
     out = np.zeros(len(alarms), CHANGE)
-    out["dated"] = dated
+    out["dated"] = DATED if dated else BY_MEAN
     if not len(alarms):
         return out
     table = np.array(watches, np.int32)
-    for name in ("row", "scope", "direction", "statistic", "threshold", "back"):
+    for name in ("row", "scope", "direction", "statistic", "threshold"):
         out[name] = alarms[name]
+    out["back" if dated else "within"] = alarms["back"]
     out["series"] = table[alarms["column"], 0]
     out["detector"] = table[alarms["column"], 1]
     return out

@@ -33,9 +33,10 @@ from driftline.detectors.levels import (
     severity_of,
     window_severity,
 )
-from driftline.detectors.ring import CHECK_ROWS, Windows, count_since, find_anchor, time_by, values_back
+from driftline.detectors.ring import CHECK_ROWS, Windows, count_since, find_anchor, time_by
 from driftline.detectors.spec import N_CODES, Float64, Int64, UInt8
 from driftline.detectors.tables import GROUPS_MAX, Tables
+from driftline.detectors.window_dates import date_alarm
 
 OPENED: Final = 0
 EVIDENCE: Final = 1
@@ -125,7 +126,7 @@ def note_alarm(
     Parameters
     ----------
     at : source, offset and time of this row.
-    alarm : of dtype CHANGE; `back` = values of the series since the change, 0 = not known.
+    alarm : of dtype CHANGE.
     """
     counts, m = scratch.counts, scratch.m
     q = int(alarm["series"])
@@ -137,7 +138,7 @@ def note_alarm(
         return w
     covered = detector == t.budgeted[q]
     lane = t.series_lane[q]
-    back = values_back(t, st, s, q, int(alarm["dated"]), int(alarm["back"]), counts)
+    back, earliest, latest = date_alarm(t, st, s, q, alarm, counts)
     rows_back, runs = count_since(t, st, psi, s, q, lane, back, counts[0])
     for code in range(N_CODES):
         counts[1, code] = psi.counts[s, lane, code] - counts[0, code]
@@ -169,25 +170,26 @@ def note_alarm(
     note["direction"] = direction
     note["statistic"] = alarm["statistic"]
     note["threshold"] = alarm["threshold"]
-    _date(t, st, psi, counts[1], s, q, lane, alarm, rows_back, at[2], note)
+    _date(t, st, psi, counts[1], s, q, lane, earliest, latest, rows_back, at[2], note)
     _fill(note, st, s, q, row, kind, severity, m[0, kind], counts[0])
     return w + 1
 
 
 @part
 def _date(
-    t: Tables, st: Windows, psi: PsiArrays, spare: Int64, s: int, q: int, lane: int, alarm: Any, rows_back: int, now_ms: int, note: Any
-) -> None:
-    """Write where a change began, and between which times if its alarm says so."""
+    t: Tables, st: Windows, psi: PsiArrays, spare: Int64, s: int, q: int, lane: int, earliest: int, latest: int, rows_back: int,
+    now_ms: int, note: Any,
+) -> None:  # fmt: skip
+    """Write where a change began, and between which times if that is known."""
     note["since"] = 0
     note["between"][0] = note["between"][1] = -1
     if rows_back <= 0:
         return
-    if alarm["earliest"] > 0:
-        rows, _ = count_since(t, st, psi, s, q, lane, int(alarm["earliest"]), spare)
+    if earliest > 0:
+        rows, _ = count_since(t, st, psi, s, q, lane, earliest, spare)
         if find_anchor(st, s, st.heads[s] - rows, note["since_at"]) > 0:
             note["between"][0] = note["since_at"][2]
-        rows, _ = count_since(t, st, psi, s, q, lane, int(alarm["latest"]), spare)
+        rows, _ = count_since(t, st, psi, s, q, lane, latest, spare)
         note["between"][1] = time_by(st, s, st.heads[s] - rows, now_ms)
     note["since"] = find_anchor(st, s, st.heads[s] - rows_back, note["since_at"])
 

@@ -26,8 +26,8 @@ _NOISE: Final = 1.1
 
 
 def category_bins(
-    layout: Layout, scope: int, c: int, warning: float, size: int, errors: float, memory: Sequence[float] = ()
-) -> Bins | None:
+    layout: Layout, scope: int, c: int, warning: float, size: int, errors: float, memory: Sequence[float] = (), *, all_of_it: bool = True
+) -> Bins | None:  # fmt: skip
     """The bins of a column of categories; None where there are not two.
 
     Parameters
@@ -35,7 +35,7 @@ def category_bins(
     warning : PSI that is no change.
     size : values of the reference that do not depend on each other.
     errors : of the reference that are none.
-    memory : coefficients of the values before, where residuals are judged.
+    memory : coefficients of the values before, where residuals are judged; `all_of_it`: what is left of them is independent.
     """
     counts = values_by_rank(layout, scope, c)
     begins, _ = room(counts)
@@ -50,9 +50,10 @@ def category_bins(
     score_edges(starts[1:], edges)
     noise = sum(_NOISE if n >= FEW else _NOISE_OF_FEW for n in counts[held].tolist()) - _NOISE
     error = math.sqrt(_chi2_bound(noise, errors) / max(size, 1)) + 2.0 * _chosen(layout, scope, c)
-    # A residual has its value's change and, through the memory, those of the values before: distances add, and d is a square.
-    both = 1.0 + math.fsum(map(abs, memory))
-    return Bins(edges.tolist(), share.tolist(), max(warning, error * error) * both * both)
+    # A residual has its value's change and, through the memory, those of the values before. They add up as variances do where residuals
+    # are independent: no theorem, but measured (docs/quality.md). Else as distances: a memory of several values then tolerates nearly all.
+    both = 1.0 + math.fsum(one * one for one in memory) if all_of_it else (1.0 + math.fsum(map(abs, memory))) ** 2
+    return Bins(edges.tolist(), share.tolist(), max(warning, error * error) * both)
 
 
 def _chi2_bound(freedom: float, errors: float) -> float:

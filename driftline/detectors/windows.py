@@ -23,7 +23,6 @@ from driftline.detectors.ring import (
     CHECK_ROWS,
     COARSE_ANCHORS,
     COARSE_ROWS,
-    DATED,
     FINE_ANCHORS,
     RUN_BIT,
     Windows,
@@ -31,6 +30,7 @@ from driftline.detectors.ring import (
 from driftline.detectors.spec import MISSING, OTHER, Float64, Int32, Int64, UInt8
 from driftline.detectors.tables import UP, Tables
 from driftline.detectors.traffic import Traffic, weigh
+from driftline.detectors.window_dates import DATED
 
 CHANGE = np.dtype(
     [
@@ -44,6 +44,8 @@ CHANGE = np.dtype(
         ("back", "<i8"),
         ("earliest", "<i8"),
         ("latest", "<i8"),
+        ("within", "<i8"),
+        ("worth_one", "<f8"),
         ("dated", "<i4"),
         ("again", "<i4"),
     ],
@@ -51,10 +53,10 @@ CHANGE = np.dtype(
 )
 """An alarm of a change detector, by series and the detector's place in it; sorted by row, scope, series, detector.
 
-`dated`: `back` is an estimate of the change itself; otherwise the change lies somewhere within the last `back` values
-(0 = not even that is known), and is looked for in the window, by the mean or by the bins (`ring.BY_BINS`). `earliest`, `latest`: ends
-of the 95 % interval of the change, counted as `back` is; 0 = not known. `again`: it is against the level since an open episode's last
-change, and the so-many-th change of the episode; 0 = it is against the baseline.
+`back`: values of the series since the change, `earliest`, `latest`: since the ends of its 95 % interval; 0 = not known. `dated` says
+whether they are estimates of the change itself, or how the change is to be looked for in the window (`window_dates.py`): among the last
+`within` values, 0 = all of them, of which `worth_one` in a row are worth one independent one. `again`: it is against the level since an
+open episode's last change, and the so-many-th change of the episode; 0 = it is against the baseline.
 """
 
 

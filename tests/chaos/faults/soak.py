@@ -16,8 +16,8 @@ _SETTLED_SHORT, _SETTLED_LONG = 1.5, 20.0
 """Minutes until memory is looked at. The join remembers the ids of the 25,000 to 50,000 predictions it decided last on each partition,
 labels that nobody asked for for ten minutes and a round of its sweep, and what a round of its journal has written again. At 220
 predictions a second the first are full after eleven minutes, the others after fourteen, and all of them have been at their greatest
-together after twenty: fed with the same input and no Kafka, the join's process holds 231 MiB at minute 12, 250 at 20 and at most 252 after that.
-The short size is over before, and has room for that."""
+together after twenty: fed with the same input and no Kafka, the join's process holds 231 MiB at minute 12, 250 at 20 and at most 252
+after that. The short size is over before, and has room for that."""
 _EVERY_SECONDS: Final = 5.0
 _PART: Final = 1 / 3
 """Of the samples since then at either end of what is compared."""
