@@ -185,13 +185,13 @@ def categories(size: Size) -> Section:
     )
 
 
-def one_gains(shares: Shares, wanted: float) -> Shares:
-    """A middle value gains so much that PSI is as wanted."""
-    low, high = 0.0, 1.0 - shares[6]
+def one_gains(shares: Shares, wanted: float, value: int = 6) -> Shares:
+    """A value gains so much that PSI is as wanted."""
+    low, high = 0.0, 1.0 - shares[value]
     for _ in range(60):
         middle = 0.5 * (low + high)
-        low, high = (low, middle) if psi(moved(shares, 6, shares[6] + middle), shares) > wanted else (middle, high)
-    return moved(shares, 6, float(shares[6] + low))
+        low, high = (low, middle) if psi(moved(shares, value, shares[value] + middle), shares) > wanted else (middle, high)
+    return moved(shares, value, float(shares[value] + low))
 
 
 Detect = Callable[[Codes, int], int | None]

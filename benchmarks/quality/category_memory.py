@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Final
 
 import numpy as np
+from scipy import signal, stats
 
 from benchmarks.quality.categories import FEW, RUN_LENGTH, Codes, Shares, draw, moved, one_gains, opened, spread
 from benchmarks.quality.measure import Delay, FalseAlarms, generator
@@ -37,24 +39,47 @@ def _groups(g: np.random.Generator, shares: Shares, n: int) -> Codes:
     return np.asarray(np.repeat(draw(g, shares, n), times)[:n])
 
 
+def _ordered(correlation: float) -> Draw:
+    """An autoregression of normal values, cut where the shares are."""
+
+    def values(g: np.random.Generator, shares: Shares, n: int) -> Codes:
+        normal = signal.lfilter([1.0], [1.0, -correlation], g.normal(size=n + 500))[500:] * math.sqrt(1.0 - correlation * correlation)
+        return np.asarray(np.searchsorted(np.cumsum(shares)[:-1], stats.norm.cdf(normal)))
+
+    return values
+
+
 WAYS: Final[dict[str, Draw]] = {
     "stays with a chance of .3": _stays(0.3),
     "stays with a chance of .5": _stays(0.5),
     "every value twice": _repeated(2),
     "every value three times": _repeated(3),
     "groups of 2 to 7": _groups,
+    "ordered, each like the one before, .6": _ordered(0.6),
+    "ordered, each unlike the one before, -.6": _ordered(-0.6),
 }
-WITHIN: Final = {"nothing changed": FEW, "one gains, PSI .09": one_gains(FEW, 0.09), "all change, PSI .09": spread(FEW, 0.09)}
+TWO: Final = np.array([0.5, 0.5])
+OF_TWO: Final = "two values, each stays with a chance of .6"
+"""Their residuals are not correlated and yet depend on each other."""
+WITHIN: Final[dict[str, Callable[[Shares], Shares]]] = {
+    "nothing changed": lambda shares: shares,
+    "one gains, PSI .09": lambda shares: one_gains(shares, 0.09, min(6, len(shares) - 1)),
+    "all change, PSI .09": lambda shares: spread(shares, 0.09),
+}
 BEYOND: Final = {"a middle value gains 29 points": moved(FEW, 6, 0.35), "all, PSI .8": spread(FEW, 0.8)}
-_MOST_DELAY: Final = {"all, PSI .8": 1_500.0}
+_MOST_DELAY: Final = {
+    ("stays with a chance of .3", "all, PSI .8"): 2_000.0,
+    ("every value twice", "all, PSI .8"): 1_500.0,
+    ("ordered, each unlike the one before, -.6", "all, PSI .8"): 500.0,
+}
 
 
 def null(way: str, law: str, size: Size) -> FalseAlarms:
     """Episodes on streams whose shares are those of the reference, or differ by less than is no change."""
-    columns = []
+    columns, shares, values = [], TWO if way == OF_TWO else FEW, WAYS.get(way, _stays(0.6))
     for stream in range(size.null_streams):
         g = generator(size.seed, "category memory", way, law, stream)
-        columns.append(np.r_[WAYS[way](g, FEW, LEARN), WAYS[way](g, WITHIN[law], size.null_rows)])
+        columns.append(np.r_[values(g, shares, LEARN), values(g, WITHIN[law](shares), size.null_rows)])
     found = opened(np.stack(columns, axis=1), LEARN, size.null_streams / RUN_LENGTH)
     return FalseAlarms(len(found), size.null_streams * size.null_rows)
 
@@ -75,20 +100,20 @@ def category_memory(size: Size) -> Section:
     """False alarms and delays where the reference shows that values come in runs."""
     streams = max(size.change_streams // 8, 8)
     rows, gates = [], []
-    for way in WAYS:
+    for way in (*WAYS, OF_TWO):
         cells = []
         for law in WITHIN:
             found = null(way, law, size)
             cells.append(str(found))
             gates.append(Gate(f"categories, {way}, {law}", 1e6 / RUN_LENGTH, found.per_million, found.interval[0]))
-        for change in BEYOND:
+        for change in BEYOND if way in WAYS else ():
             found_after = delay(way, change, size, streams)
             cells.append(str(found_after))
-            if change in _MOST_DELAY:
+            if (way, change) in _MOST_DELAY:
                 late = found_after.within(AFTER)
                 error = found_after.error if len(found_after.delays) > 1 else 0.0
-                gates.append(Gate(f"categories, {way}, {change}", _MOST_DELAY[change], late, late - 1.96 * error))
-        rows.append([way, *cells])
+                gates.append(Gate(f"categories, {way}, {change}", _MOST_DELAY[way, change], late, late - 1.96 * error))
+        rows.append([way, *cells, *([] if way in WAYS else ["-"] * len(BEYOND))])
     return Section(
         "Categories that stay for a while",
         f"11 values, .3 to .001, in runs that the reference of {LEARN:,} shows; one false alarm in 100,000 values promised. First alarms "

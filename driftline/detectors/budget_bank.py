@@ -81,8 +81,7 @@ def bank_of(budget: PanelBudget, layout: Layout, t: Tables, members: list[int], 
 
 def _bins(budget: PanelBudget, layout: Layout, scores: PanelScores, scope: int, k: int, q: int, size: int) -> dict[int, Bins]:
     """The bins of a categorical series, by its monitor; none where it has but one."""
-    w = int(scores.monitors.whitened[scope, k])
-    memory = () if w < 0 else scores.monitors.coefficients[w].tolist()
     c, warning = layout.column_of[q], layout.series[q].warning
+    memory = layout.memory.get((scope, c)) if scores.monitors.whitened[scope, k] >= 0 else None
     own = category_bins(layout, scope, c, warning, size, budget.errors, memory, all_of_it=(scope, c) not in layout.dependence)
     return {} if own is None else {scope * scores.n + k: own}

@@ -95,6 +95,11 @@ class BudgetedSeries:
             for q, k in self._place.items():
                 if columns[q] == c:
                     self._worth_one[s, k] = worth_one(layout.memory.get((s, c)), layout.dependence.get((s, c)), layout.series[q].window)
+        # Shares that go by the hour change every day, so that the window's values say nothing of when they did so for good.
+        for s, c in layout.season:
+            for q, k in self._place.items():
+                if columns[q] == c and layout.references[c].kind == "categorical":
+                    self._worth_one[s, k] = 0.0
         # Alarms that wait for a row of their scope, from their total on; total 0 = none.
         self._waiting = np.zeros((n_scopes * n, _WAITING))
         self._bank = bank_of(budget, layout, tables, self._series.tolist(), self._scores, scope_shares(layout.segments, whole=whole))
@@ -245,7 +250,8 @@ class BudgetedSeries:
         if self._bank.state.shares.place[alarm.monitor] >= 0:
             return BY_BINS
         spread = alarm.direction == 0.0 and int(self._bank.form[alarm.monitor]) == SCORES
-        return BY_SPREAD if spread else DATED
+        # Of values that depend on each other the window shows the wandering of their level; the bet has seen their residuals.
+        return BY_SPREAD if spread and self._worth_one.flat[alarm.monitor] == 1.0 else DATED
 
     def clock(self, first_row: int, rows: int, clock_ms: Int64 | None) -> Int64:
         """The clock of the budget at each row of a batch."""

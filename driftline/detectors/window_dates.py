@@ -49,7 +49,8 @@ def date_alarm(t: Tables, st: Windows, s: int, q: int, alarm: Any, counts: Int64
         return date_mean(t, st, s, q, within), 0, 0
     depth = INTERVAL_DEPTH * float(alarm["worth_one"])
     if dated == BY_BINS:
-        return date_bins(t, st, s, q, within, depth, counts)
+        split, earliest, latest = date_bins(t, st, s, q, within, depth, counts)
+        return (split, earliest, latest) if depth > 0.0 else (split, 0, 0)
     if dated == BY_SPREAD:
         found = date_spread(t, st, s, q, within, depth)
         if found[0] > 0:

@@ -55,8 +55,9 @@ CHANGE = np.dtype(
 
 `back`: values of the series since the change, `earliest`, `latest`: since the ends of its 95 % interval; 0 = not known. `dated` says
 whether they are estimates of the change itself, or how the change is to be looked for in the window (`window_dates.py`): among the last
-`within` values, 0 = all of them, of which `worth_one` in a row are worth one independent one. `again`: it is against the level since an
-open episode's last change, and the so-many-th change of the episode; 0 = it is against the baseline.
+`within` values, 0 = all of them, of which `worth_one` in a row are worth one independent one (0: they have no interval).
+`again`: it is against the level since an open episode's last change, and the so-many-th change of the episode; 0 = it is against the
+baseline.
 """
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import signal, stats
 
 from driftline.detectors.kernels.focus import INTERVAL_DEPTH
 from driftline.detectors.panel import Panel
@@ -135,3 +136,39 @@ def test_values_that_depend_on_each_other_have_a_wider_interval() -> None:
         assert earliest <= AT <= latest
         widths.append(latest - earliest)
     assert widths[1] > 1.5 * widths[0]
+
+
+def test_the_spread_of_values_with_a_memory_is_dated_by_the_bet_that_saw_residuals() -> None:
+    """The window shows how the level wanders: by it a change of 34 rows ago would be a thousand rows old."""
+    off = []
+    for seed in range(12):
+        noise = np.random.default_rng(300 + seed).normal(size=AT + AFTER)
+        noise[AT:] *= 2.0
+        values = signal.lfilter([1.0], [1.0, -0.95], noise)
+        found = next((s for s in Panel(spread_spec()).update(plain_rows({"x": values})) if s.kind == "open" and s.row >= AT), None)
+        if found is not None:
+            assert found.since is not None
+            assert found.between is None
+            off.append(abs(found.since.offset - AT))
+    assert len(off) >= 10
+    assert np.median(off) <= ANCHOR
+
+
+def test_categories_that_go_by_the_hour_have_no_interval() -> None:
+    """Dawn is a split of the window, too."""
+    g = np.random.default_rng(9)
+    n, learn = 20_000, 10_080
+
+    def drawn(shares: Array, first: int, count: int) -> Array:
+        night = np.sin(2.0 * np.pi * (np.arange(first, first + count) % 1_440) / 1_440)[:, None]
+        law = shares * np.exp(0.8 * night * np.array([1.0, -1.0, *([0.0] * (len(shares) - 2))]))
+        return np.asarray((np.cumsum(law / law.sum(axis=1, keepdims=True), axis=1) < g.random((count, 1))).sum(axis=1))
+
+    codes = np.concatenate([drawn(SHARES, 0, learn + 4_000), drawn(moved(6, 0.4), learn + 4_000, n - learn - 4_000)])
+    rows = replace(rows_of(codes), time_ms=np.arange(n) * 60_000)
+    panel = Panel(spec(learn=learn))
+    found = next(s for s in panel.update(rows) if s.kind == "open" and s.row >= learn + 4_000)
+    assert panel.baseline is not None
+    assert panel.baseline.season
+    assert found.since is not None
+    assert found.between is None

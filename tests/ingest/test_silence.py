@@ -12,7 +12,7 @@ from driftline.streams.detect.task import DetectProcessor
 from driftline.streams.ingest import IngestProcessor, MemoryCounters
 from driftline.streams.observation import Observations, decode
 from driftline.streams.replay import Replay, file_cluster
-from driftline.streams.task import MemoryRecord, Output
+from driftline.streams.task import Idle, MemoryRecord, Output
 from tests.ingest.streams import T0, Ingest, config, event, record
 
 MODELS: dict[str, Any] = {"busy": {"freshness": "30s"}, "quiet": {"freshness": "30s"}}
@@ -61,6 +61,39 @@ def values(ingest: Ingest) -> list[bytes]:
 
 def ticks(ingest: Ingest) -> list[Observations]:
     return [batch for batch in map(decode, values(ingest)) if batch.kind == "tick"]
+
+
+def test_a_tick_of_an_idle_partition_hides_no_silence() -> None:
+    """`quiet` at 70.2 and 103 s, `busy` all the time: silent from 100.2 on, whether or not the wall told the time just before."""
+    rows = sorted([*((200 * i, "busy") for i in range(600)), (70_200, "quiet"), (103_000, "quiet")])
+    records = [record(event(id=str(i), time=T0 + ms, model=model), i, at=T0 + ms) for i, (ms, model) in enumerate(rows)]
+    found = []
+    for idle_ms in (None, 100_150):
+        outputs: list[Output] = []
+        places = file_cluster(CONFIG)
+        ingest, detect = IngestProcessor(CONFIG, places, MemoryCounters()), DetectProcessor(CONFIG, places)
+        replay = Replay([ingest, detect], places, outputs.append)
+        replay.feed([one for one in records if one.timestamp()[1] <= T0 + 100_150])
+        if idle_ms is not None:
+            stage = replay._stages[0]
+            for task in stage.tasks.values():
+                replay._publish(task.tick(Idle(T0 + idle_ms, frozenset(stage.inputs_of(task)))))
+        replay.feed([one for one in records if one.timestamp()[1] > T0 + 100_150])
+        events = [orjson.loads(output.value or b"") for output in outputs if output.topic.endswith(".drift")]
+        found.append([(e["kind"], e["time_ms"] - T0) for e in events if e["series"] == "stream:freshness" and e["model"] == "quiet"])
+    assert found == [[("drift", 100_200), ("recovery", 103_000)]] * 2
+
+
+def test_a_freshness_below_a_second_is_watched_as_it_says() -> None:
+    settings = config(models={"busy": {"freshness": None}, "quiet": {"freshness": "500ms"}}, labels=False)
+    rows = sorted([*((50 * i, "busy") for i in range(60)), (200, "quiet"), (1_500, "quiet"), (1_900, "quiet"), (2_300, "quiet")])
+    outputs: list[Output] = []
+    places = file_cluster(settings)
+    replay = Replay([IngestProcessor(settings, places, MemoryCounters()), DetectProcessor(settings, places)], places, outputs.append)
+    replay.feed([record(event(id=str(i), time=T0 + ms, model=model), i, at=T0 + ms) for i, (ms, model) in enumerate(rows)])
+    events = [orjson.loads(output.value or b"") for output in outputs if output.topic.endswith(".drift")]
+    kinds = [(e["kind"], e["time_ms"] - T0) for e in events if e["series"] == "stream:freshness"]
+    assert kinds[:2] == [("drift", 700), ("recovery", 1_500)]
 
 
 def test_models_with_rows_get_no_ticks_and_silent_ones_one_an_interval() -> None:

@@ -31,7 +31,7 @@ class SilentModels:
         for name in sorted(models):
             limits = [limit for limit in (config.models[name].freshness, config.models[name].stale) if limit is not None]
             if limits:
-                self._every[name] = max(min(limits) // _SHARE, _LEAST_MS)
+                self._every[name] = max(min(limits) // _SHARE, min(_LEAST_MS, *limits))
         self._told: dict[str, int] = {}
         self._before_ms = -1
 
@@ -69,4 +69,5 @@ class SilentModels:
     def told_all(self, now_ms: int) -> None:
         """Every model was ticked, as the partition is idle."""
         self._before_ms = now_ms
-        self._told = dict.fromkeys(self._every, now_ms)
+        # A multiple, as `at_end` has it: the next one is due as it would be had the partition not been idle.
+        self._told = {model: max(self._told.get(model, -1), now_ms // every * every) for model, every in self._every.items()}

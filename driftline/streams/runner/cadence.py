@@ -37,14 +37,21 @@ class Cadence:
         """When to commit records of which the first one came then; both in seconds of one clock."""
         return max(arrived + GATHER * self._least, self._last + self.seconds)
 
-    def committed(self, at: float, records: int, waiting: int, *, call: int = 1) -> None:
-        """A commit was done at that time, took so many records, and so many waited then; one call may take up to `call`.
+    def committed(self, at: float, arrived: float, records: int, waiting: int, *, call: int = 1) -> None:
+        """A commit was done, took so many records, and so many waited then.
 
         Where a record is a batch of rows, a commit takes a few of them: a dozen that wait are one call and no backlog.
+
+        Parameters
+        ----------
+        at, arrived : when it was done, and when its first record came.
+        call : records that one call may take.
         """
+        # What comes after a pause is committed before it is all there: that the rest waits says nothing.
+        rested = arrived + GATHER * self._least > self._last + self.seconds
         self._last = at
         # A commit of ticks alone took no records.
-        if waiting > max(BEHIND * records, BEHIND, call):
+        if waiting > max(BEHIND * records, BEHIND, call) and not rested:
             self.seconds = min(2.0 * self.seconds, self._most)
         else:
             self.seconds = max(0.5 * self.seconds, self._least)

@@ -166,7 +166,8 @@ class Committer:
             task.committed = positions[task.name]
             task.dirty = False
         self.commits += 1
-        self._cadence.committed(time.monotonic(), self.rows, self._membership.waiting(), call=self._pace.records)
+        now, waiting = time.monotonic(), self._membership.waiting()
+        self._cadence.committed(now, now if self._started is None else self._started, self.rows, waiting, call=self._pace.records)
         self._metrics.observe(COMMIT_SECONDS, time.monotonic() - began, self._stage)
         self._metrics.set(LAST_COMMIT, time.time(), self._stage)
         self._end()
