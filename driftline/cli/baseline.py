@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,12 +74,14 @@ def build(
     if (from_file is not None) == from_topic:
         raise Refusal("expected one of --from-file and --from-topic")
     config = _without_files(config_path)
-    model = _model(config, columns.model)
+    model, column = _model(config, columns.model)
     path = Path(target or f"{model}.baseline.json")
     if path.exists() and not force:
         raise Refusal(f'"{path}" exists', hint="a baseline is immutable: write another file, or --force")
     if from_file is not None:
-        source, batches = os.path.basename(from_file), _file_batches(config, from_file, columns)
+        if not column:
+            _check_not_mixed(config, model, from_file)
+        source, batches = os.path.basename(from_file), _file_batches(config, from_file, replace(columns, model=column or columns.model))
     else:
         source, batches = f"topic {config.predictions[0].topic} {begin} to {end or 'end'}", _topic_batches(config, begin, end)
     baselines = _learn(config, model, batches, source)
@@ -165,13 +168,28 @@ def _without_files(config_path: str) -> Config:
     return config.model_copy(update={"models": models})
 
 
-def _model(config: Config, given: str | None) -> str:
+def _model(config: Config, given: str | None) -> tuple[str, str]:
+    """The model, and the column that tells its rows from those of others; "" = all rows are its own."""
     if given is not None and given in config.models:
-        return given
+        return given, ""
     if given is None and len(config.models) == 1:
-        return next(iter(config.models))
+        return next(iter(config.models)), ""
+    column, _, name = (given or "").rpartition("=")
+    if column and name in config.models:
+        return name, column
     known = ", ".join(f'"{name}"' for name in config.models)
-    raise Refusal(f"--model: expected one of {known}" + (f', got "{given}"' if given else ""))
+    hint = "--model NAME takes every row of a file for the model's, --model COLUMN=NAME those whose column says so"
+    raise Refusal(f"--model: expected one of {known}" + (f', got "{given}"' if given else ""), hint=hint)
+
+
+def _check_not_mixed(config: Config, model: str, path: str) -> None:
+    """Refuse a file whose column of models nobody looks at: the baseline would be of all of them."""
+    from driftline.streams.source_file import column_names, is_messages
+
+    column = config.predictions[0].fields.model.rpartition(".")[2]
+    if len(config.models) > 1 and not is_messages(path) and column in column_names(path):
+        hint = f"--model {column}={model} takes the rows of this model; rename the column if it says something else"
+        raise Refusal(f'"{path}" has a column "{column}", and --model {model} would take every row', hint=hint)
 
 
 def _file_batches(config: Config, path: str, columns: ColumnOptions) -> Iterator[list[Any]]:

@@ -161,8 +161,8 @@ def _mapping(columns: list[str], options: ColumnOptions, config: Config | None, 
     except ValueError as error:
         raise Refusal(str(error)) from error
     model = _model(options, config, columns)
-    spec = config.models.get(model) if config is not None else None
-    features = _features(columns, options, spec)
+    specs = _specs(model, config)
+    features = _features(columns, options, specs)
     return RowMapping(
         features=features,
         model=model,
@@ -179,7 +179,7 @@ def _mapping(columns: list[str], options: ColumnOptions, config: Config | None, 
         class_=options.class_,
         latency_ms=options.latency,
         weight=options.weight,
-        segments=_segments(columns, features, options, spec),
+        segments=_segments(columns, features, options, specs),
         model_fixed=options.model is None,
     )
 
@@ -198,43 +198,56 @@ def _model(options: ColumnOptions, config: Config | None, columns: list[str]) ->
     return next(iter(config.models))
 
 
-def _features(columns: list[str], options: ColumnOptions, spec: Model | None) -> tuple[str, ...]:
+def _specs(model: str, config: Config | None) -> list[Model]:
+    """What the configuration says of the model, or of each one where a column tells them apart."""
+    if config is None:
+        return []
+    return [config.models[model]] if model in config.models else list(config.models.values())
+
+
+def _features(columns: list[str], options: ColumnOptions, specs: list[Model]) -> tuple[str, ...]:
     dropped = set(_names(options.drop))
     unknown = sorted(dropped - set(columns))
     if unknown:
         raise Refusal(f'--drop "{unknown[0]}": no such column')
     if options.features is not None:
         return tuple(name for name in _names(options.features) if name not in dropped)
-    if spec is not None and spec.features is not None:
-        return tuple(name for name in spec.features if name in columns and name not in dropped)
+    declared = [spec.features for spec in specs if spec.features is not None]
+    if specs and len(declared) == len(specs):
+        names = dict.fromkeys(name for features in declared for name in features)
+        return tuple(name for name in names if name in columns and name not in dropped)
     used = {options.id, options.time, options.label, options.label_time, options.score, options.class_, options.latency, options.weight}
-    used |= {options.model, options.version, *(column for _, column in _pairs(options.segments)), *_unit(columns, options, spec)[1:]}
+    used |= {options.model, options.version, *(column for _, column in _pairs(options.segments))}
+    for spec in specs:
+        used |= set(_unit(columns, options, spec)[1:])
     return tuple(name for name in columns if name not in used and name not in dropped)
 
 
-def _segments(columns: list[str], features: tuple[str, ...], options: ColumnOptions, spec: Model | None) -> tuple[tuple[str, str], ...]:
-    """(path, column) of the segments, and of the unit, to send beside the features."""
+def _segments(columns: list[str], features: tuple[str, ...], options: ColumnOptions, specs: list[Model]) -> tuple[tuple[str, str], ...]:
+    """(path, column) of the segments, and of the units, to send beside the features."""
     given = dict(_pairs(options.segments))
-    path_of_unit, name_of_unit, column_of_unit = _unit(columns, options, spec)
-    out: list[tuple[str, str]] = []
-    for name, segment in (spec.segments if spec is not None else {}).items():
-        column = given.pop(name, name)
-        path = segment.path or name
-        if column in columns and (name not in features or segment.path is not None):
-            out.append((path, column))
-    if column_of_unit in columns and path_of_unit not in features and all(path != path_of_unit for path, _ in out):
-        out.append((path_of_unit, column_of_unit))
-        given.pop(name_of_unit, None)
-    out += [(name, column) for name, column in given.items() if name not in features]
-    return tuple(out)
+    rest = dict(given)
+    out: dict[str, str] = {}
+    for spec in specs:
+        for name, segment in spec.segments.items():
+            column = given.get(name, name)
+            rest.pop(name, None)
+            if column in columns and (name not in features or segment.path is not None):
+                out.setdefault(segment.path or name, column)
+    for spec in specs:
+        path_of_unit, name_of_unit, column_of_unit = _unit(columns, options, spec)
+        if column_of_unit in columns and path_of_unit not in features and path_of_unit not in out:
+            out[path_of_unit] = column_of_unit
+            rest.pop(name_of_unit, None)
+    return (*out.items(), *((name, column) for name, column in rest.items() if name not in features))
 
 
-def _unit(columns: list[str], options: ColumnOptions, spec: Model | None) -> tuple[str, str, str]:
+def _unit(columns: list[str], options: ColumnOptions, spec: Model) -> tuple[str, str, str]:
     """Path, name and column of the unit; "" where there is none.
 
     The name is what `--segment` and the file call it: its path, or the last part of that, `card_id` of `segments.card_id`.
     """
-    path = spec.unit or "" if spec is not None else ""
+    path = spec.unit or ""
     given = dict(_pairs(options.segments))
     name = path if path in columns or path in given else path.rpartition(".")[2]
     return path, name, given.get(name, name)

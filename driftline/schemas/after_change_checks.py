@@ -29,5 +29,5 @@ def check_after_change(model: Model, place: Path) -> Iterator[Flaw]:
     for where, one in said:
         if one != "keep" and one.relearn_after < least:
             hint = "what stays for less than a reference takes to learn, or is still in a window that has it, is not the new normal yet"
-            wanted = f"at least baseline.learn ({model.baseline.learn}) and twice the longest window ({longest})"
+            wanted = f"at least {least}: baseline.learn ({model.baseline.learn}), and twice the longest window ({longest})"
             yield Flaw((*where, "relearn_after"), wanted, f"{one.relearn_after}", hint)

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from driftline.cli.main import cli
 from driftline.schemas.config import Fields, LabelFields
@@ -191,6 +191,50 @@ def test_the_only_model_of_a_configuration_is_its_name_even_where_a_column_has_i
     sent = [json.loads(line)["value"] for line in result.stdout.splitlines()]
     assert [event["model"] for event in sent if "features" in event] == ["fraud", "fraud"]
     assert [event["features"] for event in sent if "features" in event] == [{"amount": 1.5}, {"amount": 2.5}]
+
+
+SEVERAL = """version: 1
+predictions: payments
+labels: chargebacks
+models:
+  fraud: {features: {amount: numeric}, unit: segments.card, segments: {country: {path: segments.country, max: 3}}}
+  risk: {features: {age: numeric}}
+"""
+
+
+def test_models_that_a_column_tells_apart_send_the_features_and_units_of_the_configuration(tmp_path: Path) -> None:
+    """The label is no feature only because nobody named it."""
+    path = tmp_path / "payments.csv"
+    path.write_text("amount,age,country,card,late_label,kind\n1.5,30,NL,c1,1,fraud\n2.5,40,DE,c2,0,risk\n")
+    (tmp_path / "both.yml").write_text(SEVERAL)
+    result = CliRunner().invoke(cli, ["publish", str(path), "-c", str(tmp_path / "both.yml"), "--model", "kind", "--print"])
+    assert result.exit_code == 0, result.stderr
+    sent = [json.loads(line)["value"] for line in result.stdout.splitlines()]
+    assert [event["model"] for event in sent] == ["fraud", "risk"]
+    assert [event["features"] for event in sent] == [{"amount": 1.5, "age": 30}, {"amount": 2.5, "age": 40}]
+    assert [event["segments"] for event in sent] == [{"country": "NL", "card": "c1"}, {"country": "DE", "card": "c2"}]
+
+
+def test_a_baseline_is_of_the_rows_of_its_model(tmp_path: Path) -> None:
+    path, config = tmp_path / "payments.csv", tmp_path / "both.yml"
+    rows = [f"{i % 7}.5,{i % 50},NL,c{i},{'fraud' if i % 3 else 'risk'}" for i in range(900)]
+    path.write_text("\n".join(["amount,age,country,card,model", *rows]) + "\n")
+    config.write_text(SEVERAL)
+
+    def built(model: str) -> Result:
+        target = str(tmp_path / "b.json")
+        arguments = ["baseline", "build", str(config), "--from-file", str(path), "--model", model, "-o", target, "--force"]
+        return CliRunner().invoke(cli, [*arguments, "--format", "json"])
+
+    done = built("model=risk")
+    assert done.exit_code == 0, done.stderr
+    panels = {row["panel"]: row for row in map(json.loads, done.stdout.splitlines())}
+    assert (panels["features"]["model"], panels["features"]["rows"]) == ("risk", 300)
+    # Every row as if it were of this model would be a baseline of two.
+    mixed = built("risk")
+    assert mixed.exit_code != 0
+    assert "--model model=risk" in mixed.stderr
+    assert "fraud" in built("model=nobody").stderr
 
 
 @pytest.mark.parametrize(

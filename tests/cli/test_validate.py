@@ -104,7 +104,7 @@ def test_a_reference_is_not_learned_anew_from_less_than_it_takes(tmp_path: Path)
     done = CliRunner().invoke(cli, ["validate", str(path)])
     assert done.exit_code == 2
     for words in (
-        "after_change.relearn_after: expected at least baseline.learn (5000) and twice the longest window (5000), got 4000",
+        "after_change.relearn_after: expected at least 10000: baseline.learn (5000), and twice the longest window (5000), got 4000",
         "features.v.after_change: expected a numeric or categorical feature, got a vector",
         'after_change: expected one of "keep" or a mapping, got 20000',
         "write after_change: keep, or after_change: {relearn_after: 20000}",
