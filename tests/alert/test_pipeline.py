@@ -282,6 +282,8 @@ def test_summary_says_what_where_and_how_much(life: Life, drift_event: MakeEvent
     ({"effect": Effect("mean", 0.93), "value": 0.93, "baseline_value": 0.0, "median": 83.25, "baseline_median": 41.0},
      "moved up (0.93 baseline standard deviations; median 83.25, baseline 41, n 500)"),
     ({"median": 83.25, "baseline_median": 41.0}, "moved up (PSI 0.3; median 83.25, baseline 41, n 500)"),
+    # Another spread: on which side its values happen to lie says nothing.
+    ({"detector": "e_detector", "median": 41.5, "baseline_median": 41.0}, "changed (PSI 0.3; median 41.5, baseline 41, n 500)"),
     ({"effect": Effect("mean", 0.48), "pair_correlation": 0.512, "baseline_correlation": -0.0213},
      "moved up (0.48 baseline standard deviations; correlation 0.512, baseline -0.0213, n 500)"),
     # A category, or values beyond all that the baseline has seen.

@@ -20,6 +20,7 @@ _POINTS_WHOLE: Final = 10.0
 """From so many on percentage points are told without decimals."""
 _OF_WINDOW: Final = "severity"
 """The detector of a step of severity: its figures are of the whole window, in which the rows since the change may be few."""
+_EVIDENCE: Final = "e_detector"
 _VERBS = {"up": "moved up", "down": "moved down", None: "changed"}
 
 
@@ -40,13 +41,19 @@ def summary_of(event: DriftEvent, shown: Mapping[str, Any], *, resolved: bool) -
     if resolved:
         return f"{where} is back in its band" + (f" ({event.reason})" if event.reason else "")
     figures = "; ".join(part for part in (_effect_words(shown), _levels(shown)) if part)
-    told = f"{where} {_VERBS[shown['direction']]} ({figures}){_again_words(shown)}"
+    told = f"{where} {_VERBS[_side_of(shown)]} ({figures}){_again_words(shown)}"
     told += _cause_words(shown)
     if (near := shown.get("near")) is not None:
         told += f"; {near_words(near['version'], near['time_ms'])}"
     if event.kind == "recovery":
         told += "; one of several open episodes ended" + (f" ({event.reason})" if event.reason else "")
     return told
+
+
+def _side_of(shown: Mapping[str, Any]) -> str | None:
+    """The side a series moved to; None where an e-detector found another spread or other shares: their mean goes either way."""
+    psi = shown["effect"] is not None and shown["effect"]["kind"] == "psi"
+    return None if psi and shown.get("detector") == _EVIDENCE else shown["direction"]
 
 
 def _cause_words(shown: Mapping[str, Any]) -> str:
