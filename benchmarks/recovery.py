@@ -39,6 +39,8 @@ from driftline.streams.state.base import BASE_SECONDS
 STARTS = 5
 ROWS = 60_000
 SETUP = ours.Setup("recovery", segments=True, partitions=4)
+_CALM = 5.0
+"""Seconds until a group has given a member that is new all it shall have."""
 DETECT_PORT = 2
 """Workers of one `run` take ports in order: ingest, join, detect."""
 
@@ -57,6 +59,11 @@ class Detect:
     @property
     def log(self) -> str:
         return self.log_file.read_text()
+
+    @property
+    def tasks(self) -> set[str]:
+        """All it has begun, whether or not it has them still."""
+        return set(re.findall(r" task_started task=(\S+)", self.log))
 
     def until(self, event: str, *, about: str = "", seconds: float = 180.0) -> float:
         """Wait for a line of the log; when it was written."""
@@ -184,14 +191,18 @@ def hand_over(config: Path) -> dict[str, Any]:
         victim.until("task_started")
         with detect(config, "b") as heir:
             heir.until("task_started")
-            before = heir.log.count(" task_started ")
+            time.sleep(_CALM)
+            taken = victim.tasks - heir.tasks
             killed = time.time()
             victim.kill()
             deadline = time.monotonic() + 180
-            while heir.log.count(" task_started ") == before and time.monotonic() < deadline:
+            while taken - heir.tasks:
+                if time.monotonic() > deadline:
+                    raise SystemExit(f"nobody took {taken - heir.tasks} over:\n{heir.log[-2_000:]}")
                 time.sleep(0.05)
             kafka = load_config(config).kafka
             return {
+                "tasks": len(taken),
                 "seconds": time.time() - killed,
                 "session_timeout_s": int(consumer_properties(kafka, "g")["session.timeout.ms"]) / 1000,
                 "transaction_timeout_s": kafka.transaction_timeout / 1000,

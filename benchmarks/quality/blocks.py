@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.quality.measure import Delay, FalseAlarms, first_after, generator, nearest_setting
+from benchmarks.quality.measure import Delay, FalseAlarms, generator, late_by, nearest_setting
 from benchmarks.quality.memory import RUN_LENGTH, WINDOW, rows_of
 from benchmarks.quality.memory import TOLERANCE as TOLERANCE_SD
 from benchmarks.quality.report import Gate, Section, Size
@@ -126,14 +126,12 @@ def _peer_null(values: list[Values], limit: float) -> FalseAlarms:
 
 
 def _delay(what: str, draw: Draw, detect: Detect, size: Size, streams: int) -> Delay:
-    delays, missed = [], 0
+    found = []
     for stream in range(streams):
         g = generator(size.seed, "blocks", what, stream)
         values = np.concatenate([normal(g, REFERENCE + BEFORE), draw(g, AFTER)])
-        first = first_after(detect(values[:REFERENCE], values[REFERENCE:]), BEFORE)
-        missed += first is None
-        delays += [] if first is None else [first - BEFORE + 1]
-    return Delay(tuple(delays), missed)
+        found.append(late_by(detect(values[:REFERENCE], values[REFERENCE:]), BEFORE))
+    return Delay.of(found)
 
 
 def _ours(run_length: float, joint: bool, reference: Values, values: Values) -> list[int]:
@@ -162,8 +160,7 @@ def blocks(size: Size) -> Section:
         alone, peer = (_delay(what, draw, detect, size, streams) for detect in others)
         rows.append([f"{what}: delay", str(promised), str(fast), str(alone), str(peer)])
         if what in _WITHIN:
-            found_within = promised.within(AFTER)
-            gates.append(Gate(f"delay, {what}", _WITHIN[what], found_within, found_within - 1.96 * promised.error))
+            gates.append(promised.gate(f"delay, {what}", _WITHIN[what], AFTER))
     return Section(
         "Blocks: features that change together",
         f"Blocks of {VALUES} features as `blocks` makes them, reference {REFERENCE:,}, tolerance {TOLERANCE:g}, 1 false alarm in 100,000 "

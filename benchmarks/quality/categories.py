@@ -12,7 +12,7 @@ from unittest import mock
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.quality.measure import Delay, FalseAlarms, generator
+from benchmarks.quality.measure import Delay, FalseAlarms, generator, late_by
 from benchmarks.quality.report import Gate, Section, Size
 from driftline.detectors.panel import Panel
 from driftline.detectors.spec import Column, ColumnDetector, PanelBudget, PanelRows, PanelSpec, Series
@@ -195,17 +195,16 @@ def one_gains(shares: Shares, wanted: float, value: int = 6) -> Shares:
 
 
 Detect = Callable[[Codes, int], int | None]
-"""(values, of the reference) to the first alarm from `BEFORE` values after the reference on."""
+"""(values, of the reference) to the delay of the first alarm from `BEFORE` values after the reference on."""
 
 
-def _panel_alarm(codes: Codes, reference: int) -> int | None:
-    found = (row for row, _ in opened(codes[:, None], reference, 1.0 / RUN_LENGTH))
-    return next((row for row in found if row >= reference + BEFORE), None)
+def _panel_delay(codes: Codes, reference: int) -> int | None:
+    return late_by((row for row, _ in opened(codes[:, None], reference, 1.0 / RUN_LENGTH)), reference + BEFORE)
 
 
-def _ranks_alarm(codes: Codes, reference: int) -> int | None:
+def _ranks_delay(codes: Codes, reference: int) -> int | None:
     with mock.patch("driftline.detectors.budget_bank.category_bins", return_value=None):
-        return _panel_alarm(codes, reference)
+        return _panel_delay(codes, reference)
 
 
 def chi_squared(codes: Codes, reference: int) -> Shares:
@@ -247,9 +246,8 @@ def tuned(shares: Shares, size: Size) -> float:
     return high
 
 
-def _chi_alarm(codes: Codes, reference: int, limit: float) -> int | None:
-    found = (reference + end for end in chi_alarms(chi_squared(codes, reference), limit))
-    return next((row for row in found if row >= reference + BEFORE), None)
+def _chi_delay(codes: Codes, reference: int, limit: float) -> int | None:
+    return late_by(chi_alarms(chi_squared(codes, reference), limit), BEFORE)
 
 
 def delay(change: Change, detect: Detect, size: Size, streams: int) -> Delay:
@@ -258,9 +256,8 @@ def delay(change: Change, detect: Detect, size: Size, streams: int) -> Delay:
     for stream in range(streams):
         g = generator(size.seed, "categories", change.name, stream)
         codes = np.r_[draw(g, change.before, REFERENCE + BEFORE), draw(g, change.after, AFTER)]
-        alarm = detect(codes, REFERENCE)
-        found.append(None if alarm is None else alarm - REFERENCE - BEFORE + 1)
-    return Delay(tuple(one for one in found if one is not None), sum(one is None for one in found))
+        found.append(detect(codes, REFERENCE))
+    return Delay.of(found)
 
 
 def category_delays(size: Size) -> Section:
@@ -272,13 +269,12 @@ def category_delays(size: Size) -> Section:
         key = len(change.before), float(change.before[0])
         if key not in limits:
             limits[key] = tuned(change.before, size)
-        ours = delay(change, _panel_alarm, size, streams)
-        ranks = delay(change, _ranks_alarm, size, streams)
-        chi: Any = functools.partial(_chi_alarm, limit=limits[key])
+        ours = delay(change, _panel_delay, size, streams)
+        ranks = delay(change, _ranks_delay, size, streams)
+        chi: Any = functools.partial(_chi_delay, limit=limits[key])
         rows.append([change.name, _psi_words(change), str(ours), str(ranks), str(delay(change, chi, size, streams))])
         if change.gate is not None:
-            late = ours.within(AFTER)
-            gates.append(Gate(f"categories, {change.name}", change.gate, late, late - 1.96 * (ours.error if len(ours.delays) > 1 else 0.0)))
+            gates.append(ours.gate(f"categories, {change.name}", change.gate, AFTER))
     tolerated = null_chi(size, limits[len(FEW), float(FEW[0])])
     return Section(
         "Categories: delay at one false alarm in 100,000 values",

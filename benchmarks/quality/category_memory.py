@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 from scipy import signal, stats
 
 from benchmarks.quality.categories import FEW, RUN_LENGTH, Codes, Shares, draw, moved, one_gains, opened, spread
-from benchmarks.quality.measure import Delay, FalseAlarms, generator
+from benchmarks.quality.measure import Delay, FalseAlarms, generator, late_by
 from benchmarks.quality.report import Gate, Section, Size
 
 LEARN: Final = 4_000
@@ -49,18 +50,25 @@ def _ordered(correlation: float) -> Draw:
     return values
 
 
-WAYS: Final[dict[str, Draw]] = {
-    "stays with a chance of .3": _stays(0.3),
-    "stays with a chance of .5": _stays(0.5),
-    "every value twice": _repeated(2),
-    "every value three times": _repeated(3),
-    "groups of 2 to 7": _groups,
-    "ordered, each like the one before, .6": _ordered(0.6),
-    "ordered, each unlike the one before, -.6": _ordered(-0.6),
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How values come, and of which law; of laws other than `FEW` no change is measured."""
+
+    draw: Draw
+    shares: Shares = field(default_factory=lambda: FEW)
+
+
+WAYS: Final[dict[str, Way]] = {
+    "stays with a chance of .3": Way(_stays(0.3)),
+    "stays with a chance of .5": Way(_stays(0.5)),
+    "every value twice": Way(_repeated(2)),
+    "every value three times": Way(_repeated(3)),
+    "groups of 2 to 7": Way(_groups),
+    "ordered, each like the one before, .6": Way(_ordered(0.6)),
+    "ordered, each unlike the one before, -.6": Way(_ordered(-0.6)),
+    # Their residuals are not correlated and yet depend on each other.
+    "two values, each stays with a chance of .6": Way(_stays(0.6), np.array([0.5, 0.5])),
 }
-TWO: Final = np.array([0.5, 0.5])
-OF_TWO: Final = "two values, each stays with a chance of .6"
-"""Their residuals are not correlated and yet depend on each other."""
 WITHIN: Final[dict[str, Callable[[Shares], Shares]]] = {
     "nothing changed": lambda shares: shares,
     "one gains, PSI .09": lambda shares: one_gains(shares, 0.09, min(6, len(shares) - 1)),
@@ -74,46 +82,45 @@ _MOST_DELAY: Final = {
 }
 
 
-def null(way: str, law: str, size: Size) -> FalseAlarms:
+def null(name: str, law: str, size: Size) -> FalseAlarms:
     """Episodes on streams whose shares are those of the reference, or differ by less than is no change."""
-    columns, shares, values = [], TWO if way == OF_TWO else FEW, WAYS.get(way, _stays(0.6))
+    columns, way = [], WAYS[name]
     for stream in range(size.null_streams):
-        g = generator(size.seed, "category memory", way, law, stream)
-        columns.append(np.r_[values(g, shares, LEARN), values(g, WITHIN[law](shares), size.null_rows)])
+        g = generator(size.seed, "category memory", name, law, stream)
+        columns.append(np.r_[way.draw(g, way.shares, LEARN), way.draw(g, WITHIN[law](way.shares), size.null_rows)])
     found = opened(np.stack(columns, axis=1), LEARN, size.null_streams / RUN_LENGTH)
     return FalseAlarms(len(found), size.null_streams * size.null_rows)
 
 
-def delay(way: str, change: str, size: Size, streams: int) -> Delay:
+def delay(name: str, change: str, size: Size, streams: int) -> Delay:
     """Values until a change of shares is found."""
-    delays, missed = [], 0
+    found, way = [], WAYS[name]
     for stream in range(streams):
-        g = generator(size.seed, "category memory", way, change, stream)
-        codes = np.r_[WAYS[way](g, FEW, LEARN + BEFORE), WAYS[way](g, BEYOND[change], AFTER)]
-        first = next((row for row, _ in opened(codes[:, None], LEARN, 1.0 / RUN_LENGTH) if row >= LEARN + BEFORE), None)
-        missed += first is None
-        delays += [] if first is None else [first - LEARN - BEFORE + 1]
-    return Delay(tuple(delays), missed)
+        g = generator(size.seed, "category memory", name, change, stream)
+        codes = np.r_[way.draw(g, way.shares, LEARN + BEFORE), way.draw(g, BEYOND[change], AFTER)]
+        found.append(late_by((row for row, _ in opened(codes[:, None], LEARN, 1.0 / RUN_LENGTH)), LEARN + BEFORE))
+    return Delay.of(found)
 
 
 def category_memory(size: Size) -> Section:
     """False alarms and delays where the reference shows that values come in runs."""
     streams = max(size.change_streams // 8, 8)
     rows, gates = [], []
-    for way in (*WAYS, OF_TWO):
+    for name, way in WAYS.items():
         cells = []
         for law in WITHIN:
-            found = null(way, law, size)
+            found = null(name, law, size)
             cells.append(str(found))
-            gates.append(Gate(f"categories, {way}, {law}", 1e6 / RUN_LENGTH, found.per_million, found.interval[0]))
-        for change in BEYOND if way in WAYS else ():
-            found_after = delay(way, change, size, streams)
+            gates.append(Gate(f"categories, {name}, {law}", 1e6 / RUN_LENGTH, found.per_million, found.interval[0]))
+        for change in BEYOND:
+            if way.shares is not FEW:
+                cells.append("-")
+                continue
+            found_after = delay(name, change, size, streams)
             cells.append(str(found_after))
-            if (way, change) in _MOST_DELAY:
-                late = found_after.within(AFTER)
-                error = found_after.error if len(found_after.delays) > 1 else 0.0
-                gates.append(Gate(f"categories, {way}, {change}", _MOST_DELAY[way, change], late, late - 1.96 * error))
-        rows.append([way, *cells, *([] if way in WAYS else ["-"] * len(BEYOND))])
+            if (name, change) in _MOST_DELAY:
+                gates.append(found_after.gate(f"categories, {name}, {change}", _MOST_DELAY[name, change], AFTER))
+        rows.append([name, *cells])
     return Section(
         "Categories that stay for a while",
         f"11 values, .3 to .001, in runs that the reference of {LEARN:,} shows; one false alarm in 100,000 values promised. First alarms "

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from benchmarks.quality.report import Gate
 from benchmarks.quality.streams import Change, Law, Values
 
 Detect = Callable[[Values, Values, int], Any]
@@ -51,6 +52,11 @@ class Delay:
     delays: tuple[int, ...]
     missed: int
 
+    @classmethod
+    def of(cls, found: Sequence[int | None]) -> Delay:
+        """Of one delay a stream, None where the change was missed."""
+        return cls(tuple(one for one in found if one is not None), sum(one is None for one in found))
+
     @property
     def mean(self) -> float:
         return float(np.mean(self.delays)) if self.delays else math.nan
@@ -75,10 +81,44 @@ class Delay:
         """The mean, a missed change counted as found after `rows`: what a detector misses must not make it look fast."""
         return (sum(self.delays) + rows * self.missed) / (len(self.delays) + self.missed)
 
+    def gate(self, name: str, most: float, rows: int) -> Gate:
+        """That the mean `within` so many rows is at most so much."""
+        late = self.within(rows)
+        return Gate(name, most, late, late - 1.96 * (self.error if len(self.delays) > 1 else 0.0))
+
     def __str__(self) -> str:
         missed = f", {self.missed_share:.0%} missed" if self.missed else ""
         error = f" +- {1.96 * self.error:.0f}" if len(self.delays) > 1 else ""
         return "none found" if not self.delays else f"{self.mean:.0f}{error}{missed}"
+
+
+@dataclass(slots=True)
+class Dates:
+    """How far dates of changes are off, and how often their intervals hold the truth."""
+
+    off: list[int] = field(default_factory=list)
+    widths: list[int] = field(default_factory=list)
+    held: int = 0
+
+    def add(self, since: int, earliest: int, latest: int, truth: int) -> None:
+        """One date with the ends of its interval."""
+        self.off.append(abs(since - truth))
+        self.widths.append(latest - earliest)
+        self.held += earliest <= truth <= latest
+
+    def cells(self) -> list[str]:
+        """For a table: off by (median, 90th percentile), width of the interval (median), how many hold the truth."""
+        spread = [f"{np.median(self.off):.0f}", f"{np.percentile(self.off, 90):.0f}", f"{np.median(self.widths):.0f}"]
+        return [*spread, f"{self._share:.1%} of {len(self.off)}"]
+
+    def gate(self, name: str, least: float) -> Gate:
+        """That so many intervals hold the truth."""
+        bound = self._share + 1.96 * math.sqrt(self._share * (1 - self._share) / len(self.off))
+        return Gate(f"intervals that hold the start, {name}, at least", least, self._share, bound, least=True)
+
+    @property
+    def _share(self) -> float:
+        return self.held / len(self.off)
 
 
 def generator(seed: int, *about: object) -> np.random.Generator:
@@ -97,20 +137,17 @@ def false_alarms(law: Law, name: str, detect: Detect, *, streams: int, rows: int
 
 def delay(change: Change, detect: Detect, *, streams: int, before: int, after: int, reference: int, seed: int) -> Delay:
     """Delays on streams with one change."""
-    delays, missed = [], 0
+    found = []
     for stream in range(streams):
         g = generator(seed, "change", change.name, stream)
         values = np.concatenate([change.before.draw(g, reference + before), change.after(g, after)])
-        first = first_after(detect(values[:reference], values[reference:], seed * 100_003 + stream), before)
-        if first is None:
-            missed += 1
-        else:
-            delays.append(first - before + 1)
-    return Delay(tuple(delays), missed)
+        found.append(late_by(detect(values[:reference], values[reference:], seed * 100_003 + stream), before))
+    return Delay.of(found)
 
 
-def first_after(alarms: Iterable[int], start: int) -> int | None:
-    return next((int(a) for a in alarms if a >= start), None)
+def late_by(alarms: Iterable[int], start: int) -> int | None:
+    """Values from a change at `start` to the first alarm since, that of the alarm included."""
+    return next((int(a) - start + 1 for a in alarms if a >= start), None)
 
 
 def nearest_setting(settings: Sequence[float], rate_of: Callable[[float], FalseAlarms], wanted: float) -> tuple[float, FalseAlarms]:

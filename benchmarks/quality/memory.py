@@ -11,7 +11,7 @@ import numpy as np
 from scipy import signal
 
 from benchmarks.quality.contenders import ours
-from benchmarks.quality.measure import Delay, FalseAlarms, false_alarms, generator, nearest_setting
+from benchmarks.quality.measure import Delay, FalseAlarms, false_alarms, generator, late_by, nearest_setting
 from benchmarks.quality.report import Gate, Section, Size
 from benchmarks.quality.streams import NOT_COVERED, Law, Values, autoregressive
 from driftline.detectors.panel import Panel
@@ -218,12 +218,9 @@ def _plain(run_length: float) -> Any:
 
 def _delay(law: Law, sds: float, detect: Any, size: Size, streams: int) -> Delay:
     """As `measure.delay`, but the memory goes on through the change."""
-    delays: list[int] = []
-    missed = 0
+    found = []
     for stream in range(streams):
         values = law.draw(generator(size.seed, "shifted", sds, stream), REFERENCE + BEFORE + AFTER)
         values[REFERENCE + BEFORE :] += sds
-        alarms = [a for a in detect(values[:REFERENCE], values[REFERENCE:], size.seed * 100_003 + stream) if a >= BEFORE]
-        missed += not alarms
-        delays += [int(alarms[0]) - BEFORE + 1] if len(alarms) else []
-    return Delay(tuple(delays), missed)
+        found.append(late_by(detect(values[:REFERENCE], values[REFERENCE:], size.seed * 100_003 + stream), BEFORE))
+    return Delay.of(found)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.quality.measure import Delay, FalseAlarms, first_after, generator, nearest_setting
+from benchmarks.quality.measure import Delay, FalseAlarms, generator, late_by, nearest_setting
 from benchmarks.quality.memory import RUN_LENGTH, TOLERANCE, WINDOW, rows_of
 from benchmarks.quality.report import Gate, Section, Size
 from benchmarks.quality.streams import Values
@@ -103,14 +103,12 @@ def _peer_null(values: list[Values], limit: float) -> FalseAlarms:
 
 
 def _delay(before: float, after: float, detect: Detect, size: Size, streams: int) -> Delay:
-    delays, missed = [], 0
+    found = []
     for stream in range(streams):
         g = generator(size.seed, "pairs", before, after, stream)
         values = np.concatenate([normal(before)(g, REFERENCE + BEFORE), normal(after)(g, AFTER)])
-        first = first_after(detect(values[:REFERENCE], values[REFERENCE:]), BEFORE)
-        missed += first is None
-        delays += [] if first is None else [first - BEFORE + 1]
-    return Delay(tuple(delays), missed)
+        found.append(late_by(detect(values[:REFERENCE], values[REFERENCE:]), BEFORE))
+    return Delay.of(found)
 
 
 def _ours(run_length: float, others: list[str], reference: Values, values: Values) -> list[int]:
@@ -142,7 +140,7 @@ def pairs(size: Size) -> Section:
         others: list[Any] = [_delay(before, after, detect, size, streams) for detect in (fast, functools.partial(windowed, limit))]
         rows.append([f"{before:g} to {after:g}: delay", str(promised), *map(str, others)])
         if (before, after) == (0.0, 0.5):
-            gates.append(Gate("delay, correlation 0 to .5", 250.0, promised.within(AFTER), promised.within(AFTER) - 1.96 * promised.error))
+            gates.append(promised.gate("delay, correlation 0 to .5", 250.0, AFTER))
     gates.append(Gate("alarms of the features themselves", 1.0, len(silent), len(silent)))
     return Section(
         "Pairs: a correlation that changes alone",

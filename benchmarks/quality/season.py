@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.quality.contenders import PEERS, Contender
-from benchmarks.quality.measure import Delay, FalseAlarms, false_alarms, first_after, generator, nearest_setting
+from benchmarks.quality.measure import Delay, FalseAlarms, false_alarms, generator, late_by, nearest_setting
 from benchmarks.quality.memory import RUN_LENGTH, TOLERANCE, Found, panel, rows_of
 from benchmarks.quality.report import Gate, Section, Size
 from benchmarks.quality.streams import Law, Values, autoregressive
@@ -163,8 +163,7 @@ def price(size: Size) -> Section:
 
 def _delay(law: Law, shift: float, detect: Any, size: Size, streams: int) -> Delay:
     """As `measure.delay`, but the season goes on through the change."""
-    delays: list[int] = []
-    missed = 0
+    found = []
     reference = REFERENCE_DAYS * DAY
     for stream in range(streams):
         g = generator(size.seed, "season shifted", stream)
@@ -172,7 +171,5 @@ def _delay(law: Law, shift: float, detect: Any, size: Size, streams: int) -> Del
         late = int(g.integers(DAY))
         values = law.draw(g, reference + BEFORE + late + AFTER)
         values[reference + BEFORE + late :] += shift
-        alarm = first_after(detect(values[:reference], values[reference:], size.seed * 100_003 + stream), BEFORE + late)
-        missed += alarm is None
-        delays += [] if alarm is None else [alarm - BEFORE - late + 1]
-    return Delay(tuple(delays), missed)
+        found.append(late_by(detect(values[:reference], values[reference:], size.seed * 100_003 + stream), BEFORE + late))
+    return Delay.of(found)

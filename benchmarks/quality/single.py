@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks.quality.contenders import KSWIN, PEERS, Contender, ours
-from benchmarks.quality.measure import Delay, FalseAlarms, delay, false_alarms, first_after, generator, nearest_setting
+from benchmarks.quality.measure import Dates, Delay, FalseAlarms, delay, false_alarms, generator, nearest_setting
 from benchmarks.quality.report import Gate, Section, Size
 from benchmarks.quality.streams import CHANGES, COVERED, NOT_COVERED, RIVALRY, Change, Draw, Law, bernoulli
 from driftline.detectors import EDetector
@@ -229,13 +229,12 @@ def dating(size: Size) -> Section:
     """How far the date of a change is off, and how often its interval holds the truth."""
     rows, gates = [], []
     for case in _DATED:
-        off, held, widths = [], 0, []
+        dates = Dates()
         for stream in range(size.change_streams):
             g = generator(size.seed, "dating", case.name, stream)
             values = np.concatenate([case.before.draw(g, REFERENCE + BEFORE), case.after(g, AFTER)])
             detector = EDetector(values[:REFERENCE], RUN_LENGTH, min_effect=case.tolerated, frozen=case.tolerated > 0.0, seed=stream)
-            first = first_after(detector.update_many(values[REFERENCE : REFERENCE + BEFORE]), 0)
-            if first is not None:
+            if len(detector.update_many(values[REFERENCE : REFERENCE + BEFORE])):
                 continue
             for start in range(REFERENCE + BEFORE, len(values), 20):
                 if len(detector.update_many(values[start : start + 20])):
@@ -243,14 +242,9 @@ def dating(size: Size) -> Section:
             found = detector.change
             if found is None or found.earliest is None or found.latest is None:
                 continue
-            off.append(abs(found.since - BEFORE))
-            held += found.earliest <= BEFORE <= found.latest
-            widths.append(found.latest - found.earliest)
-        share = held / len(off)
-        spread = [f"{np.median(off):.0f}", f"{np.percentile(off, 90):.0f}", f"{np.median(widths):.0f}"]
-        rows.append([case.name, *spread, f"{share:.1%} of {len(off)}"])
-        low = share + 1.96 * np.sqrt(share * (1 - share) / len(off))
-        gates.append(Gate(f"intervals that hold the start, {case.name}, at least", case.held, share, float(low), least=True))
+            dates.add(found.since, found.earliest, found.latest, BEFORE)
+        rows.append([case.name, *dates.cells()])
+        gates.append(dates.gate(case.name, case.held))
     return Section(
         "Since when: dates at the moment of the alarm",
         "Values between the date and the truth (median, 90th percentile), width of the 95 % interval, and how often it holds the truth. "

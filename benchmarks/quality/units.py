@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.quality.measure import Delay, FalseAlarms, first_after, generator
+from benchmarks.quality.measure import Delay, FalseAlarms, generator, late_by
 from benchmarks.quality.public import replayed_columns
 from benchmarks.quality.report import Gate, Section, Size
 
@@ -97,12 +97,12 @@ def units(size: Size) -> Section:
         warm = _WINDOW_MS // 2_000 if way.unit else 0
         count = sum(len(alarms(way, bookings, generator(size.seed, "units", way.name, i))) for i in range(streams))
         false = FalseAlarms(count, streams * (bookings - LEARN - warm))
-        firsts, early, at = [], 0, CHANGE + warm
+        late, early, at = [], 0, CHANGE + warm
         for i in range(2 * streams):
             found = alarms(way, at + _AFTER, generator(size.seed, "units", way.name, "shift", i), shift_at=at)
             early += int((found < at).any())
-            firsts.append(first_after(found, at))
-        delay = Delay(tuple(first - at + 1 for first in firsts if first is not None), firsts.count(None))
+            late.append(late_by(found, at))
+        delay = Delay.of(late)
         if way.unit:
             gates.append(Gate(f"alarms per million watched rows, {way.name}", 1e6 / EVENTS, false.per_million, false.interval[0]))
             mean = delay.within(_AFTER)
@@ -112,7 +112,7 @@ def units(size: Size) -> Section:
             )
         elif not way.groups:
             single = delay
-        table.append([way.name, f"{false.values:,}", str(false), f"{delay.median:.0f}", f"{early} of {len(firsts)}"])
+        table.append([way.name, f"{false.values:,}", str(false), f"{delay.median:.0f}", f"{early} of {len(late)}"])
     return Section(
         "Many rows of one unit",
         f"`driftline replay` over bookings of which one in {round(1 / _GROUPS)} is a group of 2 to {_ROWS_MAX} equal rows (log-uniform), a "

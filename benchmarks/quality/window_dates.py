@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 
 from benchmarks.quality.categories import FEW, RUN_LENGTH, Shares, draw, moved, panel, rows_of, spread
-from benchmarks.quality.measure import generator
-from benchmarks.quality.report import Gate, Section, Size
+from benchmarks.quality.measure import Dates, generator
+from benchmarks.quality.report import Section, Size
 from driftline.detectors.panel import Panel
 from driftline.detectors.spec import Column, ColumnDetector, PanelBudget, PanelRows, PanelSpec, Series, Signal
 
@@ -78,7 +78,7 @@ def window_dates(size: Size) -> Section:
     """How far the date of a change is off that the window shows, and how often its interval holds the truth."""
     rows, gates = [], []
     for case in CASES:
-        off, widths, held, unknown = [], [], 0, 0
+        dates, unknown = Dates(), 0
         for stream in range(size.change_streams):
             found = _first(case, generator(size.seed, "window dates", case.name, stream))
             if found is None:
@@ -86,15 +86,9 @@ def window_dates(size: Size) -> Section:
             if found.since is None or found.between is None or found.between[0] is None:
                 unknown += 1
                 continue
-            earliest, latest = found.between[0] // 1_000, found.between[1] // 1_000
-            off.append(abs(found.since.offset - AT))
-            widths.append(latest - earliest)
-            held += earliest <= AT <= latest
-        share = held / max(len(off), 1)
-        cells = [f"{np.median(off):.0f}", f"{np.percentile(off, 90):.0f}", f"{np.median(widths):.0f}", f"{share:.1%} of {len(off)}"]
-        rows.append([case.name, *cells, str(unknown)])
-        low = share + 1.96 * np.sqrt(share * (1 - share) / max(len(off), 1))
-        gates.append(Gate(f"intervals that hold the start, {case.name}, at least", case.held, share, float(low), least=True))
+            dates.add(found.since.offset, found.between[0] // 1_000, found.between[1] // 1_000, AT)
+        rows.append([case.name, *dates.cells(), str(unknown)])
+        gates.append(dates.gate(case.name, case.held))
     return Section(
         "Since when: categories and spreads",
         "Such changes are dated by the window, at marks 32 rows apart. Rows between the date and the truth (median, 90th percentile), "

@@ -18,7 +18,6 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from driftline.detectors.autoregression import worth_one
 from driftline.detectors.budget_bank import bank_of
 from driftline.detectors.episodes import E_BITS, E_OPEN, OPEN
 from driftline.detectors.kernels.bank import Alarms, pack, unpack, version_of
@@ -82,7 +81,7 @@ class BudgetedSeries:
     """
 
     def __init__(self, budget: PanelBudget, layout: Layout, tables: Tables, *, whole: bool = True) -> None:
-        self._budget, self._tables = budget, tables
+        self._budget, self._layout, self._tables = budget, layout, tables
         self._series = np.flatnonzero(tables.budgeted >= 0)
         n_scopes, n = len(layout.counts), len(self._series)
         self._n = n
@@ -90,16 +89,6 @@ class BudgetedSeries:
         self._scores = PanelScores(layout, tables, self._series)
         columns = tables.series_column.tolist()
         self._by_hour = frozenset((s, q) for s, c in layout.season for q in self._place if columns[q] == c and tables.is_value[q])
-        self._worth_one = np.ones((n_scopes, n))
-        for s, c in {*layout.memory, *layout.dependence}:
-            for q, k in self._place.items():
-                if columns[q] == c:
-                    self._worth_one[s, k] = worth_one(layout.memory.get((s, c)), layout.dependence.get((s, c)), layout.series[q].window)
-        # Shares that go by the hour change every day, so that the window's values say nothing of when they did so for good.
-        for s, c in layout.season:
-            for q, k in self._place.items():
-                if columns[q] == c and layout.references[c].kind == "categorical":
-                    self._worth_one[s, k] = 0.0
         # Alarms that wait for a row of their scope, from their total on; total 0 = none.
         self._waiting = np.zeros((n_scopes * n, _WAITING))
         self._bank = bank_of(budget, layout, tables, self._series.tolist(), self._scores, scope_shares(layout.segments, whole=whole))
@@ -235,23 +224,31 @@ class BudgetedSeries:
         later = int(at > alarm.row and bool(np.isfinite(own).any()))
         followed = self.post_change.follows(alarm.monitor)
         again = self.post_change.changes(alarm.monitor) + 1 if followed else 0
+        worth = self._worth_one(scope, q)
         dates = {"back": alarm.back, "earliest": alarm.earliest, "latest": alarm.latest}
         dates = {name: int(back) + later if back else 0 for name, back in dates.items()}
         fields = {
             "row": at, "scope": scope, "series": q, "detector": int(self._tables.budgeted[q]), "direction": int(alarm.direction),
             "statistic": alarm.total, "threshold": 1.0, "again": again, **dates,
-            "dated": self._dated(alarm), "within": self.post_change.taken(alarm.monitor) if followed else 0,
-            "worth_one": self._worth_one[scope, alarm.monitor % self._n],
+            "dated": self._dated(alarm, worth), "worth_one": worth, "within": self.post_change.taken(alarm.monitor) if followed else 0,
         }  # fmt: skip
         return tuple(fields[name] for name in CHANGE.names or ())
 
-    def _dated(self, alarm: _Alarm) -> int:
+    def _worth_one(self, scope: int, q: int) -> float:
+        """How many values in a row are worth one independent one where the window dates a change; 0 = it shows no interval."""
+        c = int(self._tables.series_column[q])
+        # Shares that go by the hour change every day, so that the window's values say nothing of when they did so for good.
+        if (scope, c) in self._layout.season and self._layout.references[c].kind == "categorical":
+            return 0.0
+        return self._layout.worth_one(scope, c, self._layout.series[q].window)
+
+    def _dated(self, alarm: _Alarm, worth: float) -> int:
         """How the change is dated that an alarm is about: bins have no mean, and where the spread changed the mean shows nothing."""
         if self._bank.state.shares.place[alarm.monitor] >= 0:
             return BY_BINS
         spread = alarm.direction == 0.0 and int(self._bank.form[alarm.monitor]) == SCORES
         # Of values that depend on each other the window shows the wandering of their level; the bet has seen their residuals.
-        return BY_SPREAD if spread and self._worth_one.flat[alarm.monitor] == 1.0 else DATED
+        return BY_SPREAD if spread and worth == 1.0 else DATED
 
     def clock(self, first_row: int, rows: int, clock_ms: Int64 | None) -> Int64:
         """The clock of the budget at each row of a batch."""

@@ -15,7 +15,6 @@ from typing import Final
 
 import numpy as np
 
-from driftline.detectors.autoregression import worth_one
 from driftline.detectors.baseline import Baseline
 from driftline.detectors.dependence import CELLS, RANKS, dependence_of
 from driftline.detectors.episodes import Scratch, new_scratch
@@ -130,7 +129,7 @@ def differences(watch: Watch, *, looks: int) -> list[Difference]:
         counts = watch.psi.arrays.counts[0, t.series_lane[q]].astype(np.int64)
         dependence = dependence_of(t, watch.windows, 0, q, counts)
         if t.is_value[q] or layout.references[c].kind == "binary":
-            known = worth_one(layout.memory.get((0, c)), layout.dependence.get((0, c)), int(measured[q, kind, M_N]))
+            known = layout.worth_one(0, c, int(measured[q, kind, M_N]))
             dependence[[CELLS, RANKS]] = np.maximum(dependence[[CELLS, RANKS]], known)
         chances = [one.p for one in statistics_of(counts, dependence, layout, t, 0, q) if one.name in _DECIDING and one.p is not None]
         p = min(chances, default=1.0) * len(chances) * max(looks, 1)

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from driftline.detectors.autoregression import Autoregression, Dependence
+from driftline.detectors.autoregression import Autoregression, Dependence, worth_one
 from driftline.detectors.baseline import Baseline, ColumnReference
 from driftline.detectors.season import HourScores, Season, hour_scores
 from driftline.detectors.spec import (
@@ -58,6 +58,10 @@ class Layout:
         """
         told = self.references[c].kind != "numeric" or self.columns[c].tails
         return None if told else self.season.get((scope, c))
+
+    def worth_one(self, scope: int, c: int, n: int) -> float:
+        """As `autoregression.worth_one`, of a column's values in a scope."""
+        return worth_one(self.memory.get((scope, c)), self.dependence.get((scope, c)), n)
 
 
 def lay_out(spec: PanelSpec, baseline: Baseline) -> Layout:

@@ -67,14 +67,12 @@ def date_mean(t: Tables, st: Windows, s: int, q: int, within: int) -> int:
     has seen are taken as its window: rows it skipped are skipped here.
     """
     c = t.series_column[q]
-    length = st.ring.shape[1]
-    head = st.heads[s]
-    rows = min(head, t.lane_window[t.series_lane[q]])
+    rows = min(st.heads[s], t.lane_window[t.series_lane[q]])
     wanted = within if within > 0 else rows
     n = 0
     total = 0.0
     for walked in range(1, rows + 1):
-        x = _reading(t, s, c, q, int(st.ring[s, (head - walked) % length, c]) & (RUN_BIT - 1))
+        x = _reading(t, s, c, q, _code(st, s, c, walked))
         if n < wanted and not math.isnan(x):
             n += 1
             total += x
@@ -83,7 +81,7 @@ def date_mean(t: Tables, st: Windows, s: int, q: int, within: int) -> int:
     best = 0
     largest = -1.0
     for walked in range(1, rows + 1):
-        x = _reading(t, s, c, q, int(st.ring[s, (head - walked) % length, c]) & (RUN_BIT - 1))
+        x = _reading(t, s, c, q, _code(st, s, c, walked))
         if math.isnan(x) or seen >= n - 1:
             continue
         seen += 1
@@ -103,14 +101,12 @@ def date_spread(t: Tables, st: Windows, s: int, q: int, within: int, depth: floa
     Normal values about the mean of all, with one variance before and another one since.
     """
     c = t.series_column[q]
-    length = st.ring.shape[1]
-    head = st.heads[s]
-    rows = min(head, t.lane_window[t.series_lane[q]])
+    rows = min(st.heads[s], t.lane_window[t.series_lane[q]])
     n, mean, whole = 0, 0.0, 0.0
     for turn in range(2):
         n, total = 0, 0.0
         for walked in range(1, rows + 1):
-            x = _reading(t, s, c, q, int(st.ring[s, (head - walked) % length, c]) & (RUN_BIT - 1))
+            x = _reading(t, s, c, q, _code(st, s, c, walked))
             if not math.isnan(x) and (n < within or within == 0):
                 n += 1
                 total += (x - mean) * (x - mean) if turn else x
@@ -123,7 +119,7 @@ def date_spread(t: Tables, st: Windows, s: int, q: int, within: int, depth: floa
     for turn in range(2):
         taken, since = 0, 0.0
         for walked in range(1, rows + 1):
-            x = _reading(t, s, c, q, int(st.ring[s, (head - walked) % length, c]) & (RUN_BIT - 1))
+            x = _reading(t, s, c, q, _code(st, s, c, walked))
             if math.isnan(x):
                 continue
             if taken == n - _PIECE_LEAST:
@@ -184,16 +180,14 @@ def date_bins(t: Tables, st: Windows, s: int, q: int, within: int, depth: float,
 def _split_bins(t: Tables, st: Windows, s: int, q: int, within: int, only: int, depth: float, counts: Int64) -> tuple[int, int, int, float]:
     """The likeliest split, its interval and its log likelihood ratio, by all bins or by one; `counts` are left as of that split."""
     c = t.series_column[q]
-    length = st.ring.shape[1]
-    head = st.heads[s]
-    rows = min(head, t.lane_window[t.series_lane[q]])
+    rows = min(st.heads[s], t.lane_window[t.series_lane[q]])
     best, earliest, latest, largest = 0, 0, 0, 0.0
     for turn in range(3):   # to find the largest, then what is near it, then to stop at the largest
         for code in range(N_CODES):
             counts[0, code] = counts[1, code] = 0
         n, taken = 0, 0
         for walked in range(1, rows + 1):
-            code = int(st.ring[s, (head - walked) % length, c]) & (RUN_BIT - 1)
+            code = _code(st, s, c, walked)
             if t.flags[q, code] != SKIP and (n < within or within == 0):
                 counts[1, code] += 1
                 n += 1
@@ -205,7 +199,7 @@ def _split_bins(t: Tables, st: Windows, s: int, q: int, within: int, only: int, 
             parts = _times_log(counts[1, only]) + _times_log(n - counts[1, only])
         whole += parts
         for walked in range(1, rows + 1):
-            code = int(st.ring[s, (head - walked) % length, c]) & (RUN_BIT - 1)
+            code = _code(st, s, c, walked)
             if t.flags[q, code] == SKIP:
                 continue
             if taken == (best if turn == 2 else n - 1):
@@ -237,6 +231,12 @@ def _two(hits: int, others: int) -> float:
 @part
 def _times_log(n: int) -> float:
     return float(n) * portable_log(float(n)) if n > 0 else 0.0
+
+
+@part
+def _code(st: Windows, s: int, c: int, walked: int) -> int:
+    """The code so many rows back, the last one being 1."""
+    return int(st.ring[s, (st.heads[s] - walked) % st.ring.shape[1], c]) & (RUN_BIT - 1)
 
 
 @part

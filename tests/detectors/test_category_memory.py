@@ -16,8 +16,9 @@ def twice(g: np.random.Generator, law: Array, n: int) -> Array:
     return np.repeat(g.choice(len(law), n // 2, p=law), 2)
 
 
-def stays(g: np.random.Generator, law: Array, n: int) -> Array:
-    begins = np.where(g.random(n) < 0.5, 0, np.arange(n))
+def stays(g: np.random.Generator, law: Array, n: int, chance: float = 0.5) -> Array:
+    """Each value is the one before it with this chance."""
+    begins = np.where(g.random(n) < chance, 0, np.arange(n))
     return np.asarray(g.choice(len(law), n, p=law)[np.maximum.accumulate(begins)])
 
 

@@ -205,7 +205,7 @@ def test_changes_of_shares_are_what_they_say() -> None:
 
 def test_categories_are_found_in_small() -> None:
     change = categories.CHANGES[0]
-    found = categories.delay(change, categories._panel_alarm, TINY, 3)
-    ranks = categories.delay(change, categories._ranks_alarm, TINY, 3)
+    found = categories.delay(change, categories._panel_delay, TINY, 3)
+    ranks = categories.delay(change, categories._ranks_delay, TINY, 3)
     assert found.missed == 0
     assert found.mean < 300 < ranks.within(categories.AFTER)

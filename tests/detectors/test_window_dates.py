@@ -13,6 +13,7 @@ from driftline.detectors.kernels.focus import INTERVAL_DEPTH
 from driftline.detectors.panel import Panel
 from driftline.detectors.spec import Column, PanelBudget, PanelRows, PanelSpec, Signal
 from tests.detectors.panel_cases import plain_rows, series
+from tests.detectors.test_category_memory import stays
 from tests.detectors.test_shares import LEARN, SHARES, WINDOW, moved, rows_of, spec, stream
 
 Array = np.ndarray[Any, Any]
@@ -121,16 +122,10 @@ def test_the_interval_of_a_spread_holds_the_start_of_its_change(spread: float) -
 
 
 def test_values_that_depend_on_each_other_have_a_wider_interval() -> None:
-    """Each value is the one before it with a chance of .6."""
     g = np.random.default_rng(5)
-
-    def sticky(law: Array, n: int) -> Array:
-        begins = np.where(g.random(n) < 0.6, 0, np.arange(n))
-        return np.asarray(g.choice(len(law), n, p=law)[np.maximum.accumulate(begins)])
-
     widths = []
-    for draw in (lambda law, n: g.choice(len(law), n, p=law), sticky):
-        codes = np.concatenate([draw(SHARES, AT), draw(moved(6, 0.6), AFTER)])
+    for chance in (0.0, 0.6):
+        codes = np.concatenate([stays(g, SHARES, AT, chance), stays(g, moved(6, 0.6), AFTER, chance)])
         signal = first_of(spec(), rows_of(codes))
         _, earliest, latest = told(signal)
         assert earliest <= AT <= latest

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
+from driftline.schemas.config import Config
 from driftline.streams.detect.task import DetectProcessor
 from driftline.streams.ingest import IngestProcessor, MemoryCounters
 from driftline.streams.observation import Observations, decode
@@ -30,15 +31,23 @@ def stream(quiet: Sequence[int]) -> list[MemoryRecord]:
     return [prediction(offset, model, second) for offset, (second, model) in enumerate(rows)]
 
 
-def replayed(records: list[MemoryRecord], size: int) -> list[dict[str, Any]]:
+def replaying(settings: Config) -> tuple[Replay, list[Output]]:
     outputs: list[Output] = []
-    places = file_cluster(CONFIG)
-    replay = Replay([IngestProcessor(CONFIG, places, MemoryCounters()), DetectProcessor(CONFIG, places)], places, outputs.append)
+    places = file_cluster(settings)
+    return Replay([IngestProcessor(settings, places, MemoryCounters()), DetectProcessor(settings, places)], places, outputs.append), outputs
+
+
+def of_freshness(outputs: list[Output]) -> list[dict[str, Any]]:
+    events = [orjson.loads(output.value or b"") for output in outputs if output.topic.endswith(".drift")]
+    return [found for found in events if found["series"] == "stream:freshness"]
+
+
+def replayed(records: list[MemoryRecord], size: int) -> list[dict[str, Any]]:
+    replay, outputs = replaying(CONFIG)
     for start in range(0, len(records), size):
         replay.feed(records[start : start + size])
     replay.finish(mature=True)
-    events = [orjson.loads(output.value or b"") for output in outputs if output.topic.endswith(".drift")]
-    return [found for found in events if found["series"] == "stream:freshness"]
+    return of_freshness(outputs)
 
 
 @pytest.mark.parametrize("size", [1, 7, 1_000])
@@ -69,30 +78,23 @@ def test_a_tick_of_an_idle_partition_hides_no_silence() -> None:
     records = [record(event(id=str(i), time=T0 + ms, model=model), i, at=T0 + ms) for i, (ms, model) in enumerate(rows)]
     found = []
     for idle_ms in (None, 100_150):
-        outputs: list[Output] = []
-        places = file_cluster(CONFIG)
-        ingest, detect = IngestProcessor(CONFIG, places, MemoryCounters()), DetectProcessor(CONFIG, places)
-        replay = Replay([ingest, detect], places, outputs.append)
+        replay, outputs = replaying(CONFIG)
         replay.feed([one for one in records if one.timestamp()[1] <= T0 + 100_150])
         if idle_ms is not None:
             stage = replay._stages[0]
             for task in stage.tasks.values():
                 replay._publish(task.tick(Idle(T0 + idle_ms, frozenset(stage.inputs_of(task)))))
         replay.feed([one for one in records if one.timestamp()[1] > T0 + 100_150])
-        events = [orjson.loads(output.value or b"") for output in outputs if output.topic.endswith(".drift")]
-        found.append([(e["kind"], e["time_ms"] - T0) for e in events if e["series"] == "stream:freshness" and e["model"] == "quiet"])
+        found.append([(e["kind"], e["time_ms"] - T0) for e in of_freshness(outputs) if e["model"] == "quiet"])
     assert found == [[("drift", 100_200), ("recovery", 103_000)]] * 2
 
 
 def test_a_freshness_below_a_second_is_watched_as_it_says() -> None:
     settings = config(models={"busy": {"freshness": None}, "quiet": {"freshness": "500ms"}}, labels=False)
     rows = sorted([*((50 * i, "busy") for i in range(60)), (200, "quiet"), (1_500, "quiet"), (1_900, "quiet"), (2_300, "quiet")])
-    outputs: list[Output] = []
-    places = file_cluster(settings)
-    replay = Replay([IngestProcessor(settings, places, MemoryCounters()), DetectProcessor(settings, places)], places, outputs.append)
+    replay, outputs = replaying(settings)
     replay.feed([record(event(id=str(i), time=T0 + ms, model=model), i, at=T0 + ms) for i, (ms, model) in enumerate(rows)])
-    events = [orjson.loads(output.value or b"") for output in outputs if output.topic.endswith(".drift")]
-    kinds = [(e["kind"], e["time_ms"] - T0) for e in events if e["series"] == "stream:freshness"]
+    kinds = [(e["kind"], e["time_ms"] - T0) for e in of_freshness(outputs)]
     assert kinds[:2] == [("drift", 700), ("recovery", 1_500)]
 
 

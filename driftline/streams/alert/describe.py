@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from driftline.detectors.explained import mix_words
+from driftline.detectors.openers import E_DETECTOR
 from driftline.schemas.contracts import near_words
 from driftline.schemas.events import DriftEvent
 from driftline.streams.alert.state import Member
@@ -20,7 +21,6 @@ _POINTS_WHOLE: Final = 10.0
 """From so many on percentage points are told without decimals."""
 _OF_WINDOW: Final = "severity"
 """The detector of a step of severity: its figures are of the whole window, in which the rows since the change may be few."""
-_EVIDENCE: Final = "e_detector"
 _VERBS = {"up": "moved up", "down": "moved down", None: "changed"}
 
 
@@ -53,7 +53,7 @@ def summary_of(event: DriftEvent, shown: Mapping[str, Any], *, resolved: bool) -
 def _side_of(shown: Mapping[str, Any]) -> str | None:
     """The side a series moved to; None where an e-detector found another spread or other shares: their mean goes either way."""
     psi = shown["effect"] is not None and shown["effect"]["kind"] == "psi"
-    return None if psi and shown.get("detector") == _EVIDENCE else shown["direction"]
+    return None if psi and shown.get("detector") == E_DETECTOR else shown["direction"]
 
 
 def _cause_words(shown: Mapping[str, Any]) -> str:

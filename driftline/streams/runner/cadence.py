@@ -35,7 +35,7 @@ class Cadence:
 
     def due(self, arrived: float) -> float:
         """When to commit records of which the first one came then; both in seconds of one clock."""
-        return max(arrived + GATHER * self._least, self._last + self.seconds)
+        return max(self._gathered(arrived), self._last + self.seconds)
 
     def committed(self, at: float, arrived: float, records: int, waiting: int, *, call: int = 1) -> None:
         """A commit was done, took so many records, and so many waited then.
@@ -48,10 +48,13 @@ class Cadence:
         call : records that one call may take.
         """
         # What comes after a pause is committed before it is all there: that the rest waits says nothing.
-        rested = arrived + GATHER * self._least > self._last + self.seconds
+        rested = self._gathered(arrived) > self._last + self.seconds
         self._last = at
         # A commit of ticks alone took no records.
         if waiting > max(BEHIND * records, BEHIND, call) and not rested:
             self.seconds = min(2.0 * self.seconds, self._most)
         else:
             self.seconds = max(0.5 * self.seconds, self._least)
+
+    def _gathered(self, arrived: float) -> float:
+        return arrived + GATHER * self._least
