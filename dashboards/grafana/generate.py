@@ -73,6 +73,7 @@ ROWS: list[tuple[str, list[Panel]]] = [
                ('sum by (model) (rate(driftline_classes_dropped_total{model=~"$model"}[5m]))', "{{model}} of classes not kept"),
                ('sum by (model) (rate(driftline_rows_unwatched_total{model=~"$model"}[5m]))', "{{model}} of rows not watched"),
                ('sum by (model) (rate(driftline_unit_missing_total{model=~"$model"}[5m]))', "{{model}} rows that say no unit"),
+               ('sum by (model) (rate(driftline_rows_behind_total{model=~"$model"}[5m]))', "{{model}} rows behind the model's time"),
                ('sum by (model) (rate(driftline_versions_shared_total{model=~"$model"}[5m]))', "{{model}} rows of versions beyond 50")),
     ]),
     ("Labels", [

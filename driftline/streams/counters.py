@@ -2,7 +2,8 @@
 
 Counters (``driftline_<name>_total``). Ingest: ``records`` (stream, outcome), ``dead_letters`` (stage, reason),
 ``invalid_values``, ``time_replaced``, ``features_dropped``, ``classes_dropped``, ``unit_missing`` (model). Join: ``label_join`` (model,
-case). Detect: ``versions_shared``, ``rows_unwatched`` (model), ``drift_events`` (monitor, model, kind, severity).
+case). Detect: ``versions_shared``, ``rows_unwatched``, ``rows_behind`` (model), ``drift_events`` (monitor, model, kind,
+severity).
 
 Gauges (``driftline_<name>``). Join: ``waiting_labels`` (stream, partition). Detect: ``subjects_monitored``,
 ``subjects_drifted``, ``subjects_suspended`` (model); ``score``, ``threshold``, ``effect_size`` (monitor, model, subject, segment).

@@ -96,6 +96,9 @@ VERSIONS_SHARED = Metric("driftline_versions_shared_total", "counter", "rows", (
     "Predictions of versions beyond a model's first 50, which share one set of panels.")
 ROWS_UNWATCHED = Metric("driftline_rows_unwatched_total", "counter", "rows", ("model",),
     "Rows that no series saw: of a `unit` that was watched within `unit_window` (or in the first such time), or in a time of `expected`.")
+ROWS_BEHIND = Metric("driftline_rows_behind_total", "counter", "rows", ("model",),
+    "Rows whose record time is an hour or more behind the model's time, which never goes back: while no row moves it, a budget of false "
+    "alarms allows none (log `time_stands_still`).")
 
 LABEL_JOIN = Metric("driftline_label_join_total", "counter", "rows", ("model", "case"),
     "What became of predictions and labels: joined, implicit, unlabelled, early, duplicate, contradiction, late, orphan, "
@@ -149,6 +152,7 @@ METRICS: tuple[Metric, ...] = (
     RECORDS, LAG, WATERMARK_LAG, PROCESS_SECONDS, BATCH_RECORDS, COMMIT_SECONDS, BASE_SECONDS, BASE_BYTES, LAST_COMMIT, PROGRESS,
     TASKS, REBALANCES, ABORTS, DROPPED,
     DEAD_LETTERS, INVALID_VALUES, TIME_REPLACED, FEATURES_DROPPED, CLASSES_DROPPED, UNIT_MISSING, VERSIONS_SHARED, ROWS_UNWATCHED,
+    ROWS_BEHIND,
     LABEL_JOIN, LABEL_DELAY, WAITING, DRIFT_EVENTS, SCORE, THRESHOLD,
     EFFECT_SIZE, SUBJECTS_DRIFTED, SUBJECTS_SUSPENDED, SUBJECTS_MONITORED, DETECTION_DELAY, ALERTS, ALERT_TRANSITIONS,
     INCIDENTS, INCIDENTS_OPENED, INCIDENT_ALERTS,

@@ -20,7 +20,7 @@ TROUBLE = {
     metric.name
     for metric in (
         table.ABORTS, table.DROPPED, table.FEATURES_DROPPED, table.CLASSES_DROPPED, table.VERSIONS_SHARED, table.SERIES_LIMITED,
-        table.ROWS_UNWATCHED, table.UNIT_MISSING,
+        table.ROWS_UNWATCHED, table.UNIT_MISSING, table.ROWS_BEHIND,
     )
 }  # fmt: skip
 """Counts of what does not happen here."""

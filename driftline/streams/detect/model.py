@@ -31,6 +31,7 @@ from driftline.streams.detect.relearning import hear, look_every, relearn
 from driftline.streams.detect.rows import feature_rows, outcome_rows, score_rows, take
 from driftline.streams.detect.snapshots import snapshot_every, snapshots
 from driftline.streams.detect.sources import SourceTable
+from driftline.streams.detect.standstill import Standstill
 from driftline.streams.detect.units import Units, watched_rows
 from driftline.streams.detect.versions import OTHER_VERSIONS, Arrival, arrivals, by_version, near, reason_of
 from driftline.streams.detect.watched import PREDICTIONS, WatchedPanel, ledger_name, panel_path, segment_of
@@ -80,6 +81,7 @@ class WatchedModel:
     _parts: dict[PanelName, list[WatchedPanel]] = field(default_factory=dict)
     _arrived: list[Arrival] = field(default_factory=list)
     _look_every: int = field(init=False)
+    _standstills: dict[str, Standstill] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._look_every = look_every(self.plan.model)
@@ -212,6 +214,7 @@ class WatchedModel:
         placed: list[Placed] = []
         ledger = self._ledger(name)
         clock = ledger.rows(batch.record_ms, batch.source)
+        self._standstills.setdefault(name, Standstill(self.plan.name, name, self.sources, self.counters)).look(batch, clock)
         self._arrived = [*([] if ledger.arrived is None else [Arrival(*ledger.arrived)]), *arrivals(feeds, self._parts)]
         for start, stop in pieces(clock, self.plan.model.stale, lambda: self._due_ms(name)):
             if start == stop:
