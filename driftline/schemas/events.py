@@ -276,8 +276,20 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     incident: Name | None = None
 
 
+class LevelSince(msgspec.Struct, frozen=True, kw_only=True):
+    """The level since a change, as it was at `time_ms`, when that was found; of `n` values."""
+
+    value: float | None
+    effect: Effect | None
+    n: Count
+    time_ms: int
+
+
 class Blamed(msgspec.Struct, frozen=True, kw_only=True):
-    """One alert of an incident, with the figures that set its severity."""
+    """One alert of an incident, with the figures that set its severity.
+
+    `since_change` stands where these are of a whole window, in which the rows since the change may be few.
+    """
 
     fingerprint: Name
     episode: Name
@@ -297,6 +309,7 @@ class Blamed(msgspec.Struct, frozen=True, kw_only=True):
     near: VersionSeen | None = None
     changes: Count = 1
     changed_at_ms: int | None = None
+    since_change: LevelSince | None = None
 
 
 class Incident(msgspec.Struct, frozen=True, kw_only=True):

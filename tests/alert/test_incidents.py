@@ -616,6 +616,25 @@ def test_what_is_wrong_with_values_is_told(life: Life, series: str, value: float
     assert life.incident["summary"].endswith(f", largest {largest}")
 
 
+@pytest.mark.parametrize(("series", "found", "step", "words"), [
+    ("quality:amount:missing", (Effect("rate", 5.0), 0.05), (Effect("rate", 0.4), 0.004),
+     "0.4 % of amount missing instead of 0 % over its window, 5 % since the change"),
+    ("outcome:error", (Effect("rate", 1.0), 0.4), (Effect("rate", 0.25), 0.25),
+     "error 0.25 instead of 0 over its window, 0.4 since the change"),
+    ("feature:amount", (Effect("mean", 1.2), 1.2), (Effect("psi", 0.3), 0.3), "amount PSI 0.3 over its window, +1.2 sd since the change"),
+])  # fmt: skip
+def test_step_of_severity_tells_the_level_since_the_change_beside_its_windows(
+    life: Life, series: str, found: tuple[Effect, float], step: tuple[Effect, float], words: str
+) -> None:
+    level: dict[str, Any] = {"effect": found[0], "value": found[1], "baseline_value": 0.0, "detector": "e_detector"}
+    life.say(series, 10_000, since_ms=9_000, n=180, severity="info", **level)
+    assert life.incident["blamed"][0]["since_change"] is None
+    life.say(series, 20_000, kind="evidence", detector="severity", effect=step[0], value=step[1], baseline_value=0.0, n=5_000)
+    assert life.incident["summary"].removesuffix("; no feature changed with it").endswith(f", largest {words}")
+    told = {"value": found[1], "effect": {"kind": found[0].kind, "size": found[0].size}, "n": 180, "time_ms": 10_000}
+    assert life.incident["blamed"][0]["since_change"] == told
+
+
 def test_faults_of_a_feature_stand_beside_its_name_and_count_it_once(life: Life) -> None:
     life.say("feature:amount", 10_000, since_ms=9_000)
     for fault in ("missing", "invalid"):

@@ -104,6 +104,40 @@ def test_evidence_of_equal_severity_is_an_update_that_collects_detectors(life: L
     assert set(evidence["detectors"]) == {"psi", "adwin"}
 
 
+FOUND: dict[str, Any] = {"detector": "e_detector", "effect": Effect("rate", 4.0), "value": 0.05, "baseline_value": 0.01, "n": 180}
+STEP: dict[str, Any] = {
+    "kind": "evidence", "detector": "severity", "effect": Effect("rate", 0.4), "value": 0.014, "baseline_value": 0.01, "n": 5_000
+}
+
+
+def test_a_step_of_severity_tells_the_level_since_the_change_beside_that_of_its_window(life: Life, drift_event: MakeEvent) -> None:
+    since = Since(Position("predictions", 0, 1), 900)
+    opened, _ = life.change(drift_event(1, severity="info", since=since, **FOUND))
+    assert "since_change" not in opened.evidence
+    for number, severity in ((2, "warning"), (3, "critical")):
+        alert, _ = life.change(drift_event(number, severity=severity, **STEP))
+        assert alert.summary == (
+            "fraud: feature:amount moved up (+40% against the baseline; value 0.014, baseline 0.01, over the last 5,000 values; "
+            "since the change, when it was found: value 0.05, baseline 0.01, n 180)"
+        )
+        found = alert.evidence["since_change"]
+        assert (alert.evidence["value"], found["value"], found["n"], found["detector"]) == (0.014, 0.05, 180, "e_detector")
+        assert (found["since"]["time_ms"], found["time_ms"]) == (900, 1_000)
+
+
+def test_a_level_since_a_change_goes_with_the_step_that_it_stands_beside(life: Life, drift_event: MakeEvent) -> None:
+    since = Since(Position("predictions", 0, 1), 900)
+    life.take(drift_event(1, severity="info", since=since, **FOUND))
+    life.take(drift_event(2, severity="warning", **STEP))
+    alert, _ = life.change(drift_event(3, kind="evidence", detector="adwin", severity="critical", since=since))
+    assert "since_change" not in alert.evidence
+    assert "since the change" not in alert.summary
+    # Nothing says since when: the window's figures are all there is.
+    life.take(drift_event(4, episode="ep2", version="2", severity="info", **FOUND))
+    alert, _ = life.change(drift_event(5, episode="ep2", version="2", severity="warning", **STEP))
+    assert all("since_change" not in member["evidence"] for member in alert.evidence["open_episodes"])
+
+
 def test_the_evidence_that_set_the_severity_stays_in_front_of_what_came_last(life: Life, drift_event: MakeEvent) -> None:
     life.take(drift_event(1, value=11.0, effect=Effect("psi", 0.12)))
     life.take(drift_event(2, kind="evidence", detector="severity", severity="critical", value=19.0, effect=Effect("psi", 0.8)))

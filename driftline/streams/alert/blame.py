@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from driftline.schemas.events import Alert, Blamed, Effect, Severity, VersionSeen
+from driftline.schemas.events import Alert, Blamed, Effect, LevelSince, Severity, VersionSeen
 
 RANK: Final[Mapping[Severity, int]] = {"info": 0, "warning": 1, "critical": 2}
 _RATE_MIN: Final = 1e-4
@@ -34,6 +34,7 @@ class _Figures(msgspec.Struct, frozen=True):
     cause: Literal["traffic_mix"] | None = None
     near: VersionSeen | None = None
     again: _Again | None = None
+    since_change: LevelSince | None = None
 
 
 def blamed_of(alert: Alert) -> Blamed:
@@ -58,6 +59,7 @@ def blamed_of(alert: Alert) -> Blamed:
         near=figures.near,
         changes=1 if figures.again is None else figures.again.number,
         changed_at_ms=None if figures.again is None else figures.again.since_ms,
+        since_change=figures.since_change,
     )
 
 

@@ -21,6 +21,11 @@ _POINTS_WHOLE: Final = 10.0
 """From so many on percentage points are told without decimals."""
 _OF_WINDOW: Final = "severity"
 """The detector of a step of severity: its figures are of the whole window, in which the rows since the change may be few."""
+_OF_LEVEL: Final = (
+    "detector", "value", "baseline_value", "median", "baseline_median", "pair_correlation", "baseline_correlation", "effect", "n", "bins",
+    "since", "time_ms",
+)  # fmt: skip
+"""What is kept of the figures since the change beside those of a whole window."""
 _VERBS = {"up": "moved up", "down": "moved down", None: "changed"}
 
 
@@ -40,7 +45,7 @@ def summary_of(event: DriftEvent, shown: Mapping[str, Any], *, resolved: bool) -
         return f"{where}: {event.reason}"
     if resolved:
         return f"{where} is back in its band" + (f" ({event.reason})" if event.reason else "")
-    figures = "; ".join(part for part in (_effect_words(shown), _levels(shown)) if part)
+    figures = "; ".join(part for part in (_effect_words(shown), _levels(shown), _since_words(shown)) if part)
     told = f"{where} {_VERBS[_side_of(shown)]} ({figures}){_again_words(shown)}"
     told += _cause_words(shown)
     if (near := shown.get("near")) is not None:
@@ -100,6 +105,16 @@ def _effect_words(shown: Mapping[str, Any]) -> str:
 def _levels(shown: Mapping[str, Any]) -> str:
     rows = f"over the last {shown['n']:,} values" if shown.get("detector") == _OF_WINDOW else f"n {shown['n']:,}"
     return ", ".join(part for part in (_in_own_unit(shown) or _as_judged(shown), rows) if part)
+
+
+def _since_words(shown: Mapping[str, Any]) -> str:
+    """The level since the change, as it was when that was found, where the other figures are of a whole window."""
+    found = shown.get("since_change")
+    if found is None:
+        return ""
+    # Of a distribution no level is one number: its size then.
+    size = _effect_words(found) if found["effect"] is not None and found["effect"]["kind"] == "psi" else ""
+    return f"since the change, when it was found: {', '.join(part for part in (size, _levels(found)) if part)}"
 
 
 def _in_own_unit(shown: Mapping[str, Any]) -> str:
@@ -164,6 +179,20 @@ def figures_of(event: DriftEvent) -> dict[str, Any]:
     }
 
 
+def figures_beside(event: DriftEvent, before: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures since the change, beside those of a step of severity; nothing beside others.
+
+    Parameters
+    ----------
+    before : the figures that the step takes the place of.
+    """
+    if event.detector != _OF_WINDOW:
+        return {}
+    if (found := before.get("since_change")) is None and before.get("since") is not None:
+        found = {name: before[name] for name in _OF_LEVEL if name in before}
+    return {} if found is None else {"since_change": found}
+
+
 def _again_of(event: DriftEvent) -> dict[str, Any]:
     """A further change with its date, which later evidence has none of."""
     began_ms = event.time_ms if event.since is None else event.since.time_ms
@@ -177,6 +206,8 @@ def evidence_of(event: DriftEvent, members: Sequence[Member], shown: Mapping[str
     detector that has spoken in this episode with its last statistic and threshold.
     """
     held = dict(before or {})
+    if shown:
+        held.pop("since_change", None)   # of figures that others have taken the place of
     held["open_episodes"] = [msgspec.to_builtins(member) for member in members]
     if event.kind == "recovery" and before is not None:
         recovery = {"detector": event.detector, "reason": event.reason, "value": event.value, "n": event.n, "time_ms": event.time_ms}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
+from msgspec import structs
+
 from driftline.schemas.contracts import near_words, rfc3339_ms
 from driftline.schemas.events import Blamed, Incident
 from driftline.streams.alert.blame import size_in_sd
@@ -96,7 +98,20 @@ def _where(segment: Mapping[str, str] | None) -> str:
 
 
 def _sized(one: Blamed) -> str:
-    """What changed and by how much: ``amount +1.2 sd``, ``28 % of amount missing instead of 0 %``; empty for an unknown size."""
+    """What changed and by how much: ``amount +1.2 sd``, ``28 % of amount missing instead of 0 %``; empty for an unknown size.
+
+    Of a line with both, the window's figure and the one since the change: ``amount +0.2 sd over its window, +1.2 sd since the change``.
+    """
+    found, told = one.since_change, _sized_by(one)
+    if found is None or not told:
+        return told
+    share = bool(_fault(one.series)) or one.series == _INVALID_ROWS
+    level = found.value if found.effect is not None and found.effect.kind == "rate" else None
+    size = _size(structs.replace(one, effect=found.effect, value=None)) if level is None else _percent(level) if share else f"{level:.3g}"
+    return f"{told} over its window, {size} since the change" if size else told
+
+
+def _sized_by(one: Blamed) -> str:
     now, base = one.value, one.baseline_value
     fault, name = _fault(one.series), _name(one.series)
     if one.effect is not None and one.effect.kind == "rate" and now is not None and base is not None:

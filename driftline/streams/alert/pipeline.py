@@ -22,7 +22,7 @@ from driftline.schemas import contracts
 from driftline.schemas.config import Config
 from driftline.schemas.events import Alert, DriftEvent, Severity, Transition
 from driftline.streams.alert.blame import RANK
-from driftline.streams.alert.describe import evidence_of, figures_of, summary_of
+from driftline.streams.alert.describe import evidence_of, figures_beside, figures_of, summary_of
 from driftline.streams.alert.incidents import GATHER_MS, Attributed, attribute
 from driftline.streams.alert.state import CLOSED_MAX, SEEN_MAX, AlertState, Book, IncidentState, Member, Source
 
@@ -165,7 +165,8 @@ def episode(work: Work) -> Work | Dropped:
     # Later evidence at the same severity is often weaker: what set the severity stays in front, until the series changes again.
     weaker = event.again is None and known is not None and bool(known.evidence) and known.severity == loud
     before = known.evidence if known is not None else {}
-    shown = before if weaker else {**{name: before[name] for name in ("again",) if name in before}, **figures_of(event)}
+    kept = {name: before[name] for name in ("again",) if name in before}
+    shown = before if weaker else {**kept, **figures_of(event), **figures_beside(event, before)}
     member = Member(episode=event.episode, version=event.version, severity=loud, since_ms=since_ms, evidence=shown)
     joined = tuple(member if other is known else other for other in members) if known else (*members, member)
     return replace(work, change="evidence" if current else "opened", members=joined, closed=closed)
