@@ -7,6 +7,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ _AGE_MAX_MS = 45 * 86_400_000  # within the 60 days that waiting rows are kept, 
 @click.option("--from-topic", metavar="TOPIC", help="A topic of predictions.")
 @click.option("--labels-topic", metavar="TOPIC", help="The topic of labels, with --from-topic; its name to be, with --from-file.")
 @click.option("-b", "--bootstrap", default="localhost:9092", show_default=True, help="Broker address.")
-@click.option("--model", help="Name of the model.  [default: from the sample, else the file's name]")
+@click.option("--model", help="A column that names the model, or else its name.  [default: from the sample, else the file's name]")
 @role_options
 @click.option("--sample", "rows", type=click.IntRange(min=10), default=20_000, show_default=True, metavar="N", help="Rows to look at.")
 @click.option("-o", "--output", "target", type=click.Path(dir_okay=False), default="driftline.yml", show_default=True, help="- is stdout.")
@@ -77,7 +78,8 @@ def command(
     Path(target).write_text(text, encoding="utf-8")
     kept = sum(v.role == "feature" for v in draft.verdicts)
     dropped = sum(v.role == "left_out" for v in draft.verdicts)
-    note(f"{target}: {kept} features, {dropped} columns left out; next: driftline validate {shlex.quote(target)}")
+    several = f"{len(draft.models)} models, " if len(draft.models) > 1 else ""
+    note(f"{target}: {several}{kept} features, {dropped} columns left out; next: driftline validate {shlex.quote(target)}")
 
 
 def _decide(draft: Draft, given: Given) -> None:
@@ -110,18 +112,23 @@ def _from_file(
 
     sample = sample_file(path, rows)
     given = resolve(given, sample.columns, source=f'"{path}"')
+    if model is not None and model in sample.columns and model not in given.roles.values():
+        given, model = replace(given, roles={**given.roles, "model": model}), None
     verdicts = infer(sample.columns, given.roles, given.drop, labelled=True)
     roles = {v.role: v for v in verdicts}
     name = model or _name_of(path)
     label = roles.get("label")
+    notes: list[str] = []
+    models = _models_in(sample.columns[roles["model"].name], model, notes) if "model" in roles else [name]
     draft = Draft(
         source=os.path.basename(path),
         rows=sample.rows,
         bootstrap=bootstrap,
         topic=f"{name}.predictions",
         labels_topic=(labels_topic or f"{name}.labels") if label is not None or labels_topic else None,
-        models=[name],
+        models=models,
         prefix=_prefix(target, name),
+        notes=notes,
         verdicts=verdicts,
         root="",
         task=_task(label),
@@ -132,6 +139,8 @@ def _from_file(
         _measure_age(draft, sample, roles["time"].name, roles["label_time"].name)
     if label is None and (candidates := label_candidates(verdicts)):
         draft.notes.append(f"No column was taken for the label. If one of {', '.join(candidates[:5])} is it, name it with --label.")
+    if "model" in roles and model is not None and model not in map(str, sample.columns[roles["model"].name]):
+        del roles["model"]   # `publish` then sends that name, whatever the column says
     draft.notes += ["Send the file with:", f"  {_publish_command(path, target, roles)}"]
     return draft
 
@@ -261,12 +270,18 @@ def _models(roles: dict[Any, Verdict], sample: Sample, model: str | None, topic:
         name = model or re.sub(r"[^A-Za-z0-9_-]+", "_", topic.split(".")[0])
         draft.fields["model"] = f"const:{name}"
         return [name]
-    counts = Counter(str(value) for value in sample.columns[roles["model"].name] if value is not None)
-    names = [name for name, _ in counts.most_common()]
+    return _models_in(sample.columns[roles["model"].name], model, draft.notes)
+
+
+def _models_in(values: Sequence[Any], model: str | None, notes: list[str]) -> list[str]:
+    """The commonest names, or the one that was asked for; a note where some are left out."""
+    names = [name for name, _ in Counter(str(value) for value in values if value is not None).most_common()]
     if model is not None:
-        names = [model]
+        if model in names and len(names) > 1:
+            notes.append(f"{len(names)} models in the sample; the rows of others are skipped.")
+        return [model]
     if len(names) > _MODELS_MAX:
-        draft.notes.append(f"{len(names)} models in the sample; the {_MODELS_MAX} commonest are configured, the others are skipped.")
+        notes.append(f"{len(names)} models in the sample; the {_MODELS_MAX} commonest are configured, the rows of others are skipped.")
     return names[:_MODELS_MAX]
 
 

@@ -172,6 +172,37 @@ def test_an_existing_file_is_never_overwritten_without_force(transactions: Path,
     assert init(transactions, target, "--force").exit_code == 0
 
 
+def shops(path: Path, column: str, names: Sequence[str]) -> Path:
+    """Rows of which a column names the model; the first name has most of them."""
+    at = [f"2026-01-01T00:{i // 60:02d}:{i % 60:02d}Z" for i in range(400)]
+    told = [names[max(0, i % 7 - 4) % len(names)] for i in range(400)]
+    return write_table(path, id=[f"r{i}" for i in range(400)], ts=at, **{column: told})
+
+
+@pytest.mark.parametrize(("column", "options"), [("model", ()), ("service", ("--model", "service"))])
+def test_a_column_that_names_several_models_makes_them_all_and_every_row_is_taken(
+    tmp_path: Path, column: str, options: tuple[str, ...]
+) -> None:
+    source, target = shops(tmp_path / "calls.csv", column, ["bank", "shop"]), tmp_path / "calls.yml"
+    done = init(source, target, *options)
+    assert done.exit_code == 0, done.stderr
+    assert list(load_config(target).models) == ["bank", "shop"]
+    assert "2 models, 2 features" in done.stderr
+    (command,) = re.findall(r"#   driftline publish (.*)", target.read_text())
+    replayed = CliRunner().invoke(cli, ["replay", str(source), *command.split()[1:], "--what", "snapshots"])
+    assert replayed.exit_code == 0, replayed.stderr
+    assert "unknown model" not in replayed.stderr
+
+
+def test_one_of_several_models_is_taken_by_its_name_and_a_name_of_none_is_that_of_all_rows(tmp_path: Path) -> None:
+    source, target = shops(tmp_path / "calls.csv", "model", ["bank", "shop"]), tmp_path / "calls.yml"
+    for name, kept in (("shop", True), ("other", False)):
+        assert init(source, target, "--model", name, "--force").exit_code == 0
+        assert list(load_config(target).models) == [name]
+        assert ("2 models in the sample; the rows of others are skipped" in target.read_text()) is kept
+        assert target.read_text().count("--model model") == kept
+
+
 def test_parquet_and_csv_of_the_same_rows_give_the_same_models(transactions: Path, tmp_path: Path) -> None:
     table = pyarrow.csv.read_csv(transactions)
     parquet = tmp_path / "transactions.parquet"
