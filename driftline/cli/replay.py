@@ -65,13 +65,15 @@ def command(
 def _replay_file(config: Config, file: str, columns: ColumnOptions, what: str, printer: EventPrinter, *, mature: bool) -> None:
     from driftline.streams.counters import MemoryCounters
     from driftline.streams.replay import Replay, file_cluster
-    from driftline.streams.wiring import make_detect, make_ingest, make_joins
+    from driftline.streams.wiring import make_detect, make_ingest, make_joins, passed_over
 
     cluster = file_cluster(config)
     counters = MemoryCounters()
     processors = [make_ingest(config, cluster, counters), *make_joins(config, cluster, counters), make_detect(config, cluster)]
     replay = Replay(processors, cluster, _sink(config, what, printer))
     feed_file(config, file, columns, replay.feed, lambda: replay.finish(mature=mature), counters=counters, what="replay")
+    if (words := passed_over(processors[0])) is not None:
+        note(words)
 
 
 def _sink(config: Config, what: str, printer: EventPrinter) -> Any:

@@ -37,6 +37,7 @@ _RANK = {"info": 0, "warning": 1, "critical": 2}
 def command(config_path: str, exit_code: bool, severity: str, output: str) -> None:
     """Open incidents, lag of every consumer group, what each model has learned, suspended guarantees, dead letters, open alerts."""
     from driftline.cli.kafka import admin
+    from driftline.cli.unnamed import unnamed_models, unnamed_words
     from driftline.schemas.loading import load_config
 
     config = load_config(config_path)
@@ -45,15 +46,17 @@ def command(config_path: str, exit_code: bool, severity: str, output: str) -> No
     groups = group_lags(client, config)
     _explain(groups, sources, config)
     models = _models(config)
-    refused = _dead_letters(config)
+    refused, unnamed = _dead_letters(config), unnamed_models(config)
     incidents, alerts = _open_incidents(config), _open_alerts(config)
     if output == "json":
         told = {"incidents": incidents, "sources": sources, "groups": groups, "models": models, "dead_letters": refused, "alerts": alerts}
-        write_json(told)
+        write_json({**told, "unknown_models": unnamed})
     else:
         _show_incidents(incidents)
         _show(sources, groups, models, alerts)
         _show_refused(refused, config_path)
+        for one in unnamed:
+            click.echo(unnamed_words(one, config.unknown_models))
     loud = [alert for alert in alerts if _RANK[alert["severity"]] >= _RANK[severity] and not alert.get("historical")]
     if exit_code and loud:
         sys.exit(EXIT_FIRING)

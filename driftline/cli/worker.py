@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from driftline.streams.cluster import live_since_key, read_live_since_ms
 from driftline.streams.errors import StreamError
-from driftline.streams.wiring import join_names, make_detect, make_ingest, make_join, topics_of, worker_port
+from driftline.streams.wiring import join_names, make_detect, make_ingest, make_join, passed_over, topics_of, worker_port
 
 if TYPE_CHECKING:
     import numpy as np
@@ -111,6 +111,8 @@ def _run_tasks(name: str, config: Config, options: WorkerOptions, metrics: Metri
     finally:
         health.stopping()
         store.close()
+    if name == "ingest" and (words := passed_over(processor)) is not None:
+        log.warning("unknown_models note=%r", words)
     log.info("processor_ended processor=%s", name)
     return 0
 

@@ -159,6 +159,13 @@ def make_ingest(config: Config, cluster: Cluster, counters: Counters) -> Process
         raise SetupError(str(error)) from error
 
 
+def passed_over(processor: Processor) -> str | None:
+    """What to say at its end of the rows an ingest processor took for nobody's; None where there were none."""
+    from driftline.streams.ingest import IngestProcessor
+
+    return processor.unknown.words() if isinstance(processor, IngestProcessor) else None
+
+
 def make_detect(config: Config, cluster: Cluster, counters: Counters | None = None) -> Processor:
     """Detect, with the baselines of the configuration.
 

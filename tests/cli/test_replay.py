@@ -110,6 +110,18 @@ def test_rows_that_were_all_refused_do_not_look_like_a_quiet_stream(config: Path
     assert "5 invalid" in done.stderr
 
 
+@pytest.mark.parametrize(("fate", "words"), [("skip", "skipped"), ("dead_letter", "dead-lettered")])
+def test_rows_of_models_without_configuration_are_told_with_a_name(config: Path, tmp_path: Path, fate: str, words: str) -> None:
+    path, own = tmp_path / "m.jsonl", tmp_path / "own.yml"
+    own.write_text(config.read_text() + f"unknown_models: {fate}\n")
+    rows = [{"id": str(i), "model": name} for i, name in enumerate(["bank", "shop", "shop", "fraud"])]
+    path.write_text("".join(json.dumps({"topic": "driftline-in.predictions", "time_ms": 1_000, "value": row}) + "\n" for row in rows))
+    done = invoke("replay", str(path), "-c", str(own))
+    assert done.exit_code == 0
+    assert f"3 rows of 2 models that the configuration does not name were {words}, such as 'shop'" in done.stderr.splitlines()
+    assert done.stderr.count("unknown_model name='bank'") == 1
+
+
 def test_a_file_or_a_topic_is_needed_but_not_both(stream: Path, config: Path) -> None:
     assert invoke("replay", "-c", str(config)).exit_code == 2
     assert invoke("replay", str(stream), "--topic", "-c", str(config)).exit_code == 2

@@ -65,3 +65,24 @@ def test_without_a_right_to_dead_letters_the_rest_is_told(kafka: Kafka, redis_ur
     assert done.exit_code == 0, done.stderr
     assert "dead letters: their topic cannot be read by this user" in done.stdout
     assert "no alert fires" in done.stdout
+
+
+def test_rows_of_models_that_the_file_does_not_name_are_told_with_a_name(
+    kafka: Kafka, redis_url: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    config = tmp_path / "c.yml"
+    config.write_text(config_text(labels=True, bootstrap=kafka.bootstrap, redis=redis_url, prefix=topic_prefix))
+    assert CliRunner().invoke(cli, ["topics", "create", str(config), "--sources"]).exit_code == 0
+    assert "unknown models" not in CliRunner().invoke(cli, ["status", str(config)]).stdout
+    producer = Producer({"bootstrap.servers": kafka.bootstrap})
+    for name in ["fraud", "shop\x1b[2J", "fraud", "bank", "shop\x1b[2J"]:
+        producer.produce(f"{topic_prefix}-in.predictions", orjson.dumps({"id": "1", "model": name}))
+    producer.produce(f"{topic_prefix}-in.predictions", b"no json")
+    assert producer.flush(30) == 0
+    (line,) = [line for line in CliRunner().invoke(cli, ["status", str(config)]).stdout.splitlines() if "unknown models" in line]
+    assert line == (
+        f"unknown models: 3 of the newest 6 records of {topic_prefix}-in.predictions are of 'shop\\x1b[2J' and 1 more, "
+        "which the configuration does not name: they are skipped"
+    )
+    told = orjson.loads(CliRunner().invoke(cli, ["status", str(config), "-o", "json"]).stdout)["unknown_models"]
+    assert told == [{"topic": f"{topic_prefix}-in.predictions", "rows": 3, "of": 6, "models": ["shop\x1b[2J", "bank"]}]

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from driftline.schemas.config import Config, PredictionSource
 from driftline.streams.ingest.hiding import hash_key
-from driftline.streams.ingest.mapping import name_values, parse_path, repair
+from driftline.streams.ingest.mapping import Path, name_values, parse_path, repair
 from driftline.streams.ingest.names import LearnedNames
 from driftline.streams.ingest.plan import RowPlan, compile_plan, from_record
 from driftline.streams.ingest.values import load_loosely, numbers, registry_schema_id, scalar_text
@@ -170,10 +170,8 @@ class PredictionDecoder:
         """Rows of the models that the records name; None where that fails."""
         if self._path.origin in ("const", "topic") and records:
             names: list[str | None] = [from_record(self._path, records[0])] * len(records)
-        elif self._path.origin == "json":
-            names = [self._name_in(record) for record in records]
         else:
-            names = [from_record(self._path, record) for record in records]
+            names = [model_named(self._path, record) for record in records]
         rows: list[Any] = [None] * len(records)
         for name in dict.fromkeys(names):
             decoder = self._decoders.get(name) if name is not None else None
@@ -205,12 +203,6 @@ class PredictionDecoder:
                 group.numbers = None if numbers is None else numbers[at]
                 out.models.append(group)
 
-    def _name_in(self, record: Record) -> str | None:
-        try:
-            return _at(load_loosely(record.value() or b""), self._path.parts)
-        except UNREADABLE:
-            return None
-
     def _slow(self, record: Record, out: DecodedBatch) -> tuple[RowPlan, Any, list[int]] | None:
         """One record that the fast pass did not take: its model, its row, and the leaves that are faulty."""
         value = record.value()
@@ -231,6 +223,16 @@ class PredictionDecoder:
             return None
         bad: list[int] = []
         return plan, plan.repair(found, bad), bad
+
+
+def model_named(path: Path, record: Record) -> str | None:
+    """The model that a record names, configured or not; None where it cannot be read or names none."""
+    if path.origin != "json":
+        return from_record(path, record)
+    try:
+        return _at(load_loosely(record.value() or b""), path.parts)
+    except UNREADABLE:
+        return None
 
 
 def read_loosely(record: Record, value: bytes) -> tuple[Any, Refused | None]:

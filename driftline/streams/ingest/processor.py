@@ -10,12 +10,17 @@ from driftline.streams.counters import Counters
 from driftline.streams.ingest.decoder import PredictionDecoder
 from driftline.streams.ingest.labels import LabelDecoder
 from driftline.streams.ingest.task import IngestTask, LabelTask, PredictionTask, Targets
+from driftline.streams.ingest.unknown import UnknownModels
 from driftline.streams.ingest.unsaid import UnsaidUnits
 from driftline.streams.task import PartitionId, RestoredState
 
 
 class IngestProcessor:
     """Reads predictions and labels in whatever partitioning and shape; publishes observations, waiting rows, labels.
+
+    Attributes
+    ----------
+    unknown : rows of models that the configuration does not name, of all its tasks.
 
     Raises
     ------
@@ -28,6 +33,7 @@ class IngestProcessor:
         self._config = config
         self._counters = counters
         self._unsaid = UnsaidUnits(counters)
+        self.unknown = UnknownModels(config.unknown_models)
         self._targets = Targets.of(config, cluster)
         self._predictions = {source.topic: (source, PredictionDecoder(source, config)) for source in config.predictions}
         self._labels = {source.topic: LabelDecoder(source) for source in config.labels}
@@ -50,4 +56,5 @@ class IngestProcessor:
             return LabelTask(task, partition, self._config, self._targets, self._counters, state, self._labels[partition[0]])
         source, decoder = self._predictions[partition[0]]
         limits = (source.max_age, source.max_skew)
-        return PredictionTask(task, partition, self._config, self._targets, self._counters, state, decoder, limits, self._unsaid)
+        told = (self._unsaid, self.unknown)
+        return PredictionTask(task, partition, self._config, self._targets, self._counters, state, decoder, limits, *told)

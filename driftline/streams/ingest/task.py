@@ -34,6 +34,7 @@ from driftline.streams.ingest.names import CLASSES_MAX, LearnedNames
 from driftline.streams.ingest.predictions import Predictions, read_predictions
 from driftline.streams.ingest.silence import SilentModels
 from driftline.streams.ingest.times import RecordTimes, judge
+from driftline.streams.ingest.unknown import UnknownModels
 from driftline.streams.ingest.unsaid import UnsaidUnits
 from driftline.streams.observation import Coded, Observations, encode
 from driftline.streams.partitioner import partition_for
@@ -241,11 +242,11 @@ class PredictionTask(IngestTask):
 
     def __init__(
         self, name: str, partition: PartitionId, config: Config, targets: Targets, counters: Counters, state: RestoredState,
-        decoder: PredictionDecoder, limits: tuple[int, int], unsaid: UnsaidUnits,
+        decoder: PredictionDecoder, limits: tuple[int, int], unsaid: UnsaidUnits, unknown: UnknownModels,
     ) -> None:  # fmt: skip
         super().__init__(name, partition, config, targets, counters, state)
         self._decoder = decoder
-        self._unsaid = unsaid
+        self._unsaid, self._unknowns = unsaid, unknown
         self._max_age, self._max_skew = limits
         self._skew_ms = max(self._max_skew, _SKEW_MS_MIN)
         self._silent = SilentModels(config, decoder.plans)
@@ -277,6 +278,7 @@ class PredictionTask(IngestTask):
         if self._config.unknown_models == "dead_letter":
             refused += [Refused(record, "unknown_model", f'model "{name[:80]}" is not configured') for record, name in decoded.unknown]
         self._count("unknown_model", len(decoded.unknown))
+        self._unknowns.add(self._partition[0], [name for _, name in decoded.unknown])
 
     def _count_rows(self, rows: Predictions) -> None:
         self._count("ok", len(rows))
