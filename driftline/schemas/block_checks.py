@@ -29,19 +29,25 @@ def check_blocks(model: Model, place: Path) -> Iterator[Flaw]:
     globs = [glob for monitor in monitors_of(model) for glob in monitor.series]
     for name, block in model.blocks.items():
         here = (*place, "blocks", name)
-        if not _NAME.fullmatch(name):
-            yield Flaw(here, "a name of letters, digits, _, . and -", f'"{name}"', "it becomes the name of a series")
-        vectors = [one for one in block.features if one in declared and declared[one].kind == "vector"]
-        if len(block.features) < 2 and not vectors:
-            hint = "one is watched by itself"
-            yield Flaw((*here, "features"), "two or more numeric features, or one vector", f'"{block.features[0]}"', hint)
-        if vectors and len(block.features) > 1:
-            yield Flaw((*here, "features"), "a vector by itself", f"{len(block.features)} features", "give the others a block of their own")
-        for index, feature in enumerate(block.features):
-            yield from _feature(model, block.features[:index], feature, (*here, "features", index))
-        if not any(fnmatchcase(block_series(name), glob) for glob in globs):
+        flaws = list(_block(model, name, block.features, here))
+        yield from flaws
+        # A block that cannot be is no series that a monitor could watch.
+        if not flaws and not any(fnmatchcase(block_series(name), glob) for glob in globs):
             hint = 'add "block:*" to the series of a monitor'
             yield Flaw(here, "a monitor that watches it", f'none with a glob for "{block_series(name)}"', hint)
+
+
+def _block(model: Model, name: str, features: list[str], place: Path) -> Iterator[Flaw]:
+    if not _NAME.fullmatch(name):
+        yield Flaw(place, "a name of letters, digits, _, . and -", f'"{name}"', "it becomes the name of a series")
+    wrong = [flaw for i, one in enumerate(features) for flaw in _feature(model, features[:i], one, (*place, "features", i))]
+    yield from wrong
+    declared = model.features or {}
+    vectors = [one for one in features if one in declared and declared[one].kind == "vector"]
+    if len(features) < 2 and not vectors and not wrong:
+        yield Flaw((*place, "features"), "two or more numeric features, or one vector", f'"{features[0]}"', "one is watched by itself")
+    if vectors and len(features) > 1:
+        yield Flaw((*place, "features"), "a vector by itself", f"{len(features)} features", "give the others a block of their own")
 
 
 def _feature(model: Model, earlier: list[str], name: str, place: Path) -> Iterator[Flaw]:

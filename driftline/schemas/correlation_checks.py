@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from fnmatch import fnmatchcase
 from typing import Final
 
@@ -20,20 +20,27 @@ _OTHERS: Final = {
 def check_correlations(model: Model, place: Path) -> Iterator[Flaw]:
     """Flaws of a model's pairs."""
     seen: set[str] = set()
+    globs = [glob for monitor in monitors_of(model) for glob in monitor.series]
     for index, (first, second) in enumerate(model.correlations):
         here = (*place, "correlations", index)
+        flaws = list(_pair(model, first, second, seen, here))
+        yield from flaws
         series = correlation_series(first, second)
-        if first == second:
-            yield Flaw(here, "two different features", f'"{first}" twice', "how a feature is spread is watched without a pair")
-        elif series in seen:
-            yield Flaw(here, "each pair once", f'"{first}" and "{second}" again', "the order of the two does not matter")
         seen.add(series)
-        for position, name in enumerate((first, second)):
-            yield from _feature(model, name, (*here, position))
-        globs = [glob for monitor in monitors_of(model) for glob in monitor.series]
-        if not any(fnmatchcase(series, glob) for glob in globs):
+        # A pair that cannot be is no series that a monitor could watch.
+        if not flaws and not any(fnmatchcase(series, glob) for glob in globs):
             hint = 'add "correlation:*" to the series of a monitor'
             yield Flaw(here, "a monitor that watches it", f'none with a glob for "{series}"', hint)
+
+
+def _pair(model: Model, first: str, second: str, seen: Collection[str], place: Path) -> Iterator[Flaw]:
+    if first == second:
+        yield Flaw(place, "two different features", f'"{first}" twice', "how a feature is spread is watched without a pair")
+        return
+    if correlation_series(first, second) in seen:
+        yield Flaw(place, "each pair once", f'"{first}" and "{second}" again', "the order of the two does not matter")
+    for position, name in enumerate((first, second)):
+        yield from _feature(model, name, (*place, position))
 
 
 def _feature(model: Model, name: str, place: Path) -> Iterator[Flaw]:

@@ -68,29 +68,32 @@ def parse_config(text: str, *, name: str, directory: FilePath | None = None) -> 
         hint = "driftline init writes a commented file to start from"
         raise ConfigError([*problems, Problem(name, 1, "", "", "a mapping with predictions and models", got, hint)])
     spell_out(root)
-    config, found = _validate(root, name)
+    config, found, removed = _validate(root, name)
     known = {(problem.line, problem.path) for problem in problems}
     problems += [problem for problem in found if (problem.line, problem.path) not in known]
     if config is not None:
-        problems += [from_flaw(flaw, root, name) for flaw in check(config, directory)]
+        # What is wrong with the rest of a list is a consequence of what was taken out of it.
+        problems += [from_flaw(flaw, root, name) for flaw in check(config, directory) if flaw.loc not in removed]
     if problems or config is None:
         raise ConfigError(problems)
     config = config.model_copy(update={"kafka": _with_groups(config)})
     return config if directory is None else _with_paths(config, directory)
 
 
-def _validate(root: Table, name: str) -> tuple[Config | None, list[Problem]]:
-    """The configuration, or what is left of it once every wrong part is taken out, and the problems of those parts."""
+def _validate(root: Table, name: str) -> tuple[Config | None, list[Problem], set[Path]]:
+    """The configuration, or what is left of it once every wrong part is taken out; the problems of those parts, and lists that lack one."""
     problems: list[Problem] | None = None
+    removed: set[Path] = set()
     for _ in range(_REPAIRS_MAX):
         try:
-            return Config.model_validate(root), problems or []
+            return Config.model_validate(root), problems or [], removed
         except ValidationError as error:
             flaws = from_pydantic(error.errors(include_url=False, include_input=False), root)
         if problems is None:  # what later rounds find are consequences of a repair
             problems = [from_flaw(flaw, root, name) for flaw in flaws]
+        removed |= {flaw.loc[:-1] for flaw in flaws if flaw.loc and isinstance(flaw.loc[-1], int)}
         _repair(root, flaws)
-    return None, problems or []
+    return None, problems or [], removed
 
 
 def _repair(root: Table, flaws: Iterable[Flaw]) -> None:

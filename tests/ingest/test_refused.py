@@ -50,6 +50,22 @@ def test_what_cannot_be_placed_is_a_dead_letter_with_its_reason(value: bytes | N
     assert len(ingest.observations()) == (reason is None)
 
 
+@pytest.mark.parametrize(
+    ("value", "detail"),
+    [
+        (b'{"id":"\xff","model":"fraud"}', "not JSON: the text is not UTF-8: byte 0xff at position 7"),
+        # What Python's own reader takes for UTF-16, and says so.
+        (b"\xff\xfe{", "not JSON: the text is not UTF-8: byte 0xff at position 0"),
+        (b'{\x00"\x00a', "not JSON: a NUL byte at position 1, as UTF-16 has them: expected UTF-8"),
+        (b'{"id":"\\ud800"}', "not JSON: half of a character, a \\u escape from d800 to dfff without the other one of its pair"),
+    ],
+)
+def test_text_that_is_none_is_told_in_plain_words(value: bytes, detail: str) -> None:
+    ingest = Ingest().take(record(value))
+    (output,) = [o for o in ingest.outputs if o.topic == "driftline.dlq"]
+    assert DeadLetter.from_headers(output.headers).error == detail
+
+
 def test_a_dead_letter_keeps_bytes_key_headers_and_position() -> None:
     ingest = Ingest().take(record(b"{oops", 41, key=b"k", headers=(("trace", b"t"),)))
     (output,) = [o for o in ingest.outputs if o.topic == "driftline.dlq"]

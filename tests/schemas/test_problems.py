@@ -236,3 +236,15 @@ def test_a_pair_that_is_no_list_of_its_own_is_shown_as_one() -> None:
         parse_config(with_model("correlations: [amount, n_items]"), name="f.yml")
     hints = {problem.hint for problem in caught.value.problems}
     assert hints == {"a pair is a list of its own: write correlations: [[amount, n_items]]"}
+
+
+@pytest.mark.parametrize("line", [
+    "correlations: [[a, zz]]", "correlations: [[a, c]]", "correlations: [[a, a]]", "correlations: [[zz, zz]]", "correlations: [[a, 3]]",
+    "blocks: {x: [a, zz]}", "blocks: {x: [a]}", "blocks: {x: [a, c]}", "blocks: {x: [zz]}", "blocks: {x: [a, 3]}", "blocks: {x: [a, a]}",
+])  # fmt: skip
+@pytest.mark.parametrize("glob", ["feature:*", "*"])
+def test_a_wrong_pair_or_block_is_one_mistake(line: str, glob: str) -> None:
+    text = f'features: {{a: numeric, b: numeric, c: categorical}}\n{line}\nmonitors: [{{id: x, series: "{glob}"}}]'
+    with pytest.raises(ConfigError) as caught:
+        parse_config(with_model(text), name="f.yml")
+    assert len(caught.value.problems) == 1, str(caught.value)

@@ -22,7 +22,7 @@ from driftline.streams.ingest.hiding import hash_key
 from driftline.streams.ingest.mapping import Path, name_values, parse_path, repair
 from driftline.streams.ingest.names import LearnedNames
 from driftline.streams.ingest.plan import RowPlan, compile_plan, from_record
-from driftline.streams.ingest.values import load_loosely, numbers, registry_schema_id, scalar_text
+from driftline.streams.ingest.values import load_loosely, not_text, numbers, registry_schema_id, scalar_text
 from driftline.streams.task import Record
 
 if TYPE_CHECKING:
@@ -245,6 +245,8 @@ def read_loosely(record: Record, value: bytes) -> tuple[Any, Refused | None]:
         found = load_loosely(value)
     except RecursionError:
         return None, Refused(record, "decode", "nested too deeply")
+    except UnicodeError:
+        return None, Refused(record, "decode", f"not JSON: {not_text(value)}")
     except UNREADABLE as error:
         return None, Refused(record, "decode", f"not JSON: {str(error)[:200]}")
     if not isinstance(found, dict):

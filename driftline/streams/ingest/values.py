@@ -186,6 +186,17 @@ def load_loosely(value: bytes) -> object:
         return found
 
 
+def not_text(value: bytes) -> str:
+    """Why `load_loosely` finds no text in a value: JSON is UTF-8, whatever an error of its looser reading calls it."""
+    try:
+        text = value.decode()
+    except UnicodeDecodeError as error:
+        return f"the text is not UTF-8: byte 0x{value[error.start]:02x} at position {error.start}"
+    if "\x00" in text:
+        return f"a NUL byte at position {value.index(0)}, as UTF-16 has them: expected UTF-8"
+    return "half of a character, a \\u escape from d800 to dfff without the other one of its pair"
+
+
 def registry_schema_id(value: bytes) -> int | None:
     """The schema id when a value starts with a schema registry's framing: a zero byte and four bytes of id."""
     return int.from_bytes(value[1:5], "big") if len(value) >= 5 and value[0] == 0 else None
