@@ -59,6 +59,7 @@ def command(
     driftline backtest bookings.csv.gz -c hotels.yml --time booked_at --label y --label-time label_at \\
         --score-from logistic:y:20000
     """  # noqa: D301
+    from driftline.detectors.kernels.compiling import compiling_told
     from driftline.schemas.loading import load_config
 
     config = load_config(config_path)
@@ -69,12 +70,13 @@ def command(
         raise Refusal(f'--model "{columns.model}": not a model of the configuration, which has {known}')
     ranges = [_range(text) for text in quiet]
     asked = changes.asked(columns.seed)
-    if file is None:
-        config, recording = _from_topic(config, begin, end)
-    else:
-        recording = _from_file(config, file, columns)
-    session = _Session(config, recording, ranges, suggest, points=None if page is None else _POINTS)
-    reports = session.reports(_models(config, recording, columns.model), asked)
+    with compiling_told(note):
+        if file is None:
+            config, recording = _from_topic(config, begin, end)
+        else:
+            recording = _from_file(config, file, columns)
+        session = _Session(config, recording, ranges, suggest, points=None if page is None else _POINTS)
+        reports = session.reports(_models(config, recording, columns.model), asked)
     if page is not None:
         from driftline.backtest.page import render
 

@@ -46,13 +46,14 @@ def command(
     driftline replay --topic -c hotels.yml -o json
     """  # noqa: D301
     from driftline.cli.logs import warnings_on_stderr
+    from driftline.detectors.kernels.compiling import compiling_told
     from driftline.schemas.loading import load_config
 
     config = load_config(config_path)
     if (file is not None) == from_topic:
         raise Refusal("expected a FILE or --topic, not both" if from_topic else "expected a FILE, or --topic")
     printer = EventPrinter(what, output)
-    with warnings_on_stderr():
+    with warnings_on_stderr(), compiling_told(note):
         if file is None:
             _replay_topic(config, begin, what, printer)
         else:

@@ -140,9 +140,11 @@ def _processor(name: str, config: Config, cluster: Cluster, counts: Counts, age:
     if name == "detect":
         # Now, not at the first rows: a first call compiles for longer than a transaction may stay open.
         from driftline.detectors.compile import compile_kernels
+        from driftline.detectors.kernels.compiling import compiling_told
 
-        log.info("kernels_loading note=%r", "where none are cached, they are compiled: about a minute")
-        compile_kernels()
+        log.info("kernels_loading")
+        with compiling_told(lambda words: log.info("kernels_compiling note=%r", words)):
+            compile_kernels()
         return make_detect(config, cluster, counts)
     group = f"{config.kafka.group_prefix}.{join_names(config)[age]}"
     root = f"{config.redis.key_prefix}:{config.environment}:{cluster.cluster_id or 'unknown'}:{group}"

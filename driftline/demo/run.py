@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.resources
+import re
 import signal
 import subprocess
 import sys
@@ -31,6 +32,10 @@ PREFIX: Final = "driftline"
 ROWS_AHEAD_MAX: Final = 4_000
 """The embedded broker keeps 5 MiB a partition and drops the oldest silently: 4,000 rows are 1.6 MB."""
 QUIET_SECONDS: Final = 2.0
+KERNELS_SECONDS: Final = 30.0
+"""Until then a worker has loaded its kernels or has begun to compile them."""
+COMPILING: Final = re.compile(r"kernels_compiling note='([^']*)'")
+"""In the workers' log."""
 STALL_SECONDS: Final = 180.0
 """A first start compiles for half a minute on a quiet machine and for two on a busy one."""
 
@@ -89,6 +94,7 @@ def run_demo(options: DemoOptions, say: Callable[[str], None]) -> DemoResult:
         config.write_text(template.replace("BOOTSTRAP", broker.bootstrap).replace("REDIS", redis.url))
         workers = stack.enter_context(_workers(config, options.directory / "workers.log"))
         say(f"broker {broker.bootstrap} and Redis are up; workers are starting (log: {options.directory / 'workers.log'})")
+        _tell_compiling(options.directory / "workers.log", workers, say)
         witness = _Witness(broker.bootstrap, say)
         stack.callback(witness.close)
         _publish(options, broker.bootstrap, witness, workers)
@@ -112,6 +118,18 @@ def _workers(config: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def _tell_compiling(log: Path, workers: subprocess.Popen[bytes], say: Callable[[str], None]) -> None:
+    """Say so where the first worker that needs kernels has none to load: nothing else would move for as long."""
+    deadline = time.monotonic() + KERNELS_SECONDS
+    while time.monotonic() < deadline and workers.poll() is None:
+        written = log.read_text(errors="replace")
+        if (found := COMPILING.search(written)) is not None:
+            say(found[1])
+        if found is not None or "processor_ready processor=detect" in written:
+            return
+        time.sleep(0.1)
 
 
 class _Witness:

@@ -20,6 +20,7 @@ from driftline.detectors.autoregression_fit import VALUES_MIN
 from driftline.detectors.budget import AlarmBudget
 from driftline.detectors.focus import FOCuS
 from driftline.detectors.kernels.bets import BOUNDED
+from driftline.detectors.kernels.compiling import compiling_told
 from driftline.detectors.kernels.e_detector import EDetectorBank
 from driftline.detectors.kernels.post_change import begin, bet_on_rate, new_followed
 from driftline.detectors.openers import E_DETECTOR
@@ -123,8 +124,9 @@ def compile_kernels() -> int:
 
 
 def main() -> None:
-    """Compile, and say in one line what was done."""
-    compile_kernels()
+    """Compile, and say in one line before it, where nothing is cached, and in one after it what is done."""
+    with compiling_told(lambda words: print(f"driftline: {words}", flush=True)):  # noqa: T201 - what the Makefile shows
+        compile_kernels()
     sys.stdout.write("driftline: kernels compiled and cached\n")
 
 

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
+
+from driftline.demo.run import _tell_compiling
 
 
 def demo(directory: Path, *options: str) -> dict[str, Any]:
@@ -28,6 +31,21 @@ def test_each_change_is_found_its_alert_opens_and_resolves_and_nobody_else_is_ac
     page = (tmp_path / "demo.html").read_text()
     assert "<svg" in page
     assert not re.search(r"(src|href)=", page), "the picture must not need anything but itself"
+
+
+@pytest.mark.parametrize(("log", "told"), [
+    ("INFO detect kernels_loading\nINFO detect kernels_compiling note='compiling kernels, once'\n", ["compiling kernels, once"]),
+    ("INFO detect kernels_loading\nINFO detect processor_ready processor=detect topics=a\n", []),
+])  # fmt: skip
+def test_a_start_that_compiles_is_told_and_another_one_is_not(tmp_path: Path, log: str, told: list[str]) -> None:
+    path, said = tmp_path / "workers.log", list[str]()
+    path.write_text(log)
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as worker:
+        try:
+            _tell_compiling(path, worker, said.append)
+        finally:
+            worker.kill()
+    assert said == told
 
 
 def test_a_stream_without_changes_accuses_nobody(tmp_path: Path) -> None:
