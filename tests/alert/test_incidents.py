@@ -635,6 +635,18 @@ def test_step_of_severity_tells_the_level_since_the_change_beside_its_windows(
     assert life.incident["blamed"][0]["since_change"] == told
 
 
+@pytest.mark.parametrize(("series", "effect", "value", "baseline", "words"), [
+    ("stream:volume", 0.125, 0.125, 6_400.0, "volume 0.125 times what was expected"),
+    ("stream:join_rate", 0.3, 0.62, None, "join_rate 62 %"),
+    ("stream:labelled", -0.5, 0.47, 0.94, "labelled 47 % instead of 94 %"),
+])  # fmt: skip
+def test_levels_of_the_stream_have_their_units(
+    life: Life, series: str, effect: float, value: float, baseline: float | None, words: str
+) -> None:
+    life.say(series, 10_000, since_ms=9_000, effect=Effect("rate", effect), value=value, baseline_value=baseline)
+    assert life.incident["summary"].endswith(f", largest {words}")
+
+
 def test_faults_of_a_feature_stand_beside_its_name_and_count_it_once(life: Life) -> None:
     life.say("feature:amount", 10_000, since_ms=9_000)
     for fault in ("missing", "invalid"):

@@ -338,6 +338,28 @@ def test_levels_are_told_in_the_unit_of_the_series(life: Life, drift_event: Make
         assert alert.evidence[name] == fields.get(name)
 
 
+@pytest.mark.parametrize(("series", "fields", "words"), [
+    ("stream:label_delay", {"effect": Effect("mean", 2.1), "median": 11_520_000.0, "baseline_median": 3_960_000.0},
+     "moved up (2.1 baseline standard deviations; labels come 3.2 h after their predictions, baseline 1.1 h, n 500)"),
+    ("stream:label_delay", {"effect": Effect("mean", 2.1), "median": -90_000.0, "baseline_median": 400.0},
+     "moved up (2.1 baseline standard deviations; labels come 1.5 min before their predictions, baseline 400 ms, n 500)"),
+    ("stream:freshness", {"effect": Effect("silence", 7_200.0), "value": 7_200.0, "threshold": 600.0, "baseline_value": 0.0, "n": 0},
+     "moved up (no prediction for 2 h, limit 10 min)"),
+    ("stream:volume", {"effect": Effect("rate", 0.125), "value": 0.125, "baseline_value": 6_400.0, "n": 800, "direction": "down"},
+     "moved down (0.125 times as many predictions as the hour before makes expected, 800 in ten minutes instead of 6,400)"),
+    ("stream:join_rate", {"effect": Effect("rate", 0.3), "value": 0.62, "threshold": 0.9, "baseline_value": None, "direction": "down"},
+     "moved down (62 % of 500 predictions had a label at their age, limit 90 %)"),
+    ("stream:labelled", {"effect": Effect("rate", -0.5), "value": 0.47, "baseline_value": 0.94, "direction": "down"},
+     "moved down (-50% against the baseline; 47 % of the predictions have a label at their age, baseline 94 %, n 500)"),
+    ("stream:invalid", {"effect": Effect("rate", 1.0), "value": 0.02, "baseline_value": 0.01},
+     "moved up (+100% against the baseline; 2 % of the rows have an invalid value, baseline 1 %, n 500)"),
+])  # fmt: skip
+def test_series_of_the_stream_are_told_with_their_units(
+    life: Life, drift_event: MakeEvent, series: str, fields: dict[str, Any], words: str
+) -> None:
+    assert life.change(drift_event(1, series=series, **fields))[0].summary == f"fraud: {series} {words}"
+
+
 def test_ids_are_the_same_on_every_replay(drift_event: MakeEvent) -> None:
     events = [drift_event(1), drift_event(2, kind="evidence", severity="critical"), drift_event(3, kind="recovery")]
 

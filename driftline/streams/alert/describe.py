@@ -12,6 +12,7 @@ from driftline.detectors.openers import E_DETECTOR
 from driftline.schemas.contracts import near_words
 from driftline.schemas.events import DriftEvent
 from driftline.streams.alert.state import Member
+from driftline.streams.alert.stream_words import said_whole, stream_words
 
 _NOT_BACK: Final = frozenset({"stale", "removed", "relearned"})
 """The detectors of events that end an episode because no rows came, because nothing watches it, or because what has stayed is taken as
@@ -45,7 +46,8 @@ def summary_of(event: DriftEvent, shown: Mapping[str, Any], *, resolved: bool) -
         return f"{where}: {event.reason}"
     if resolved:
         return f"{where} is back in its band" + (f" ({event.reason})" if event.reason else "")
-    figures = "; ".join(part for part in (_effect_words(shown), _levels(shown), _since_words(shown)) if part)
+    size = "" if said_whole(event.series) else _effect_words(shown)
+    figures = "; ".join(part for part in (size, _levels(event.series, shown), _since_words(event.series, shown)) if part)
     told = f"{where} {_VERBS[_side_of(shown)]} ({figures}){_again_words(shown)}"
     told += _cause_words(shown)
     if (near := shown.get("near")) is not None:
@@ -102,19 +104,21 @@ def _effect_words(shown: Mapping[str, Any]) -> str:
     return f"silent for {size:.3g} s"
 
 
-def _levels(shown: Mapping[str, Any]) -> str:
+def _levels(series: str, shown: Mapping[str, Any]) -> str:
+    if (told := stream_words(series, shown)) and said_whole(series):
+        return told
     rows = f"over the last {shown['n']:,} values" if shown.get("detector") == _OF_WINDOW else f"n {shown['n']:,}"
-    return ", ".join(part for part in (_in_own_unit(shown) or _as_judged(shown), rows) if part)
+    return ", ".join(part for part in (told or _in_own_unit(shown) or _as_judged(shown), rows) if part)
 
 
-def _since_words(shown: Mapping[str, Any]) -> str:
+def _since_words(series: str, shown: Mapping[str, Any]) -> str:
     """The level since the change, as it was when that was found, where the other figures are of a whole window."""
     found = shown.get("since_change")
     if found is None:
         return ""
     # Of a distribution no level is one number: its size then.
     size = _effect_words(found) if found["effect"] is not None and found["effect"]["kind"] == "psi" else ""
-    return f"since the change, when it was found: {', '.join(part for part in (size, _levels(found)) if part)}"
+    return f"since the change, when it was found: {', '.join(part for part in (size, _levels(series, found)) if part)}"
 
 
 def _in_own_unit(shown: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from msgspec import structs
 from driftline.schemas.contracts import near_words, rfc3339_ms
 from driftline.schemas.events import Blamed, Incident
 from driftline.streams.alert.blame import size_in_sd
+from driftline.streams.alert.stream_words import JOIN_RATE, VOLUME, percent, span
 
 _NAMED_MAX: Final = 3
 """So many features are named, more are counted."""
@@ -17,7 +18,8 @@ _FEATURE: Final = frozenset({"feature", "quality"})
 _SHORT: Final = frozenset({"outcome", "stream"})
 """Groups whose series are known by their last name: log_loss, freshness."""
 _INVALID_ROWS: Final = "stream:invalid"
-_UNITS: Final = (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000))
+_OF_ROWS: Final = frozenset({_INVALID_ROWS, "stream:labelled"})
+"""Shares of rows or predictions."""
 
 
 def summary_of_incident(incident: Incident) -> str:
@@ -26,10 +28,10 @@ def summary_of_incident(incident: Incident) -> str:
     fraud: 12 features, score and log_loss changed since 2026-01-31 10:42:10 UTC (+- 3 min), largest amount +1.2 sd in country=NL
     """
     firing = [one for one in incident.blamed if one.condition == "firing"]
-    since = f"since {_moment(incident.starts_at_ms)} (+- {_span(incident.uncertain_ms)})"
+    since = f"since {_moment(incident.starts_at_ms)} (+- {span(incident.uncertain_ms)})"
     if not firing:
         why = "" if incident.reason is None else f": {incident.reason}"
-        return f"{incident.model}: over after {_span(incident.duration_ms or 0)}, {_who(incident.blamed)} had changed {since}{why}"
+        return f"{incident.model}: over after {span(incident.duration_ms or 0)}, {_who(incident.blamed)} had changed {since}{why}"
     largest = max(firing, key=lambda one: (size_in_sd(one), one.fingerprint))
     where = f" in {_where(largest.segment)}" if largest.segment else ""
     alike = all(one.segment == largest.segment for one in firing)
@@ -105,9 +107,9 @@ def _sized(one: Blamed) -> str:
     found, told = one.since_change, _sized_by(one)
     if found is None or not told:
         return told
-    share = bool(_fault(one.series)) or one.series == _INVALID_ROWS
+    share = bool(_fault(one.series)) or one.series in _OF_ROWS
     level = found.value if found.effect is not None and found.effect.kind == "rate" else None
-    size = _size(structs.replace(one, effect=found.effect, value=None)) if level is None else _percent(level) if share else f"{level:.3g}"
+    size = _size(structs.replace(one, effect=found.effect, value=None)) if level is None else percent(level) if share else f"{level:.3g}"
     return f"{told} over its window, {size} since the change" if size else told
 
 
@@ -115,16 +117,16 @@ def _sized_by(one: Blamed) -> str:
     now, base = one.value, one.baseline_value
     fault, name = _fault(one.series), _name(one.series)
     if one.effect is not None and one.effect.kind == "rate" and now is not None and base is not None:
+        if one.series in _OF_ROWS:
+            return f"{name} {percent(now)} instead of {percent(base)}"
         if fault:
-            return f"{_percent(now)} of {name} {fault} instead of {_percent(base)}"
-        if one.series == _INVALID_ROWS:
-            return f"{name} {_percent(now)} instead of {_percent(base)}"
+            return f"{percent(now)} of {name} {fault} instead of {percent(base)}"
+    if one.series == VOLUME and now is not None:
+        return f"{name} {now:.3g} times what was expected"
+    if one.series == JOIN_RATE and now is not None:
+        return f"{name} {percent(now)}"
     size = _size(one)
     return f"{name}{f' {fault}' if fault else ''} {size}" if size else ""
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
 
 
 def _size(one: Blamed) -> str:
@@ -137,7 +139,7 @@ def _size(one: Blamed) -> str:
     if one.effect.kind == "psi":
         return f"PSI {one.effect.size:.2g}"
     if one.effect.kind == "silence":
-        return f"silent for {_span(one.effect.size * 1_000)}"
+        return f"silent for {span(one.effect.size * 1_000)}"
     if one.value is None or one.baseline_value is None:
         return f"{one.effect.size:+.0%}"
     return f"{one.value:.3g} instead of {one.baseline_value:.3g}"
@@ -145,11 +147,3 @@ def _size(one: Blamed) -> str:
 
 def _moment(time_ms: int) -> str:
     return rfc3339_ms(time_ms)[:19].replace("T", " ") + " UTC"
-
-
-def _span(ms: float) -> str:
-    """A duration in its largest unit."""
-    for unit, size in _UNITS:
-        if ms >= size:
-            return f"{ms / size:.2g} {unit}" if ms < 10 * size else f"{ms / size:.0f} {unit}"
-    return f"{ms:.0f} ms"

@@ -1,0 +1,56 @@
+"""What the series of the stream itself say: a number of their own without its unit helps nobody at night."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+FRESHNESS: Final = "stream:freshness"
+VOLUME: Final = "stream:volume"
+JOIN_RATE: Final = "stream:join_rate"
+LABEL_DELAY: Final = "stream:label_delay"
+_SHARES: Final = {"stream:labelled": "of the predictions have a label at their age", "stream:invalid": "of the rows have an invalid value"}
+_UNITS: Final = (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000))
+
+
+def stream_words(series: str, shown: Mapping[str, Any]) -> str:
+    """The level of a series of the stream with its unit, and what it is held against; empty for other series, and without a level."""
+    value, base, limit, n = (shown.get(name) for name in ("value", "baseline_value", "threshold", "n"))
+    if series == LABEL_DELAY:
+        now, before = shown.get("median"), shown.get("baseline_median")
+        return "" if now is None or before is None else f"labels come {_late(now)} their predictions, baseline {_late(before, short=True)}"
+    if value is None:
+        return ""
+    if series == FRESHNESS:
+        return f"no prediction for {span(1_000 * value)}" + ("" if limit is None else f", limit {span(1_000 * limit)}")
+    if series == VOLUME:
+        told = f"{value:.3g} times as many predictions as the hour before makes expected"
+        return told if base is None else f"{told}, {n:,} in ten minutes instead of {base:,.0f}"
+    if series == JOIN_RATE:
+        return f"{percent(value)} of {n:,} predictions had a label at their age" + ("" if limit is None else f", limit {percent(limit)}")
+    if series in _SHARES:
+        return f"{percent(value)} {_SHARES[series]}" + ("" if base is None else f", baseline {percent(base)}")
+    return ""
+
+
+def said_whole(series: str) -> bool:
+    """Whether the words of a series have its size and its number of rows in them."""
+    return series in (FRESHNESS, VOLUME, JOIN_RATE)
+
+
+def _late(ms: float, *, short: bool = False) -> str:
+    """How long after its prediction a label comes; some clocks say before."""
+    when = "" if short else " before" if ms < 0 else " after"
+    return f"{'-' if short and ms < 0 else ''}{span(abs(ms))}{when}"
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
+
+
+def span(ms: float) -> str:
+    """A duration in its largest unit."""
+    for unit, size in _UNITS:
+        if ms >= size:
+            return f"{ms / size:.2g} {unit}" if ms < 10 * size else f"{ms / size:.0f} {unit}"
+    return f"{ms:.0f} ms"
