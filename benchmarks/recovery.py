@@ -37,7 +37,10 @@ from driftline.streams.local.redis import LocalRedis
 from driftline.streams.state.base import BASE_SECONDS
 
 STARTS = 5
-ROWS = 60_000
+FILLING = 60_000
+"""Pairs that fill the windows."""
+REPLAYED = 300_000
+"""Pairs that a rebuild replays: a base checkpoint comes every million rows or every minute."""
 SETUP = ours.Setup("recovery", segments=True, partitions=4)
 _CALM = 5.0
 """Seconds until a group has given a member that is new all it shall have."""
@@ -130,20 +133,20 @@ def prepare(services: Services, directory: Path, baseline: str, port: int) -> tu
     subprocess.run([sys.executable, "-m", "driftline", "topics", "create", str(config), "--sources"], check=True, capture_output=True)
     feed = ours.Feed(services.kafka.bootstrap, prefix, ours.Progress(services.kafka.bootstrap, prefix, setup), setup, 0)
     with ours.running(config, "--time", "data", "--start", "earliest") as workers:
-        feed.send(workers, ROWS)
+        feed.send(workers, FILLING)
         first = page(port + DETECT_PORT)
         time.sleep(BASE_SECONDS)
         feed.send(workers, 1)
         second = page(port + DETECT_PORT)
         sent = feed.sent
-        feed.prepare(ROWS)
+        feed.prepare(REPLAYED)
         began = time.monotonic()
-        feed.send(workers, ROWS)
+        feed.send(workers, REPLAYED)
         seconds = time.monotonic() - began - ours.SETTLED_SECONDS
         third = page(port + DETECT_PORT)
     feed.progress.close()
     if grown(third, second, "driftline_base_checkpoint_seconds", "_count"):
-        raise SystemExit("a second base checkpoint came before the measured rows were read: this machine is too slow for --rows")
+        raise SystemExit("a second base checkpoint came before the measured rows were read: this machine is too slow for so many")
     bases = grown(second, first, "driftline_base_checkpoint_seconds", "_count")
     return config, {
         "series": int(total(third["driftline_subjects_monitored"], "")),
