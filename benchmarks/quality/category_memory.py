@@ -34,6 +34,16 @@ def _repeated(times: int) -> Draw:
     return lambda g, shares, n: np.repeat(draw(g, shares, n // times + 1), times)[:n]
 
 
+def _runs(least: int, most: int) -> Draw:
+    """Each draw comes so many times, all numbers of times alike."""
+
+    def values(g: np.random.Generator, shares: Shares, n: int) -> Codes:
+        times = g.integers(least, most + 1, n // least + 1)
+        return np.asarray(np.repeat(draw(g, shares, len(times)), times)[:n])
+
+    return values
+
+
 def _groups(g: np.random.Generator, shares: Shares, n: int) -> Codes:
     """Three draws of ten come two to seven times."""
     times = np.where(g.random(n) < 0.3, g.integers(2, 8, n), 1)
@@ -63,6 +73,8 @@ WAYS: Final[dict[str, Way]] = {
     "stays with a chance of .5": Way(_stays(0.5)),
     "every value twice": Way(_repeated(2)),
     "every value three times": Way(_repeated(3)),
+    "runs of 2 to 5": Way(_runs(2, 5)),
+    "runs of 2 to 10": Way(_runs(2, 10)),
     "groups of 2 to 7": Way(_groups),
     "ordered, each like the one before, .6": Way(_ordered(0.6)),
     "ordered, each unlike the one before, -.6": Way(_ordered(-0.6)),
@@ -76,8 +88,10 @@ WITHIN: Final[dict[str, Callable[[Shares], Shares]]] = {
 }
 BEYOND: Final = {"a middle value gains 29 points": moved(FEW, 6, 0.35), "all, PSI .8": spread(FEW, 0.8)}
 _MOST_DELAY: Final = {
-    ("stays with a chance of .3", "all, PSI .8"): 2_000.0,
-    ("every value twice", "all, PSI .8"): 1_500.0,
+    ("stays with a chance of .5", "a middle value gains 29 points"): 500.0,
+    ("every value twice", "all, PSI .8"): 600.0,
+    ("runs of 2 to 5", "a middle value gains 29 points"): 800.0,
+    ("groups of 2 to 7", "all, PSI .8"): 600.0,
     ("ordered, each unlike the one before, -.6", "all, PSI .8"): 500.0,
 }
 

@@ -32,12 +32,15 @@ class Autoregression:
     edges : of the residuals' bins, increasing; bin i holds those in (edges[i-1], edges[i]], the outer ones those that lie
         beyond every residual of the reference.
     counts : residuals of the reference in each bin.
+    runs : of categories that come in runs, each drawn anew, those of the reference that begin with each after another one, in the order
+        of `ordered_codes`: what is judged is then the draws (`kernels.runs`) and no residuals. Empty = they do not.
     """
 
     coefficients: tuple[float, ...]
     sd: float
     edges: tuple[float, ...]
     counts: tuple[int, ...]
+    runs: tuple[int, ...] = ()
 
     @property
     def gain(self) -> float:
@@ -46,7 +49,8 @@ class Autoregression:
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
-        return {"coefficients": list(self.coefficients), "sd": self.sd, "edges": list(self.edges), "counts": list(self.counts)}
+        own = {"coefficients": list(self.coefficients), "sd": self.sd, "edges": list(self.edges), "counts": list(self.counts)}
+        return own | ({"runs": list(self.runs)} if self.runs else {})
 
     @classmethod
     def from_json(cls, item: Mapping[str, Any]) -> Autoregression:
@@ -61,10 +65,11 @@ class Autoregression:
             sd=float(item["sd"]),
             edges=tuple(float(x) for x in item["edges"]),
             counts=tuple(int(x) for x in item["counts"]),
+            runs=tuple(int(x) for x in item.get("runs", ())),
         )
         numbers = np.array([*out.coefficients, out.sd, *out.edges], np.float64)
         sizes = 1 <= len(out.coefficients) <= ORDER_MOST and 1 <= len(out.edges) < EDGES_KEPT and len(out.counts) == len(out.edges) + 1
-        if not (sizes and np.isfinite(numbers).all() and out.sd > 0 and (np.diff(out.edges) > 0).all() and min(out.counts) >= 0):
+        if not (sizes and np.isfinite(numbers).all() and out.sd > 0 and (np.diff(out.edges) > 0).all() and min(out.counts + out.runs) >= 0):
             raise ValueError("coefficients or bins of residuals that no fit gives")
         return out
 

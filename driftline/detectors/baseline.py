@@ -20,6 +20,7 @@ import numpy as np
 from driftline.detectors.autoregression import Autoregression, Dependence
 from driftline.detectors.blocks import Block
 from driftline.detectors.pairs import Factor
+from driftline.detectors.runs import draw_shares
 from driftline.detectors.season import Season
 from driftline.detectors.spec import (
     ABOVE,
@@ -38,13 +39,14 @@ from driftline.detectors.spec import (
 )
 
 FORMAT: Final = "driftline-baseline"
-VERSION: Final = 5
+VERSION: Final = 6
+_WITHOUT_RUNS: Final = 5
 _WITHOUT_BLOCKS: Final = 4
 _WITHOUT_PAIRS: Final = 3
 _WITHOUT_SEASON: Final = 2
 _WITHOUT_MEMORY: Final = 1
-"""The versions before, which a baseline without blocks, pairs, seasons and autoregressions, from the last on, still has: an older release
-reads it, and its id stays."""
+"""The versions before, which a baseline without runs, blocks, pairs, seasons and autoregressions, from the last on, still has: an older
+release reads it, and its id stays."""
 ID_HEX_DIGITS: Final = 16
 
 
@@ -172,8 +174,10 @@ class Baseline:
 
     def _version(self) -> int:
         """The first that could say all that this one does."""
-        if any(column.block is not None for column in self.columns):
+        if any(memory.runs for memory in self.memory.values()):
             return VERSION
+        if any(column.block is not None for column in self.columns):
+            return _WITHOUT_RUNS
         if any(column.factors for column in self.columns):
             return _WITHOUT_BLOCKS
         if self.season:
@@ -293,6 +297,10 @@ def _from_body(body: dict[str, Any]) -> Baseline:
     if not isinstance(rows, int) or not isinstance(thinning, int) or rows < 0 or thinning < 1:
         raise ValueError("rows and thinning must be whole numbers")
     memory = {_place(item, counts): Autoregression.from_json(item) for item in body.get("memory", ())}
+    for (_, c), own in memory.items():
+        categories = len(ordered_codes("categorical", columns[c].n_bins)) if columns[c].kind == "categorical" else 0
+        if own.runs and (len(own.runs) != categories or draw_shares(own.runs) is None):
+            raise ValueError(f"runs of column {columns[c].name!r} that no reference gives")
     dependence = {_place(item, counts): Dependence.from_json(item) for item in body.get("dependence", ())}
     season = {}
     for item in body.get("season", ()):

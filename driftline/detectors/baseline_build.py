@@ -23,6 +23,7 @@ from driftline.detectors.kernels.jit import compiled
 from driftline.detectors.pairs import Factor
 from driftline.detectors.products import Products
 from driftline.detectors.quantiles import numeric_reference, reference_with_means
+from driftline.detectors.runs_fit import find as find_runs
 from driftline.detectors.scopes import Scopes, Texts
 from driftline.detectors.season import hour_scores, hours_of, places_of
 from driftline.detectors.season_fit import find, own_scores
@@ -171,6 +172,9 @@ class BaselineBuilder:
         del coded
         pieces = [(coder.encode(chunk)[0], scopes.encode(chunk), places_of(hours_of(chunk.time_ms))) for chunk in ordered]
         memory, left = fit(pieces, hour_scores(score, own_scores(season, references, score)))
+        # What goes by the hour has shares of draws by the hour, which are not told apart.
+        kinds = {(s, c): references[c].n_bins for s, c in memory if references[c].kind == "categorical" and (s, c) not in season}
+        memory, left = find_runs(pieces, kinds, memory, left)
         left = dict(sorted((left | left_of(references, ordered)).items()))
         return Baseline(
             tuple(references), segments, counts, rows=self._kept, thinning=self._stride, memory=memory, dependence=left, season=season

@@ -39,6 +39,7 @@ def bank_of(budget: PanelBudget, layout: Layout, t: Tables, members: list[int], 
                 # Of values that depend on each other those that do not are a reference.
                 left = layout.dependence.get((scope, int(t.series_column[q])))
                 size = size if left is None else size // stride_of(left.level)
+                size = min(size, scores.draws[scope, k])
             if reference.block is not None:
                 sd = reference.sd or 0.5
                 least, more = reference.block.cut(sd)

@@ -98,7 +98,8 @@ class BudgetedSeries:
     def take(self, codes: UInt8, matched: UInt8, values: Float64, scopes: Int32, rows: PanelRows, clock: Int64) -> None:
         """Take the rows of a batch, which `advance` then goes through; `matched` are the codes that windows have (`matched.py`)."""
         scores, monitors = self._scores.update(codes, values, scopes, rows)
-        self._batch = _Batch(scopes, scores, monitors, np.ascontiguousarray(clock, np.int64), Rows(matched, values, self._scores.keys))
+        own = Rows(matched, values, self._scores.keys, self._scores.changes)
+        self._batch = _Batch(scopes, scores, monitors, np.ascontiguousarray(clock, np.int64), own)
 
     def advance(self, first: int, last: int) -> tuple[Alarms, Int64, int]:
         """Go on from row `first` to before `last`, or to the first row with an alarm.
@@ -202,6 +203,11 @@ class BudgetedSeries:
         """Whether and why the promise does not cover a series at a row of the last batch; None also for one it never covers."""
         k = self._place.get(q)
         return None if k is None else self._scores.suspended(scope, k, row)
+
+    def partly_judged(self, scope: int, q: int, row: int) -> bool:
+        """Whether but some of a series' values are judged at a row of the last batch."""
+        k = self._place.get(q)
+        return k is not None and (self._scores.in_runs(scope, k) or self._scores.suspended(scope, k, row) is not None)
 
     def suspended_series(self) -> int:
         """Monitors that the promise does not cover now."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from driftline.detectors.autoregression import Autoregression, Dependence, worth_one
 from driftline.detectors.baseline import Baseline, ColumnReference
+from driftline.detectors.runs import draw_shares
 from driftline.detectors.season import HourScores, Season, hour_scores
 from driftline.detectors.spec import (
     ABOVE,
@@ -215,6 +216,24 @@ def values_by_rank(layout: Layout, scope: int, c: int) -> Float64:
     counts: Float64 = layout.counts[scope, c, order].astype(np.float64)
     # A value that was never seen has room by what the reference would not have seen without itself.
     return counts if new_are_expected(layout, c) else counts + left_out(layout, scope, c)[order]
+
+
+def draws_by_rank(layout: Layout, scope: int, c: int) -> Float64 | None:
+    """Of categories that come in runs: of the draws of each code, as many as were seen to begin a run; None where they do not.
+
+    In the order of ranks. What is new has room by those that began one run, as of values (`left_out`).
+    """
+    memory = layout.memory.get((scope, c))
+    share = draw_shares(memory.runs) if memory is not None and memory.runs else None
+    if memory is None or share is None:
+        return None
+    draws = share * sum(memory.runs)
+    if not new_are_expected(layout, c):
+        n, others = layout.references[c].n_bins, len(layout.references[c].others)
+        here = layout.counts[scope, c, :n] == layout.counts[0, c, :n]
+        runs: Int64 = np.array(memory.runs, np.int64)
+        draws[-1] += int(np.count_nonzero(here & (runs[:n] == 1))) + min(int(runs[n]), others)
+    return draws
 
 
 def room(counts: Float64) -> tuple[Float64, Float64]:

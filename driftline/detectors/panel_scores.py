@@ -8,6 +8,8 @@ Where the reference has seasons (`season.py`) a value's rank and score are those
 what that leaves.
 
 What comes out is checked for dependence (`kernels.dependence`) and for the hour of the day (`kernels.season`), value by value.
+Categories that come in runs are judged by their draws (`kernels.runs`): what is like the value before it has no score.
+
 Where there is either, the budget's promise is *suspended* for the series, and one value in so many, or one a day, is judged; what
 was gathered before that is void.
 """
@@ -29,11 +31,14 @@ from driftline.detectors.kernels.conformal import SCORE_MOST, UInt64Array
 from driftline.detectors.kernels.dependence import Checks, check_push, new_checks, stride_of, unsound
 from driftline.detectors.kernels.jit import inlined, kernel
 from driftline.detectors.kernels.portable import normal_quantile, position_keys, uniform
+from driftline.detectors.kernels.post_change import Int16Array
+from driftline.detectors.kernels.runs import DRAW_SALT, drawn
 from driftline.detectors.kernels.season import Hours, begin_hour, count_value, new_hours, unsound_hours, value_due
 from driftline.detectors.layout import SKIP, Layout, ranks_room, room
+from driftline.detectors.panel_runs import Draws, draws_of
 from driftline.detectors.season import hour_scores, hours_of, places_of
 from driftline.detectors.season_fit import own_scores
-from driftline.detectors.spec import Float64, Int32, Int64, PanelRows, Suspended, UInt8
+from driftline.detectors.spec import MISSING, Float64, Int32, Int64, PanelRows, Suspended, UInt8
 from driftline.detectors.tables import Tables
 
 _MAGIC: Final = b"DSCR"
@@ -42,6 +47,8 @@ _WITHOUT_HOURS: Final = 1
 """The version before, which did not look at the hour."""
 _TYPES: Final = ["<f8", "<i8", "<f8", "<f8", "<i8", "u1", "<i8", "<f8", "<i8", "<i8"]
 _HOUR_TYPES: Final = ["<i8", "<f8", "<i8", "<f8", "<f8", "<f8", "<f8", "u1", "<f8", "<i8"]
+
+_NOT_IN_RUNS: Final = 2**62
 
 VALUE: Final = 0
 FLAG: Final = 1
@@ -76,6 +83,7 @@ class Monitors(NamedTuple):
     edges: Float64  # (W, EDGES_KEPT)
     residual_low: Float64  # (W, EDGES_KEPT) as `low` and `width`, by bin of the residual
     residual_width: Float64  # (W, EDGES_KEPT)
+    draws: Draws
 
 
 class Memory(NamedTuple):
@@ -83,6 +91,7 @@ class Memory(NamedTuple):
 
     past: Float64  # (W, ORDER_MOST) scores of the last values, the newest first
     seen: Int64  # (W,) values, up to the order
+    change: Int64  # (W,) of the last value, where draws are judged (`post_change.Rows.changes`)
 
 
 class PanelScores:
@@ -95,6 +104,9 @@ class PanelScores:
     Attributes
     ----------
     keys : of the source positions of the rows of the last batch, shape (n,).
+    changes : of the last batch, as `post_change.Rows` has them.
+    gain : what a shift of the values by 1 is of what is judged, shape (S, K).
+    draws : of the reference, of series that come in runs; of others as many as any could have, shape (S, K).
     """
 
     def __init__(self, layout: Layout, tables: Tables, series: Int64) -> None:
@@ -109,14 +121,17 @@ class PanelScores:
         for k, q in enumerate(members):
             if layout.series[q].flag is None:
                 valued[layout.column_of[q]].append(k)
+        places = [
+            (s, c, k) for s, c in sorted(layout.memory) for k in valued[c] if tables.watched[s, members[k]]
+        ]
+        memories = [layout.memory[s, c] for s, c, _ in places]
         self.gain: Float64 = np.ones((n_scopes, n))
+        self.draws: Int64 = np.full((n_scopes, n), _NOT_IN_RUNS)
         whitened: Int64 = np.full((n_scopes, n), -1, np.int64)
-        memories: list[Autoregression] = []
-        for (s, c), memory in sorted(layout.memory.items()):
-            for k in valued[c]:
-                if tables.watched[s, members[k]]:
-                    whitened[s, k], self.gain[s, k] = len(memories), memory.gain
-                    memories.append(memory)
+        for w, ((s, _, k), memory) in enumerate(zip(places, memories, strict=True)):
+            whitened[s, k], self.gain[s, k] = w, 1.0 if memory.runs else memory.gain
+            if memory.runs:
+                self.draws[s, k] = sum(memory.runs)
         count = len(memories)
         self.monitors = Monitors(
             own=np.array(own, np.uint64).reshape(n_scopes, n),
@@ -133,20 +148,15 @@ class PanelScores:
             width=width.table,
             score=score.table,
             whitened=whitened,
-            order=np.array([len(m.coefficients) for m in memories], np.int64),
+            order=np.array([1 if m.runs else len(m.coefficients) for m in memories], np.int64),
             coefficients=np.zeros((count, ORDER_MOST)),
             edges=np.zeros((count, EDGES_KEPT)),
             residual_low=np.zeros((count, EDGES_KEPT)),
             residual_width=np.zeros((count, EDGES_KEPT)),
+            draws=draws_of(layout, [place[:2] for place in places]),
         )
-        for w, memory in enumerate(memories):
-            self.monitors.coefficients[w, : len(memory.coefficients)] = memory.coefficients
-            self.monitors.edges[w] = padded_edges(memory.edges)
-            counts = np.array(memory.counts, np.float64)
-            # As beyond the range of the values: had the reference not had it, its least residual would lie below all others.
-            counts[[0, -1]] += 1.0
-            self.monitors.residual_low[w, : len(counts)], self.monitors.residual_width[w, : len(counts)] = room(counts)
-        self.memory = Memory(past=np.zeros((count, ORDER_MOST)), seen=np.zeros(count, np.int64))
+        _write_memories(self.monitors, memories)
+        self.memory = Memory(past=np.zeros((count, ORDER_MOST)), seen=np.zeros(count, np.int64), change=np.full(count, -1, np.int64))
         self.checks, self.hours = new_checks(n_scopes * n), new_hours(n_scopes * n)
         # Variance of the hours' means that is no effect; `allow_hours`.
         self._allowed = np.full(n_scopes * n, np.inf)
@@ -157,6 +167,11 @@ class PanelScores:
                 self.checks.refused[m, left.level - 1], self.checks.level[m], self.checks.found[m] = 1, left.level, left.correlation
         self._turns: Turns = np.zeros(0, TURN)
         self.keys: UInt64Array = np.zeros(0, np.uint64)
+        self.changes: Int16Array = np.zeros((0, 0), np.int16)
+
+    def in_runs(self, scope: int, k: int) -> bool:
+        """Whether the draws of a series are judged, and no other values."""
+        return bool(self.draws[scope, k] != _NOT_IN_RUNS)
 
     def allow_hours(self, deviation: Float64, variance: Float64) -> None:
         """Set the standard deviation of the hours' means that is no effect, and the variance of values; (S, K) each."""
@@ -170,11 +185,13 @@ class PanelScores:
         shape = (len(codes), scopes.shape[1] * self.n)
         scores, monitors = np.empty(shape), np.empty(shape, np.int32)
         hours = hours_of(rows.time_ms)
+        if len(self.monitors.draws.share):
+            self.changes = np.full(shape, -1, np.int16)
         # A level changes at every eighth value of a stride at most, the hour once a day; of what is not touched no memory is taken.
         turns = np.empty(scores.size // 4 + len(hours) * scopes.shape[1] + (STRIDES + 1) * len(self.checks.level) + 1, TURN)
         turned = _fill_scores(
             codes, values, scopes, keys, hours, places_of(hours), self.monitors, self.memory, self.checks, self.hours, self._allowed,
-            scores, monitors, turns,
+            scores, monitors, turns, self.changes,
         )  # fmt: skip
         self._turns = turns[:turned].copy()
         return scores, monitors
@@ -234,6 +251,8 @@ class PanelScores:
             hours = Hours(*(array.reshape(shape) for array, shape in parts))
         checks = Checks(*(array.reshape(shape) for array, shape in zip(found[: len(shapes)], shapes, strict=True)))
         sound = np.isfinite(past).all() and np.all((seen >= 0) & (seen <= self.monitors.order[own]))
+        codes = past.reshape(len(own), ORDER_MOST)[self.monitors.draws.place[own] >= 0, 0] if sound else past
+        sound = sound and np.all((codes >= 0) & (codes < MISSING) & (codes == np.floor(codes)))
         if not sound or unsound(checks) or unsound_hours(hours):
             raise ValueError("damaged state of DSCR: values that no series has")
         self.memory.past[own], self.memory.seen[own] = past.reshape(len(own), ORDER_MOST), seen
@@ -247,6 +266,16 @@ class PanelScores:
         places = self.monitors.whitened[scope]
         own: Int64 = places[places >= 0]
         return own
+
+
+def _write_memories(m: Monitors, memories: list[Autoregression]) -> None:
+    for w, memory in enumerate(memories):
+        m.coefficients[w, : len(memory.coefficients)] = memory.coefficients
+        m.edges[w] = padded_edges(memory.edges)
+        counts = np.array(memory.counts, np.float64)
+        # As beyond the range of the values: had the reference not had it, its least residual would lie below all others.
+        counts[[0, -1]] += 1.0
+        m.residual_low[w, : len(counts)], m.residual_width[w, : len(counts)] = room(counts)
 
 
 def _form(layout: Layout, q: int) -> int:
@@ -282,6 +311,16 @@ def _score(m: Monitors, memory: Memory, s: int, k: int, code: int, value: float,
     p = np.nan
     if w < 0:
         p = m.low[row, code] + uniform(key ^ m.own[s, k]) * m.width[row, code]
+    elif m.draws.place[w] >= 0:
+        r = m.draws.place[w]
+        if code < MISSING:
+            own = m.draws.category[r, code]
+            before = int(memory.past[w, 0]) if memory.seen[w] else -1
+            memory.change[w] = before * MISSING + own
+            b = drawn(own, before, m.draws.share[r], uniform(key ^ m.own[s, k] ^ DRAW_SALT))
+            if b >= 0:
+                p = m.draws.low[r, b] + uniform(key ^ m.own[s, k]) * m.draws.width[r, b]
+            memory.past[w, 0], memory.seen[w] = float(own), 1
     else:
         known = m.score[row, code]
         if known == known:
@@ -311,6 +350,7 @@ def _fill_scores(
     out: Float64,
     monitors: Int32,
     turns: Turns,
+    changes: Int16Array,
 ) -> int:
     """Fill what each monitor of a row is fed and which it is; the turns written."""
     n, turned = m.series.shape[0], 0
@@ -344,5 +384,7 @@ def _fill_scores(
                     elif not judged or (refused and not value_due(place, checks.values[place], keys[i] ^ ~m.own[s, k], hour_checks)):
                         x = np.nan
                 out[i, j * n + k] = x
+                if changes.shape[0] and x == x and m.form[k] == VALUE and m.whitened[s, k] >= 0:
+                    changes[i, j * n + k] = memory.change[m.whitened[s, k]]
                 monitors[i, j * n + k] = place if m.active[s, k] else -1
     return turned

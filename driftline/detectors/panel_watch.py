@@ -124,7 +124,7 @@ class Watch:
             notes, splits = self._run(codes[turn], values[turn], scopes[turn], at[turn], sorted_changes([own, found]))
             notes["row"] += start
             if len(found):
-                fill_before(notes, self.tables, budget.codes_before, budget.suspended)
+                fill_before(notes, self.tables, budget.codes_before, budget.partly_judged)
             budget.heard(found, self.windows.episodes)
             parts.append(notes)
             traffic += splits

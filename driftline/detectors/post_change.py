@@ -25,6 +25,7 @@ from driftline.detectors.kernels.post_change import (
     bet_on_rate,
     new_followed,
 )
+from driftline.detectors.kernels.shares import bet_again
 from driftline.detectors.layout import Layout
 from driftline.detectors.panel_scores import PanelScores
 from driftline.detectors.spec import N_CODES, Float64, Int64
@@ -182,6 +183,9 @@ class PostChange:
             f.learn[k], f.taken[k], f.judged[k], f.changes[k], f.counting[k], f.share[k] = learn, taken, judged, changes, counting, share
             f.room[k, :held], f.counts[k, :counted], f.codes[k] = room, counts, by_code
             self._bet(k)
+            if (place := int(self._bank.state.shares.place[first + local])) >= 0:
+                # They were read as if they were bet on given the value before.
+                bet_again(place, False, self._bank.state.shares)
         if room_at != len(kept.room) or counts_at != len(kept.counts):
             raise ValueError("references since a change that do not fit each other")
 

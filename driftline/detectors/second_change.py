@@ -18,19 +18,19 @@ from driftline.detectors.spec import Float64, Int64
 from driftline.detectors.tables import Tables
 
 
-def fill_before(notes: Notes, t: Tables, codes_of: Callable[[int, int], Int64], suspended: Callable[[int, int, int], object]) -> None:
+def fill_before(notes: Notes, t: Tables, codes_of: Callable[[int, int], Int64], partly: Callable[[int, int, int], bool]) -> None:
     """Write into the notes of further changes what they are against.
 
     Parameters
     ----------
     codes_of : of a scope and series, the values since the change before, by code.
-    suspended : whether but some of a series' values are judged, as of a scope, series and row.
+    partly : whether but some of a series' values are judged, as of a scope, series and row.
     """
     for i in np.flatnonzero(notes["again"] > 0).tolist():
         note = notes[i]
         s, q, kind, value = int(note["scope"]), int(note["series"]), int(note["effect_kind"]), float(note["value"])
         codes, since = codes_of(s, q), note["counts"].astype(np.int64)
-        if suspended(s, q, int(note["row"])) is None and (rest := np.maximum(codes - since, 0)).any():
+        if not partly(s, q, int(note["row"])) and (rest := np.maximum(codes - since, 0)).any():
             # The values since this change have joined those before it.
             codes = rest
         note["codes_before"] = codes

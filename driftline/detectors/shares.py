@@ -15,8 +15,9 @@ import numpy as np
 
 from driftline.detectors.autoregression import Autoregression
 from driftline.detectors.kernels.shares import Bins, score_edges
-from driftline.detectors.layout import Layout, new_are_expected, room, values_by_rank
-from driftline.detectors.spec import ordered_codes
+from driftline.detectors.layout import Layout, draws_by_rank, new_are_expected, room, values_by_rank
+from driftline.detectors.spec import MISSING, Int64, ordered_codes
+from driftline.detectors.tolerances import chi_squared_bound
 
 FEW: Final = 10
 """Reference values of a category from which the square root of their number has a variance near 1/4."""
@@ -42,7 +43,8 @@ def category_bins(
     errors : of the reference that are none.
     memory : of the values, where residuals are judged; `all_of_it`: what is left of them does not depend on each other.
     """
-    counts = values_by_rank(layout, scope, c)
+    draws = draws_by_rank(layout, scope, c)
+    counts = values_by_rank(layout, scope, c) if draws is None else draws
     begins, _ = room(counts)
     held = counts > 0
     # What was never seen is last, and has a place of its own where it is news.
@@ -54,9 +56,13 @@ def category_bins(
     edges = np.empty(len(starts) - 1)
     score_edges(starts[1:], edges)
     noise = sum(_NOISE if n >= FEW else _NOISE_OF_FEW for n in counts[held].tolist()) - _NOISE
-    error = math.sqrt(_chi2_bound(noise, errors) / max(size, 1)) + 2.0 * _chosen(layout, scope, c)
-    both = 1.0 if memory is None else _through(memory, all_of_it=all_of_it)
-    return Bins(edges.tolist(), share.tolist(), max(warning, error * error) * both)
+    error = math.sqrt(chi_squared_bound(noise, errors) / max(size, 1)) + 2.0 * _chosen(layout, scope, c)
+    tolerance = max(warning, error * error)
+    if draws is not None:
+        codes: Int64 = np.zeros(MISSING, np.int64)
+        codes[ordered_codes("categorical", layout.references[c].n_bins)] = np.searchsorted(starts, begins, side="right") - 1
+        return Bins(edges.tolist(), share.tolist(), tolerance, codes.tolist())
+    return Bins(edges.tolist(), share.tolist(), tolerance * (1.0 if memory is None else _through(memory, all_of_it=all_of_it)))
 
 
 def _through(memory: Autoregression, *, all_of_it: bool) -> float:
@@ -71,12 +77,6 @@ def _through(memory: Autoregression, *, all_of_it: bool) -> float:
     if not all_of_it:
         return most
     return min(most, max(1.0 + math.fsum(one * one for one in memory.coefficients), memory.gain * memory.gain, _THROUGH_LEAST))
-
-
-def _chi2_bound(freedom: float, errors: float) -> float:
-    """What a chi-squared number exceeds as rarely as a normal one so many standard deviations (Wilson and Hilferty 1931, PNAS 17)."""
-    part = 2.0 / (9.0 * freedom)
-    return float(freedom * (1.0 - part + errors * math.sqrt(part)) ** 3)
 
 
 def _chosen(layout: Layout, scope: int, c: int) -> float:

@@ -42,6 +42,12 @@ def mean_tolerance(warning: float, size: float, *, has_mean: bool, errors: float
     return max(gain * (warning if has_mean else math.sqrt(warning)), errors / math.sqrt(max(size, 1.0)))
 
 
+def chi_squared_bound(freedom: float, errors: float) -> float:
+    """What a chi-squared number exceeds as rarely as a normal one so many standard deviations (Wilson and Hilferty 1931, PNAS 17)."""
+    part = 2.0 / (9.0 * freedom)
+    return float(freedom * (1.0 - part + errors * math.sqrt(part)) ** 3)
+
+
 def rate_tolerance(series: Series, rate: float, size: int, errors: float) -> tuple[float, float, float]:
     """The rate to bet against, away from 0 and 1, and the changes relative to it that are none, up and down.
 

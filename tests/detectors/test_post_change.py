@@ -363,7 +363,7 @@ def test_scores_since_a_change_are_ranks_by_a_plain_loop() -> None:
     codes, numbers = panel._watch.coder.encode(rows)
     scores, bank = np.zeros(len(values)), budget._bank
     keys = position_keys(rows.source.astype(np.uint64), rows.offset)
-    follow_all(np.zeros(len(values)), bank.followed, Rows(codes[:, None, :], numbers, keys), bank.bets, scores)
+    follow_all(np.zeros(len(values)), bank.followed, Rows(codes[:, None, :], numbers, keys, np.zeros((0, 0), np.int16)), bank.bets, scores)
     edges = np.unique(np.quantile(values[:EDGE_VALUES], np.arange(1, BINS) / BINS, method="inverted_cdf"))
     bins = np.searchsorted(edges, values, side="left")
     tie = np.zeros(len(values))

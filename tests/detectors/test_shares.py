@@ -51,7 +51,7 @@ def witness(share: Array, seen: Array, tolerance: float) -> Shares:
     for memory in range(len(KEEPS)):
         sh.mass[0, memory, : len(share)] = seen
         sh.taken[0, memory] = seen.sum()
-    bet_again(0, sh)
+    bet_again(0, False, sh)
     return sh
 
 
@@ -153,7 +153,7 @@ def test_the_recursion_is_the_plain_one() -> None:
                 mass[memory] = keeps * mass[memory] + fresh
             fresh[:] = 0
             other.taken[0], other.mass[0, :, :4] = taken, mass
-            bet_again(0, other)
+            bet_again(0, False, other)
     assert total == pytest.approx(plain, rel=1e-12)
     assert max(total) > 1e3 * rate
 

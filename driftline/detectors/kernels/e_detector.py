@@ -43,7 +43,7 @@ from driftline.detectors.kernels.focus import INTERVAL_DEPTH, Before, focus_date
 from driftline.detectors.kernels.hulls import HULL_TYPES, hull_arrays, hull_push, hulls_of, restore_hulls
 from driftline.detectors.kernels.jit import inlined, kernel
 from driftline.detectors.kernels.post_change import Followed, Rows, follow, new_followed, no_rows
-from driftline.detectors.kernels.shares import Bins, new_shares, share_push, take_shares
+from driftline.detectors.kernels.shares import Bins, draw_push, new_shares, share_push, take_shares
 
 HEARD: Final = 0.25
 """Evidence from which a monitor that is blamed beside the first is heard: where one drift lasts, its alarms come every few
@@ -61,11 +61,11 @@ _LESS_TOLERANCE = 1
 """The version whose corners were of sums less the tolerance of each value."""
 
 @inlined
-def _push_evidence(m: int, x: float, inflow: float, form: int, bets: Bets, st: State, factors: Float64Array) -> float:
-    """One value of one monitor; its evidence."""
+def _push_evidence(m: int, x: float, change: int, inflow: float, form: int, bets: Bets, st: State, factors: Float64Array) -> float:
+    """One value of one monitor, a draw where `change` is not negative; its evidence."""
     place = st.shares.place[m]
     if place >= 0:
-        return share_push(place, x, inflow, st.shares)
+        return share_push(place, x, inflow, st.shares) if change < 0 else draw_push(place, change, inflow, st.shares)
     bets_used = BETS
     if form == SCORES:
         score_factors(x, bets.shift[m], bets.spread[m], factors)
@@ -174,7 +174,9 @@ def _update(
                 continue
             inflow = inflow_of(m, clock[i], rate[m], cap, first, st)
             st.sums[1] += inflow
-            found = _push_evidence(m, x, inflow, form[m], bets, st, factors)
+            # Since a change the ranks of draws are bet on as they come.
+            change = rows.changes[i, w] if k < 0 and rows.changes.shape[0] else -1
+            found = _push_evidence(m, x, change, inflow, form[m], bets, st, factors)
             st.sums[0] += found - st.evidence[m]
             st.evidence[m] = found
             if st.shares.place[m] < 0:

@@ -41,6 +41,9 @@ _SALT: Final = np.uint64(0xD1B54A32D192ED03)
 """Ties among scores are broken by other numbers than those that are in the scores."""
 
 
+Int16Array = NDArray[np.int16]
+
+
 class Followed(NamedTuple):
     """References that are being learned or judged against; axes M monitors, K places for them."""
 
@@ -68,6 +71,7 @@ class Rows(NamedTuple):
     codes: UInt8Array  # (n, J, C) by the row's place among its scopes; J = 1 where they are the same for all
     values: Float64Array  # (n, C)
     keys: UInt64Array  # (n,)
+    changes: Int16Array  # (n, W) MISSING times the code before and the own one where draws are judged, else -1; (0, 0) = nowhere
 
 
 def new_followed(n_monitors: int, places: int) -> Followed:
@@ -95,7 +99,7 @@ def new_followed(n_monitors: int, places: int) -> Followed:
 def no_rows() -> Rows:
     """For monitors of which none is followed."""
     codes: NDArray[np.uint8] = np.zeros((0, 1, 0), np.uint8)
-    return Rows(codes, np.zeros((0, 0)), np.zeros(0, np.uint64))
+    return Rows(codes, np.zeros((0, 0)), np.zeros(0, np.uint64), np.zeros((0, 0), np.int16))
 
 
 @kernel

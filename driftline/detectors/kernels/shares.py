@@ -32,9 +32,11 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.detectors.kernels.bank import Float64Array, Int32Array, Int64Array
+from driftline.detectors.kernels.bank import Float64Array, Int32Array, Int64Array, UInt8Array
 from driftline.detectors.kernels.jit import inlined, kernel, part
 from driftline.detectors.kernels.portable import normal_quantile
+from driftline.detectors.kernels.projection import cosine, draw_factor, draws_from_changes, tilt, weight
+from driftline.detectors.spec import MISSING
 
 SHARE_BINS: Final = 64
 """Bins at most; a column of categories has 60 of its own, the others, and the unseen ones."""
@@ -56,8 +58,6 @@ thousand values."""
 WAITS_MOST: Final = 2.0**-6
 """Evidence that waits without a bet in all monitors together, at most, each its part: where few values come in the time of one false
 alarm, what comes in would reach 1 by itself."""
-_STEPS: Final = 16
-_NEAR: Final = 1e-5
 _COUNT_MOST: Final = 2**53
 
 
@@ -76,6 +76,9 @@ class Shares(NamedTuple):
     mass: Float64Array  # (P, 2, B) and those in each bin
     fresh: Int64Array  # (P, B) values since the last look
     since: Int64Array  # (P,) how many
+    changes: Float64Array  # (P, B) of draws, of those that differ from the one before; else empty
+    bin_of: Int64Array  # (P, MISSING) of draws, by code
+    drawn: UInt8Array  # (P,) what is judged are draws, given the one before
     active: Int64Array  # (P, WITNESSES) whether a witness bets; this and the factors follow from the memory
     factors: Float64Array  # (P, WITNESSES, B)
 
@@ -89,11 +92,14 @@ class Bins:
     edges : scores that divide them, increasing, one less than there are bins
     share : of each under the reference, above 0, of sum 1
     tolerance : d
+    codes : bins by code, of values that come in runs (`kernels.runs`): a value that differs from the one before it is bet on given that
+        one; empty = values are bet on as they come
     """
 
     edges: Sequence[float]
     share: Sequence[float]
     tolerance: float
+    codes: Sequence[int] = ()
 
 
 def new_shares(n_monitors: int, bins: Mapping[int, Bins] | None = None, rate: Float64Array | None = None) -> Shares:
@@ -123,6 +129,9 @@ def new_shares(n_monitors: int, bins: Mapping[int, Bins] | None = None, rate: Fl
         mass=np.zeros((n, len(KEEPS), SHARE_BINS)),
         fresh=np.zeros((n, SHARE_BINS), np.int64),
         since=np.zeros(n, np.int64),
+        changes=np.zeros((n, SHARE_BINS)),
+        bin_of=np.zeros((n, MISSING), np.int64),
+        drawn=np.zeros(n, np.uint8),
         active=np.zeros((n, WITNESSES), np.int64),
         factors=np.ones((n, WITNESSES, SHARE_BINS)),
     )
@@ -140,6 +149,9 @@ def new_shares(n_monitors: int, bins: Mapping[int, Bins] | None = None, rate: Fl
         out.place[monitor], out.bins[k] = k, count
         out.edges[k, : count - 1], out.share[k, :count] = edges, share
         out.root[k, :count] = [math.sqrt(one) for one in share.tolist()]
+        if own.codes:
+            out.drawn[k], out.bin_of[k] = 1, own.codes
+            out.changes[k, :count] = share * (1.0 - share) / math.fsum((share * (1.0 - share)).tolist())
         # Half a turn away everything is tolerated.
         out.cosine[k] = max(1.0 - own.tolerance / 8.0, 0.5)
     return out
@@ -153,24 +165,13 @@ def score_edges(ranks: Float64Array, out: Float64Array) -> None:
 
 
 @inlined
-def _nearness(k: int, w: int, lam: float, c: float, sh: Shares) -> float:
-    """What u sqrt r sums to, where the factors are q."""
-    mu = 1.0 + lam * c
-    total = 0.0
-    for b in range(sh.bins[k]):
-        s = sh.root[k, b]
-        total += (lam * s + math.sqrt(lam * lam * s * s + 4.0 * mu * sh.factors[k, w, b])) * s
-    return total / (2.0 * mu)
-
-
-@inlined
-def _expect(k: int, w: int, sh: Shares) -> None:
-    """Fill the factors of a witness with q."""
+def _expect(k: int, w: int, share: Float64Array, sh: Shares) -> None:
+    """Fill the factors of a witness with q, `share` being what comes in the reference."""
     memory, noted = _MEMORY[w], _NOTED[w]
     taken = sh.taken[k, memory]
     fixed, rest = 0.0, 0.0
     for b in range(sh.bins[k]):
-        r = sh.share[k, b]
+        r = share[b]
         gap = sh.mass[k, memory, b] - taken * r
         if gap * gap >= noted * noted * (taken * r + 1.0):
             q = (sh.mass[k, memory, b] + _PRIOR * r) / (taken + _PRIOR)
@@ -187,47 +188,35 @@ def _expect(k: int, w: int, sh: Shares) -> None:
 
 
 @part
-def _bet(k: int, w: int, sh: Shares) -> None:
-    """Fill the factors of a witness, or note that what it expects is tolerated."""
-    c = sh.cosine[k]
-    _expect(k, w, sh)
-    near = 0.0
-    for b in range(sh.bins[k]):
-        near += math.sqrt(sh.factors[k, w, b]) * sh.root[k, b]
+def _bet(k: int, w: int, drawn: bool, sh: Shares) -> None:
+    """Fill the factors of a witness, or note that what it expects is tolerated; of draws the factors are the shares that it expects."""
+    c, n, root, q = sh.cosine[k], sh.bins[k], sh.root[k], sh.factors[k, w]
+    _expect(k, w, sh.changes[k] if drawn else sh.share[k], sh)
+    if drawn:
+        draws_from_changes(q, n)
+    near = cosine(q, root, n, -1)
     sh.active[k, w] = 0
     if near >= c:
         return
-    # On the great circle from sqrt q to sqrt r; then the secant of a bracket.
-    sine = math.sqrt(1.0 - c * c)
-    lam = (math.sqrt(1.0 - near * near) * c - near * sine) / sine
-    low, high, below, above = 0.0, 0.0, near - c, 0.0
-    for _ in range(_STEPS):
-        gap = _nearness(k, w, lam, c, sh) - c
-        if gap >= 0.0:
-            high, above = lam, gap
-        else:
-            low, below = lam, gap
-        if abs(gap) <= _NEAR * (1.0 - c):
-            break
-        lam = low - below * (high - low) / (above - below) if high > 0.0 else 2.0 * lam
-    if high > 0.0:
-        lam = high
+    if drawn:
+        sh.active[k, w] = 1
+        return
+    lam = tilt(q, root, n, -1, 1.0, 1.0, near, c)
     mu = 1.0 + lam * c
     near = 0.0
-    for b in range(sh.bins[k]):
-        s, q = sh.root[k, b], sh.factors[k, w, b]
-        u = (lam * s + math.sqrt(lam * lam * s * s + 4.0 * mu * q)) / (2.0 * mu)
-        near += u * s
-        sh.factors[k, w, b] = q / (u * u)
+    for b in range(n):
+        u = weight(lam, mu, q[b], root[b])
+        near += u * root[b]
+        q[b] = q[b] / (u * u)
     most = mu - lam * c * c / near
     if most > 0.0:
         sh.active[k, w] = 1
-        for b in range(sh.bins[k]):
-            sh.factors[k, w, b] /= most
+        for b in range(n):
+            q[b] /= most
 
 
 @part
-def _look(k: int, sh: Shares) -> None:
+def _look(k: int, drawn: bool, sh: Shares) -> None:
     """Let the witnesses take what came since their last look."""
     for memory in range(len(KEEPS)):
         sh.taken[k, memory] = KEEPS[memory] * sh.taken[k, memory] + LOOK_VALUES
@@ -237,7 +226,7 @@ def _look(k: int, sh: Shares) -> None:
         sh.fresh[k, b] = 0
     sh.since[k] = 0
     for w in range(WITNESSES):
-        _bet(k, w, sh)
+        _bet(k, w, drawn, sh)
 
 
 @inlined
@@ -255,10 +244,34 @@ def share_push(k: int, z: float, inflow: float, sh: Shares) -> float:
             stake = max(stake, min(stake + inflow, sh.waits[k])) * FADES
         sh.stakes[k, w] = stake
         evidence += stake
+    _take(k, b, False, sh)
+    return evidence / WITNESSES
+
+
+@inlined
+def _take(k: int, b: int, drawn: bool, sh: Shares) -> None:
     sh.fresh[k, b] += 1
     sh.since[k] += 1
     if sh.since[k] == LOOK_VALUES:
-        _look(k, sh)
+        _look(k, drawn, sh)
+
+
+@inlined
+def draw_push(k: int, change: int, inflow: float, sh: Shares) -> float:
+    """One value that differs from the one before it, `MISSING` times whose code and its own; the evidence of the bets on it."""
+    a, b = sh.bin_of[k, change // MISSING], sh.bin_of[k, change % MISSING]
+    evidence = 0.0
+    for w in range(WITNESSES):
+        stake = sh.stakes[k, w]
+        if sh.active[k, w]:
+            # Within a bin nobody bets.
+            stake = (stake + inflow) * (draw_factor(sh.factors[k, w], sh.root[k], sh.bins[k], a, b, sh.cosine[k]) if a != b else 1.0)
+        else:
+            stake = max(stake, min(stake + inflow, sh.waits[k])) * FADES
+        sh.stakes[k, w] = stake
+        evidence += stake
+    if a != b:
+        _take(k, b, True, sh)
     return evidence / WITNESSES
 
 
@@ -319,7 +332,7 @@ def restore_shares(sh: Shares, first: int, last: int, arrays: Sequence[NDArray[A
     sh.stakes[own], sh.taken[own] = stakes.reshape(-1, WITNESSES), known
     sh.mass[own], sh.fresh[own], sh.since[own] = np.moveaxis(by_bin, 2, 1), counts, counts.sum(axis=1)
     for k in own.tolist():
-        bet_again(k, sh)
+        bet_again(k, bool(sh.drawn[k]), sh)
 
 
 def take_shares(mine: Shares, monitor: int, theirs: Shares, from_monitor: int) -> bool:
@@ -327,7 +340,8 @@ def take_shares(mine: Shares, monitor: int, theirs: Shares, from_monitor: int) -
     k, was = int(mine.place[monitor]), int(theirs.place[from_monitor])
     if k < 0 or was < 0:
         return k == was
-    if not all(np.array_equal(getattr(mine, name)[k], getattr(theirs, name)[was]) for name in ("bins", "edges", "share", "cosine")):
+    same = ("bins", "edges", "share", "cosine", "drawn", "bin_of")
+    if not all(np.array_equal(getattr(mine, name)[k], getattr(theirs, name)[was]) for name in same):
         return False
     for name in ("stakes", "taken", "mass", "fresh", "since", "active", "factors"):
         getattr(mine, name)[k] = getattr(theirs, name)[was]
@@ -335,11 +349,11 @@ def take_shares(mine: Shares, monitor: int, theirs: Shares, from_monitor: int) -
 
 
 @kernel
-def bet_again(k: int, sh: Shares) -> None:
-    """Fill the factors from what the witnesses remember."""
+def bet_again(k: int, drawn: bool, sh: Shares) -> None:
+    """Fill the factors from what the witnesses remember, of draws or of values as they come."""
     for w in range(WITNESSES):
         if sh.taken[k, 0] > 0.0:
-            _bet(k, w, sh)
+            _bet(k, w, drawn, sh)
         else:
             sh.active[k, w] = 0
 
