@@ -16,6 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from driftline.detectors import null_laws as laws
+from driftline.detectors.autoregression import Autoregression
 from driftline.detectors.autoregression_fit import VALUES_MIN
 from driftline.detectors.budget import AlarmBudget
 from driftline.detectors.focus import FOCuS
@@ -25,9 +26,10 @@ from driftline.detectors.kernels.e_detector import EDetectorBank
 from driftline.detectors.kernels.post_change import begin, bet_on_rate, new_followed
 from driftline.detectors.openers import E_DETECTOR
 from driftline.detectors.panel import Panel
-from driftline.detectors.season import DAY
+from driftline.detectors.runs_fit import find
+from driftline.detectors.season import DAY, WAYS
 from driftline.detectors.season_fit import differ
-from driftline.detectors.spec import Column, ColumnDetector, PanelBudget, PanelRows, PanelSpec, Series
+from driftline.detectors.spec import Column, ColumnDetector, PanelBudget, PanelRows, PanelSpec, Series, UInt8
 
 _ROWS = 300
 _LEARN_ROWS = 100
@@ -101,6 +103,14 @@ def compile_references() -> None:
     bank.begin_anew(0)
 
 
+def compile_runs() -> bool:
+    """Look whether categories come in runs, as is done where they have a memory; whether they do."""
+    codes: UInt8 = np.repeat(np.random.default_rng(1).integers(0, 4, 4 * VALUES_MIN), 3)[:, None].astype(np.uint8)
+    pieces = [(codes, np.zeros((len(codes), 1), np.int32), np.zeros((len(codes), len(WAYS)), np.int64))]
+    found, _ = find(pieces, {(0, 0): 4}, {(0, 0): Autoregression((0.5,), 1.0, (0.0,), (1, 1))}, {})
+    return bool(found[0, 0].runs)
+
+
 def compile_laws() -> float:
     """Call what only rare values, dependent ones and days of them lead to."""
     differ(np.zeros(4 * DAY), DAY)
@@ -110,6 +120,7 @@ def compile_laws() -> float:
 def compile_kernels() -> int:
     """Run the panels; the number of signals they gave, which shows that alarms were reached."""
     compile_laws()
+    compile_runs()
     compile_references()
     found = compile_budget()
     for spec in specs():
