@@ -256,7 +256,7 @@ def _take(k: int, b: int, drawn: bool, sh: Shares) -> None:
         _look(k, drawn, sh)
 
 
-@inlined
+@part
 def draw_push(k: int, change: int, inflow: float, sh: Shares) -> float:
     """One value that differs from the one before it, `MISSING` times whose code and its own; the evidence of the bets on it."""
     a, b = sh.bin_of[k, change // MISSING], sh.bin_of[k, change % MISSING]
