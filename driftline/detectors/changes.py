@@ -49,10 +49,10 @@ Feed = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class _Fed:
-    """A bank, the feeds it takes and whose alarms its columns are."""
+    """A bank, the feeds it takes and whose alarms its columns are; feeds None = all, as they stand."""
 
     bank: ValueBank
-    feeds: Int64
+    feeds: Int64 | None
     watches: Sequence[Watch]
 
 
@@ -76,9 +76,10 @@ class ChangeDetectors:
                         rated.append((q, place))
                 elif series.flag is not None or tables.has_mean[q]:
                     groups.setdefault(group_of(series, detector), []).append(((q, place), detector))
-        for (family, *_), members in groups.items():
-            feeds = np.array([self._feed(layout, q, detector) for (q, _), detector in members], np.int64)
-            self._fed.append(_Fed(banks.makers[family](members), feeds, [watch for watch, _ in members]))
+        taken = [[self._feed(layout, q, detector) for (q, _), detector in members] for members in groups.values()]
+        for ((family, *_), members), feeds in zip(groups.items(), taken, strict=True):
+            own = None if feeds == list(range(len(self._feeds))) else np.array(feeds, np.int64)
+            self._fed.append(_Fed(banks.makers[family](members), own, [watch for watch, _ in members]))
         self._rated = rated
         self._rates = banks.rate(rated) if rated else None
         self._kinds = np.array([feed[0] for feed in self._feeds], np.int64)
@@ -202,9 +203,9 @@ def sorted_changes(parts: Sequence[Alarms]) -> Alarms:
 
 def _by_series(alarms: Alarms, watches: Sequence[Watch], *, dated: bool) -> Alarms:
     out = np.zeros(len(alarms), CHANGE)
-    out["dated"] = DATED if dated else BY_MEAN
     if not len(alarms):
         return out
+    out["dated"] = DATED if dated else BY_MEAN
     table = np.array(watches, np.int32)
     for name in ("row", "scope", "direction", "statistic", "threshold"):
         out[name] = alarms[name]
@@ -214,10 +215,8 @@ def _by_series(alarms: Alarms, watches: Sequence[Watch], *, dated: bool) -> Alar
     return out
 
 
-def _chosen(fed: Float64, feeds: Int64) -> Float64:
-    if len(feeds) == fed.shape[1] and bool((feeds == np.arange(len(feeds))).all()):
-        return fed
-    return np.ascontiguousarray(fed[:, feeds])
+def _chosen(fed: Float64, feeds: Int64 | None) -> Float64:
+    return fed if feeds is None else np.ascontiguousarray(fed[:, feeds])
 
 
 @compiled

@@ -44,6 +44,9 @@ class RowCoder:
         self._pairs = [c for c, column in enumerate(columns) if column.factors]
         self._products = Products([column.factors for column in columns if column.factors])
         self._blocks = [c for c, column in enumerate(columns) if column.block is not None]
+        self._texts = [c for c, column in enumerate(columns) if column.kind == "categorical"]
+        self._numbers = [(c, column.name) for c, column in enumerate(columns) if column.kind != "categorical" and not column.factor_names]
+        self._place = {column.name: c for c, column in enumerate(columns)}
         for c, column in enumerate(self._columns):
             if column.kind == "categorical":
                 known = dict.fromkeys(column.others, OTHER) | {value: code for code, value in enumerate(column.categories)}
@@ -70,16 +73,15 @@ class RowCoder:
         values: Float64 = np.full((rows.n, len(self._columns)), np.nan)
         place = {name: i for i, name in enumerate(rows.numeric_names)}
         take: Int64 = np.full(len(self._columns), -1, np.int64)
-        for c, column in enumerate(self._columns):
-            if column.kind != "categorical" and not column.factor_names:
-                take[c] = place.get(column.name, -1)
+        for c, name in self._numbers:
+            take[c] = place.get(name, -1)
         code_numbers(np.ascontiguousarray(rows.numeric, np.float64), take, self._edges, self._low, self._high, codes, values)
         if self._pairs:
             self._code_made(self._pairs, self._products.values(rows), codes, values)
         if self._blocks:
             self._code_made(self._blocks, np.full((rows.n, len(self._blocks)), np.nan) if worths is None else worths, codes, values)
-        for c, column in enumerate(self._columns):
-            self._code_other_kind(rows, c, column, place, codes)
+        for c in range(len(self._columns)) if rows.categorical else self._texts:
+            self._code_other_kind(rows, c, self._columns[c], place, codes)
         self._mark(rows, codes, values)
         return codes, values
 
@@ -105,7 +107,7 @@ class RowCoder:
             codes[:, c] = np.where(np.isnan(rows.numeric[:, place[column.name]]), MISSING, INVALID)
 
     def _mark(self, rows: PanelRows, codes: UInt8, values: Float64) -> None:
-        index = {column.name: c for c, column in enumerate(self._columns)}
+        index = self._place
         if rows.invalid is not None and len(rows.invalid):
             names = [*rows.numeric_names, *rows.categorical]
             target = np.array([index.get(name, -1) for name in names], np.int64)

@@ -40,7 +40,7 @@ from driftline.detectors.spec import (
 from driftline.detectors.stale import Silence
 from driftline.detectors.tables import NO_GROUP, Tables, build_tables
 from driftline.detectors.traffic import RING, Traffic
-from driftline.detectors.windows import new_windows, run_windows
+from driftline.detectors.windows import Desk, new_windows, run_windows
 from driftline.detectors.witnesses import Witnesses
 
 Splits = list[TrafficSplit | None]
@@ -71,7 +71,7 @@ class Watch:
         self.psi = _psi_bank(self.tables)
         n_scopes, n_series = self.tables.watched.shape
         self.windows = new_windows(n_scopes, spec.window, len(self.layout.columns), len(self.tables.lane_column), n_series)
-        self._room = sum(len(series.detectors) + 3 for series in self.layout.series) + 1
+        self._desk = Desk.of(self.tables, sum(len(series.detectors) + 3 for series in self.layout.series) + 1)
         self._touched = np.zeros(n_scopes, bool)
         self._exported = np.zeros(n_scopes, np.int64)
         self.silence = Silence(spec.stale_ms, n_scopes)
@@ -101,7 +101,7 @@ class Watch:
         return () if self.witnesses is None else self.witnesses.explain(self.blocks[c], row)
 
     def _run(self, codes: UInt8, values: Float64, scopes: Int32, at: Int64, changes: Alarms) -> tuple[Notes, Splits]:
-        return run_windows(self.tables, self.windows, self.psi.arrays, codes, values, scopes, at, changes, self._room, self.traffic)
+        return run_windows(self.tables, self.windows, self.psi.arrays, codes, values, scopes, at, changes, self._desk, self.traffic)
 
     def _run_under(
         self, budget: BudgetedSeries, codes: UInt8, values: Float64, scopes: Int32, at: Int64, changes: Alarms

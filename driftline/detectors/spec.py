@@ -217,6 +217,8 @@ class PanelRows:
 
     def slice(self, start: int, stop: int) -> PanelRows:
         """Rows `start` to `stop`; views, no copies."""
+        if start == 0 and stop == self.n:
+            return self
         part = np.s_[start:stop]
         invalid = self.invalid
         if invalid is not None:

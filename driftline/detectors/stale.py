@@ -11,12 +11,14 @@ from typing import Final
 import numpy as np
 
 from driftline.detectors.episodes import E_OFFSET, E_OPEN, E_SEVERITY, E_SOURCE, E_TIME, OPEN, STALE
+from driftline.detectors.kernels.jit import kernel
 from driftline.detectors.layout import Layout
 from driftline.detectors.ring import Windows
 from driftline.detectors.spec import SEVERITIES, Anchor, Int32, Int64, Signal
 
 DETECTOR: Final = "stale"
 """What stands as the detector of an event that ends an episode for want of rows."""
+_NEVER: Final = 2**63 - 1
 _UNITS: Final = (("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1))
 
 
@@ -24,6 +26,18 @@ def stale_reason(limit_ms: int) -> str:
     """Why such an episode ended, for people."""
     unit, size = next((unit, size) for unit, size in _UNITS if limit_ms % size == 0)
     return f"closed because nothing came for {limit_ms // size}{unit}, not because it recovered"
+
+
+@kernel
+def _first_due(episodes: Int64, seen_ms: Int64, limit_ms: int) -> int:
+    """The least of `Silence._due_ms`; -1 = no episode is open."""
+    first = -1
+    for s in range(episodes.shape[0]):
+        for q in range(episodes.shape[1]):
+            if episodes[s, q, E_OPEN] == OPEN:
+                due = seen_ms[s] + limit_ms if seen_ms[s] >= 0 else _NEVER
+                first = due if first < 0 else min(first, due)
+    return first
 
 
 class Silence:
@@ -50,8 +64,10 @@ class Silence:
 
     def next_ms(self, windows: Windows) -> int | None:
         """The time after which the first episode is due, if no scope has another row; None = none is open."""
-        due = self._due_ms(windows)
-        return None if due is None or not len(due) else int(due.min())
+        if self._limit_ms is None:
+            return None
+        due = _first_due(windows.episodes, self.seen_ms, self._limit_ms)
+        return None if due < 0 else due
 
     def expire(self, windows: Windows, layout: Layout, now_ms: int) -> list[tuple[int, Signal]]:
         """End what is due: (when it was, signal) in order of time, scope and series."""
@@ -73,7 +89,7 @@ class Silence:
             return None
         scopes = np.nonzero(windows.episodes[:, :, E_OPEN] == OPEN)[0]
         seen: Int64 = self.seen_ms[scopes]
-        return np.where(seen < 0, np.iinfo(np.int64).max, seen + self._limit_ms)
+        return np.where(seen < 0, _NEVER, seen + self._limit_ms)
 
     def _signal(self, windows: Windows, layout: Layout, scope: int, q: int) -> Signal:
         assert self._limit_ms is not None

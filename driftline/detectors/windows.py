@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -75,8 +75,24 @@ def new_windows(n_scopes: int, rows: int, n_columns: int, n_lanes: int, n_series
     )
 
 
+_BLANK = np.zeros((), NOTE)
+
+
+class Desk(NamedTuple):
+    """What a pass over the rows of a batch writes in, made once; nothing in it outlives the pass."""
+
+    scratch: Scratch
+    crossed: Alarms
+    notes: Notes
+
+    @classmethod
+    def of(cls, t: Tables, room: int) -> Desk:
+        """With places for the most notes that one row can make in one scope."""
+        return cls(new_scratch(t), np.zeros(2 * len(t.series_lane) + 1, CHANGE), np.zeros(room, NOTE))
+
+
 def run_windows(
-    t: Tables, st: Windows, psi: PsiArrays, codes: UInt8, values: Float64, scopes: Int32, at: Int64, changes: Alarms, room: int,
+    t: Tables, st: Windows, psi: PsiArrays, codes: UInt8, values: Float64, scopes: Int32, at: Int64, changes: Alarms, desk: Desk,
     traffic: Traffic | None = None,
 ) -> tuple[Notes, list[TrafficSplit | None]]:  # fmt: skip
     """Take a batch; returns every note in the order it was made, and with `traffic` the parts of its effect.
@@ -86,18 +102,20 @@ def run_windows(
     codes : shape (n, K, C), by the row's place among its scopes; K = 1 where they are the same for all (`matched.py`).
     values : shape (n, C). `scopes`: (n, scopes a row). `at`: (n, 3) source, offset, time.
     changes : dtype CHANGE, sorted.
-    room : most notes one row can make in one scope.
+    desk : of these tables.
     """
-    buffer = np.zeros(room, NOTE)
     parts: list[Notes] = []
     splits: list[TrafficSplit | None] = []
-    scratch, crossed = new_scratch(t), np.zeros(2 * len(t.series_lane) + 1, CHANGE)
     row = slot = next_change = 0
     while row < len(codes):
         place = (row, slot, next_change)
-        written, row, slot, next_change = _run(t, st, psi, scratch, crossed, codes, values, scopes, at, changes, buffer, *place)
+        written, row, slot, next_change = _run(
+            t, st, psi, desk.scratch, desk.crossed, codes, values, scopes, at, changes, desk.notes, *place
+        )
         if written:
-            found = buffer[:written].copy()
+            found = desk.notes[:written].copy()
+            # What a note does not say is 0, whatever one before it said.
+            desk.notes[:written] = _BLANK
             for note in found:
                 note["dependence"] = dependence_of(t, st, int(note["scope"]), int(note["series"]), note["counts"].astype(np.int64))
             if traffic is not None:

@@ -336,5 +336,6 @@ def _dictionary(text: Coded) -> pa.DictionaryArray:
 
 
 def _coded(array: pa.DictionaryArray) -> Coded:
-    codes = array.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    indices = array.indices if not array.indices.null_count else array.indices.fill_null(-1)
+    codes = indices.to_numpy(zero_copy_only=False)
     return Coded(np.asarray(codes, np.int32), array.dictionary.to_pylist())

@@ -49,6 +49,40 @@ _TINY, _HUGE = 1e-250, 1e250
 
 
 @kernel
+def _in_use(first: int, last: int, sizes: UInt8Array, depth: Int32Array) -> tuple[int, int, int]:
+    """Of the series from `first` to before `last`: rows, buckets, and those of single values among them."""
+    rows = buckets = single = 0
+    for q in range(first, last):
+        rows += depth[q]
+        single += sizes[q, 0, SIZE]
+        for row in range(depth[q]):
+            buckets += sizes[q, row, SIZE]
+    return rows, buckets, single
+
+
+@kernel
+def _gather(
+    first: int, last: int, sizes: UInt8Array, depth: Int32Array, totals: Float64Array, variances: Float64Array,
+    out_sizes: UInt8Array, out_totals: Float64Array, out_variances: Float64Array,
+) -> None:  # fmt: skip
+    """Fill the sizes of rows in use, and of their buckets, oldest first, the sums and, but of single values, the variances."""
+    slots = totals.shape[2]
+    r = t = v = 0
+    for q in range(first, last):
+        for row in range(depth[q]):
+            size = sizes[q, row, SIZE]
+            out_sizes[r] = size
+            r += 1
+            for k in range(size):
+                slot = (sizes[q, row, START] + k) & (slots - 1)
+                out_totals[t] = totals[q, row, slot]
+                t += 1
+                if row:
+                    out_variances[v] = variances[q, row, slot]
+                    v += 1
+
+
+@kernel
 def _clear(q: int, moments: Float64Array, sizes: UInt8Array, depth: Int32Array, ticks: Int32Array, fired: UInt8Array) -> None:
     moments[q, TOTAL] = 0.0
     moments[q, VARIANCE] = 0.0
@@ -345,23 +379,15 @@ class AdwinBank:
         mean = np.divide(self.moments[:, TOTAL], width, out=np.zeros_like(width), where=width > 0)
         return mean.reshape(self.n_scopes, self.n_columns)
 
-    def _places(self, scope: int) -> tuple[slice, NDArray[np.bool_], NDArray[np.intp], NDArray[np.bool_]]:
-        """Series of a scope, rows in use, and for the k-th oldest bucket its slot and whether it is in use."""
-        series = slice(scope * self.n_columns, (scope + 1) * self.n_columns)
-        rows = np.arange(self.sizes.shape[1]) < self.depth[series, None]
-        order = np.arange(self.totals.shape[2])
-        slots = (self.sizes[series, :, START, None] + order) & (len(order) - 1)
-        used = rows[:, :, None] & (order < self.sizes[series, :, SIZE, None])
-        return series, rows, slots, used
-
     def export(self, scope: int) -> bytes:
         """The state of one scope; only buckets in use, oldest first, and no variances of single values."""
-        series, rows, slots, used = self._places(scope)
-        totals = np.take_along_axis(self.totals[series], slots, axis=2)
-        variances = np.take_along_axis(self.variances[series], slots, axis=2)
-        depth, sizes = self.depth[series].astype(np.uint8), self.sizes[series, :, SIZE][rows]
-        counters: list[NDArray[Any]] = [depth, self.fired[series], self.ticks[series], self.moments[series]]
-        arrays = [*counters, sizes, totals[used], variances[:, 1:][used[:, 1:]]]
+        first, last = scope * self.n_columns, (scope + 1) * self.n_columns
+        rows, buckets, single = _in_use(first, last, self.sizes, self.depth)
+        sizes, totals, variances = np.empty(rows, np.uint8), np.empty(buckets), np.empty(buckets - single)
+        _gather(first, last, self.sizes, self.depth, self.totals, self.variances, sizes, totals, variances)
+        series = slice(first, last)
+        depth = self.depth[series].astype(np.uint8)
+        arrays: list[NDArray[Any]] = [depth, self.fired[series], self.ticks[series], self.moments[series], sizes, totals, variances]
         return pack(_MAGIC, _VERSION, self.n_columns, arrays)
 
     def restore(self, scope: int, blob: bytes) -> None:
@@ -385,10 +411,10 @@ class AdwinBank:
         self._widest = int(self.moments[:, WIDTH].max(initial=0.0))
         for array in (self.sizes, self.totals, self.variances):
             array[series] = 0
-        series, rows, _, _ = self._places(scope)
+        rows = np.arange(self.sizes.shape[1]) < self.depth[series, None]
         packed = np.zeros(rows.shape, np.uint8)
         packed[rows] = sizes
         self.sizes[series, :, SIZE] = packed
-        _, _, _, used = self._places(scope)
+        used = np.arange(self.totals.shape[2]) < packed[:, :, None]
         self.totals[series][used] = totals
         self.variances[series][:, 1:][used[:, 1:]] = variances

@@ -8,6 +8,7 @@ its values one after another in row order, the batch's cut never shows in the re
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -55,6 +56,9 @@ def write_alarm(
 
 
 _FRAME = struct.Struct("<4sHHII")
+_LENGTH = struct.Struct("<I")
+_FOREIGN = ">" if sys.byteorder == "little" else "="
+"""Byte order of arrays that are not little-endian: numpy calls the machine's own `=`."""
 
 
 def drain(step: Callable[[Alarms, int, int], tuple[int, int, int]], rows: int, room: int) -> Alarms:
@@ -65,7 +69,7 @@ def drain(step: Callable[[Alarms, int, int], tuple[int, int, int]], rows: int, r
     step : runs a kernel from (row, position in the row's scopes) until the batch ends or fewer than `room`
         places are left; returns the alarms written and where it stopped
     """
-    buffer = np.zeros(max(BUFFER_ALARMS, room), ALARM)
+    buffer = np.empty(max(BUFFER_ALARMS, room), ALARM)
     parts: list[Alarms] = []
     row = slot = 0
     while row < rows:
@@ -122,9 +126,8 @@ def pack(magic: bytes, version: int, n_columns: int, arrays: Iterable[NDArray[An
     arrays = list(arrays)
     parts = [_FRAME.pack(magic, version, len(arrays), n_columns, 0)]
     for array in arrays:
-        payload = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
-        parts.append(struct.pack("<I", len(payload)))
-        parts.append(payload)
+        payload = (array.byteswap() if array.dtype.byteorder == _FOREIGN else array).tobytes()
+        parts += [_LENGTH.pack(len(payload)), payload]
     return b"".join(parts)
 
 

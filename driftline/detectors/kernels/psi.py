@@ -196,6 +196,30 @@ def smoothed_shares(counts: ArrayLike) -> Float64Array:
 
 
 @kernel
+def _distinct(counts: Int32Array, out: UInt8Array) -> int:
+    """Fill the codes that each column's window holds, of counts (c, N_CODES); how many there are."""
+    found = 0
+    for c in range(counts.shape[0]):
+        own = 0
+        for code in range(N_CODES):
+            own += counts[c, code] > 0
+        out[c] = own
+        found += own
+    return found
+
+
+@kernel
+def _gather(counts: Int32Array, codes: UInt8Array, found: Int32Array) -> None:
+    """Fill these codes, column after column, and their counts."""
+    at = 0
+    for c in range(counts.shape[0]):
+        for code in range(N_CODES):
+            if counts[c, code] > 0:
+                codes[at], found[at] = code, counts[c, code]
+                at += 1
+
+
+@kernel
 def _fill_log_half(logs: Float64Array) -> None:
     for k in range(logs.shape[0]):
         logs[k] = portable_log(k + 0.5)
@@ -309,15 +333,12 @@ class PsiBank:
     def export(self, scope: int) -> bytes:
         """The state of one scope without its ring, which the caller keeps."""
         a = self.arrays
-        used = a.counts[scope] > 0
-        columns, codes = np.nonzero(used)
-        distinct = np.bincount(columns, minlength=self.n_columns)
-        return pack(
-            _MAGIC,
-            _VERSION,
-            self.n_columns,
-            [distinct.astype(np.uint8), codes.astype(np.uint8), a.counts[scope][used], a.sums[scope], a.armed[scope]],
-        )
+        counts = a.counts[scope]
+        distinct = np.zeros(self.n_columns, np.uint8)
+        held = _distinct(counts, distinct)
+        codes, found = np.empty(held, np.uint8), np.empty(held, np.int32)
+        _gather(counts, codes, found)
+        return pack(_MAGIC, _VERSION, self.n_columns, [distinct, codes, found, a.sums[scope], a.armed[scope]])
 
     def restore(self, scope: int, blob: bytes) -> None:
         """Continue one scope from `export`, as if it had never stopped; the ring must be of the same moment.

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from driftline.streams.bounded import Count, Signed64
+from driftline.streams.detect.sources import present
 
 BUCKET_MS: Final = 60_000
 RECENT_BUCKETS: Final = 10
@@ -104,7 +105,7 @@ class StreamHealth:
     def _reach(self, record_ms: npt.NDArray[np.int64], source: npt.NDArray[np.uint16] | None) -> None:
         if not len(record_ms):
             return
-        for number in [0] if source is None else np.unique(source).tolist():
+        for number in [0] if source is None else present(source):
             latest = int(record_ms.max() if source is None else record_ms[source == number].max())
             self.reached[number] = max(self.reached.get(number, -1), latest)
 

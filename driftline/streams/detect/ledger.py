@@ -19,6 +19,7 @@ from driftline.detectors.spec import PanelRows
 from driftline.schemas.events import Position
 from driftline.streams.bounded import Count, Signed64
 from driftline.streams.detect.publish import PanelName, RowContext
+from driftline.streams.detect.sources import present
 
 Times = npt.NDArray[np.int64]
 
@@ -53,7 +54,7 @@ class Ledger:
 
     def rows(self, record_ms: Times, source: npt.NDArray[np.uint16]) -> Times:
         """Take a batch in its order; the time at each row."""
-        new = np.unique(source).tolist()
+        new = present(source)
         slowest: Times = np.full(len(record_ms), min((ms for s, ms in self.reached.items() if s not in new), default=_NEVER), np.int64)
         for number in new:
             own = np.where(source == number, record_ms, self.reached.get(number, -1))

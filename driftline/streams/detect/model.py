@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -81,11 +81,16 @@ class WatchedModel:
     _parts: dict[PanelName, list[WatchedPanel]] = field(default_factory=dict)
     _arrived: list[Arrival] = field(default_factory=list)
     _look_every: int = field(init=False)
+    _configured: dict[str, Any] = field(init=False)
     _standstills: dict[str, Standstill] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._look_every = look_every(self.plan.model)
         self.health = StreamHealth(self.plan.model.freshness)
+        self._configured = {
+            "settings": {place: setting.value for place, setting in self.plan.settings.items()},
+            "owners": {series: owner.id for series in STREAM_SERIES if (owner := self.plan.monitor_of(series)) is not None},
+        }
 
     def predictions(self, batch: Observations) -> list[Placed]:
         """Update the feature and score panels with a batch of predictions."""
@@ -149,10 +154,9 @@ class WatchedModel:
             "joins": [[name.kind, name.version, name.age_ms, join.export()] for name, join in self.joins.items()],
             "joins_opened": [[n.kind, n.version, n.age_ms, _position_list(position)] for n, position in self.joins_opened.items()],
             "sources": self.sources.export(), "rebuilt": self.rebuilt, "taken": {kind: self.baselines[kind].id for kind in sorted(taken)},
-            "settings": {place: setting.value for place, setting in self.plan.settings.items()},
+            **self._configured,
             **({"mismatched": [[*about, columns] for about, columns in self.mismatched.items()]} if self.mismatched else {}),
             **({"units": {name: units.export() for name, units in self.units.items()}} if self.units else {}),
-            "owners": {series: owner.id for series in STREAM_SERIES if (owner := self.plan.monitor_of(series)) is not None},
         }
 
     def warn_of_unused(self, name: PanelName, panel: Panel) -> None:
@@ -165,16 +169,16 @@ class WatchedModel:
     def add(self, watched: WatchedPanel) -> None:
         """Let a panel take part; those of one name see rows in the order in which they were added."""
         self.panels[watched.name] = watched
-        self._parts.setdefault(replace(watched.name, part=0), []).append(watched)
+        self._parts.setdefault(watched.name.whole, []).append(watched)
 
     def put(self, name: PanelName, parts: list[WatchedPanel]) -> None:
         """Let these be the parts of a panel; panels then stand in the order that a restart gives them."""
-        self._parts[replace(name, part=0)] = parts
+        self._parts[name.whole] = parts
         self.panels = {part.name: part for group in self._parts.values() for part in group}
 
     def parts_of(self, name: PanelName) -> list[WatchedPanel]:
         """The parts of a panel, in the order in which they see rows."""
-        return self._parts.get(replace(name, part=0), [])
+        return self._parts.get(name.whole, [])
 
     def opens_held(self, name: PanelName) -> bool:
         """Whether a panel that is not there yet will hold its first rows."""

@@ -65,6 +65,15 @@ class PanelName:
     age_ms: int | None = None
     part: int = 0
 
+    @property
+    def whole(self) -> PanelName:
+        """The name of all its parts together."""
+        return self if not self.part else replace(self, part=0)
+
+    def of_version(self, version: str) -> PanelName:
+        """The panel of a version, all of its parts."""
+        return PanelName(self.kind, version, self.age_ms)
+
 
 @dataclass(frozen=True, slots=True)
 class RowContext:

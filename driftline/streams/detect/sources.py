@@ -35,3 +35,10 @@ class SourceTable:
 
     def export(self) -> list[Any]:
         return list(self._sources)
+
+
+def present(source: npt.NDArray[np.uint16]) -> list[int]:
+    """The sources of a batch's rows, ascending; mostly it is one."""
+    own = source[:1] if bool((source == source[:1]).all()) else np.unique(source)
+    found: list[int] = own.tolist()
+    return found

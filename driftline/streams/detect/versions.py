@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -82,16 +82,19 @@ def by_version(
     """
     text = batch.version
     if text is None:
-        yield replace(kind, version=NO_VERSION), watched
+        yield kind.of_version(NO_VERSION), watched
         return
     found = text.codes if watched is None else text.codes[watched]
-    codes, firsts = np.unique(found, return_index=True)
+    codes = found[:1]
+    if not bool((found == codes).all()):
+        codes, firsts = np.unique(found, return_index=True)
+        codes = codes[np.argsort(firsts)]
     live = sum(name.kind == kind.kind and name.age_ms == kind.age_ms for name in known)
     members: dict[PanelName, list[int]] = {}
-    for code in codes[np.argsort(firsts)].tolist():
-        name = replace(kind, version=text.values[code] if code >= 0 else NO_VERSION)
+    for code in codes.tolist():
+        name = kind.of_version(text.values[code] if code >= 0 else NO_VERSION)
         if name not in known and name not in members:
-            name = name if live < VERSIONS_MAX else replace(kind, version=OTHER_VERSIONS)
+            name = name if live < VERSIONS_MAX else kind.of_version(OTHER_VERSIONS)
             live += 1
         members.setdefault(name, []).append(code)
     for name, own in members.items():
