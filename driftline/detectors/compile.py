@@ -71,7 +71,7 @@ def _rows(first: int, shift: float) -> PanelRows:
 def specs() -> Iterator[PanelSpec]:
     """Panels that between them call every kernel in every way a worker does."""
     columns = _columns()
-    yield PanelSpec(columns=columns, segments={}, window=_WINDOW, learn_rows=_LEARN_ROWS)
+    yield PanelSpec(columns=columns, segments={}, window=_WINDOW, learn_rows=_LEARN_ROWS, stale_ms=1)
     yield PanelSpec(columns=columns, segments={"shop": 2}, window=_WINDOW, learn_rows=_LEARN_ROWS)
     covered = tuple(replace(column, series=tuple(_covered(one) for one in column.series if one.flag != "constant")) for column in columns)
     # Enough to learn from for a fit of the values' memory, and for an hour.
@@ -129,6 +129,7 @@ def compile_kernels() -> int:
             found += len(panel.update(_rows(batch * _ROWS, shift)))
         for scope in range(len(panel.scope_names)):
             panel.levels(scope)
+        panel.due_ms()
         blobs, rings = panel.export()
         Panel.restore(spec, {name: blob for name, blob in blobs.items() if blob is not None}, {ring.name: ring for ring in rings})
     return found

@@ -283,7 +283,7 @@ def _check(batch: Observations, names: Sequence[str]) -> None:
 def _array(name: str, column: pa.Array, kind: pa.DataType) -> npt.NDArray[Any]:
     if column.type != kind or column.null_count:
         raise ObservationError(f'column "{name}" of an observation batch: expected {kind} without nulls, got {column.type}')
-    array: npt.NDArray[Any] = column.to_numpy(zero_copy_only=False)
+    array: npt.NDArray[Any] = column.to_numpy()
     return array
 
 
@@ -291,7 +291,7 @@ def _matrix(column: pa.Array, features: int) -> Float64:
     if column.type != pa.list_(pa.float64(), features) or column.null_count or column.values.null_count:
         raise ObservationError(f"numeric features of an observation batch: expected {features} doubles a row, got {column.type}")
     # `flatten` copies; rows of a stream are never a slice, so `values` are exactly theirs.
-    values: Float64 = column.values.to_numpy(zero_copy_only=False)
+    values: Float64 = column.values.to_numpy()
     return values.reshape(len(column), features)
 
 
@@ -300,7 +300,7 @@ def _vector(name: str, column: pa.Array) -> Float32:
     fixed = pa.types.is_fixed_size_list(kind) and kind.value_type == pa.float32() and kind.list_size > 0
     if not fixed or column.null_count or column.values.null_count:
         raise ObservationError(f'column "{name[:40]}" of an observation batch: expected lists of single floats, got {kind}')
-    values: Float32 = column.values.to_numpy(zero_copy_only=False)
+    values: Float32 = column.values.to_numpy()
     return values.reshape(len(column), kind.list_size)
 
 
@@ -331,11 +331,12 @@ def several(columns: Sequence[Coded]) -> Coded:
 
 
 def _dictionary(text: Coded) -> pa.DictionaryArray:
-    codes = pa.array(text.codes, pa.int32(), mask=text.codes < 0)
+    missing = text.codes < 0
+    codes = pa.array(text.codes, pa.int32(), mask=missing if missing.any() else None)
     return pa.DictionaryArray.from_arrays(codes, pa.array(text.values, pa.string()))
 
 
 def _coded(array: pa.DictionaryArray) -> Coded:
     indices = array.indices if not array.indices.null_count else array.indices.fill_null(-1)
-    codes = indices.to_numpy(zero_copy_only=False)
-    return Coded(np.asarray(codes, np.int32), array.dictionary.to_pylist())
+    codes: npt.NDArray[np.int32] = indices.to_numpy()
+    return Coded(codes, array.dictionary.to_pylist())

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from driftline.detectors.kernels.adwin_state import buckets_fit
+from driftline.detectors.kernels.adwin_state import SIZE, START, buckets_fit, gather_buckets, in_use
 from driftline.detectors.kernels.bank import (
     Alarms,
     Float64Array,
@@ -34,9 +34,6 @@ from driftline.detectors.kernels.jit import inlined, kernel, portable_log
 TOTAL, VARIANCE, WIDTH = 0, 1, 2
 """Columns of `moments`: sum, sum of squared deviations, number of values of the window."""
 
-SIZE, START = 0, 1
-"""Last axis of `sizes`: buckets in a row, and where its oldest is; rows are rings of a power of two."""
-
 _MAGIC = b"DADW"
 _VERSION = 1
 _FIRST_ROWS = 8
@@ -46,40 +43,6 @@ _ROUNDING = 4e-15
 """Margins of the test that passes over hopeless cuts: many times the rounding of the exact formula."""
 _TINY, _HUGE = 1e-250, 1e250
 """Outside, squares may underflow or overflow and the exact formula decides."""
-
-
-@kernel
-def _in_use(first: int, last: int, sizes: UInt8Array, depth: Int32Array) -> tuple[int, int, int]:
-    """Of the series from `first` to before `last`: rows, buckets, and those of single values among them."""
-    rows = buckets = single = 0
-    for q in range(first, last):
-        rows += depth[q]
-        single += sizes[q, 0, SIZE]
-        for row in range(depth[q]):
-            buckets += sizes[q, row, SIZE]
-    return rows, buckets, single
-
-
-@kernel
-def _gather(
-    first: int, last: int, sizes: UInt8Array, depth: Int32Array, totals: Float64Array, variances: Float64Array,
-    out_sizes: UInt8Array, out_totals: Float64Array, out_variances: Float64Array,
-) -> None:  # fmt: skip
-    """Fill the sizes of rows in use, and of their buckets, oldest first, the sums and, but of single values, the variances."""
-    slots = totals.shape[2]
-    r = t = v = 0
-    for q in range(first, last):
-        for row in range(depth[q]):
-            size = sizes[q, row, SIZE]
-            out_sizes[r] = size
-            r += 1
-            for k in range(size):
-                slot = (sizes[q, row, START] + k) & (slots - 1)
-                out_totals[t] = totals[q, row, slot]
-                t += 1
-                if row:
-                    out_variances[v] = variances[q, row, slot]
-                    v += 1
 
 
 @kernel
@@ -382,9 +345,9 @@ class AdwinBank:
     def export(self, scope: int) -> bytes:
         """The state of one scope; only buckets in use, oldest first, and no variances of single values."""
         first, last = scope * self.n_columns, (scope + 1) * self.n_columns
-        rows, buckets, single = _in_use(first, last, self.sizes, self.depth)
+        rows, buckets, single = in_use(first, last, self.sizes, self.depth)
         sizes, totals, variances = np.empty(rows, np.uint8), np.empty(buckets), np.empty(buckets - single)
-        _gather(first, last, self.sizes, self.depth, self.totals, self.variances, sizes, totals, variances)
+        gather_buckets(first, last, self.sizes, self.depth, self.totals, self.variances, sizes, totals, variances)
         series = slice(first, last)
         depth = self.depth[series].astype(np.uint8)
         arrays: list[NDArray[Any]] = [depth, self.fired[series], self.ticks[series], self.moments[series], sizes, totals, variances]
