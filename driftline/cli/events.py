@@ -165,7 +165,11 @@ def _step(alert: dict[str, Any]) -> str:
 
 def _level(event: dict[str, Any]) -> str:
     """Now and in the baseline, in the unit of the series; `-` where what was judged has none."""
+    from driftline.schemas.units import LABEL_DELAY, level_words
+
     now, base = event.get("median"), event.get("baseline_median")
+    if event.get("series") == LABEL_DELAY and now is not None:
+        now, base = (None if one is None else level_words(LABEL_DELAY, one) for one in (now, base))
     if event.get("pair_correlation") is not None:
         now, base = event["pair_correlation"], event.get("baseline_correlation")
     if (event.get("effect") or {}).get("kind") == "rate":

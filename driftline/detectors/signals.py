@@ -32,6 +32,7 @@ from driftline.detectors.spec import (
     ordered_codes,
 )
 from driftline.detectors.tables import Tables
+from driftline.schemas.units import level_words
 
 BINS_SHOWN: Final = 3
 MIX_SHARE_TOLD: Final = 0.2
@@ -100,9 +101,9 @@ def _signal(
         bins=explain(c, int(note["row"])) if joint and effect == MEAN_EFFECT else _bins(note["counts"], layout, tables, scope, q),
         statistics=statistics_of(note["counts"], note["dependence"], layout, tables, scope, q),
         reason=_reason(note, series, effect, unit, joint=joint)
-        + _unit_words("median", now, base)
-        + _unit_words("correlation", together, before)
-        + _again_words(again)
+        + _unit_words(series.name, "median", now, base)
+        + _unit_words(series.name, "correlation", together, before)
+        + _again_words(series.name, again)
         + ("" if traffic is not None and traffic.alone else _unsure(note, tables, q))
         + ("" if traffic is None else traffic_words(traffic, float(note["effect"])))
         + _uncovered(note, tables, q, held),
@@ -139,11 +140,11 @@ def _again(note: Any, layout: Layout, tables: Tables, q: int, c: int) -> Changed
     )
 
 
-def _again_words(again: ChangedAgain | None) -> str:
+def _again_words(series: str, again: ChangedAgain | None) -> str:
     if again is None:
         return ""
     unit = ((again.median_before, "median"), (again.correlation_before, "correlation"))
-    own = "".join(f", {name} {value:.6g}" for value, name in unit if value is not None)
+    own = "".join(f", {name} {level_words(series, value)}" for value, name in unit if value is not None)
     return f"; changed again: change {again.number} of the episode, before it {again.value_before:.4g}{own}"
 
 
@@ -187,9 +188,9 @@ def _reason(note: Any, series: Series, effect: int, unit: float, *, joint: bool)
     return f"{series.detectors[place].name} {statistic:.4g} passed {threshold:.4g}; {level}"
 
 
-def _unit_words(what: str, now: float | None, base: float | None) -> str:
+def _unit_words(series: str, what: str, now: float | None, base: float | None) -> str:
     """What was judged has no unit; these have the series' own."""
-    return "" if now is None or base is None else f"; {what} {now:.6g} against {base:.6g}"
+    return "" if now is None or base is None else f"; {what} {level_words(series, now)} against {level_words(series, base)}"
 
 
 def traffic_words(traffic: TrafficSplit, effect: float) -> str:

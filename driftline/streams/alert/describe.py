@@ -11,6 +11,7 @@ from driftline.detectors.explained import mix_words
 from driftline.detectors.openers import E_DETECTOR
 from driftline.schemas.contracts import near_words
 from driftline.schemas.events import DriftEvent
+from driftline.schemas.units import level_words
 from driftline.streams.alert.state import Member
 from driftline.streams.alert.stream_words import said_whole, stream_words
 
@@ -48,7 +49,7 @@ def summary_of(event: DriftEvent, shown: Mapping[str, Any], *, resolved: bool) -
         return f"{where} is back in its band" + (f" ({event.reason})" if event.reason else "")
     size = "" if said_whole(event.series) else _effect_words(shown)
     figures = "; ".join(part for part in (size, _levels(event.series, shown), _since_words(event.series, shown)) if part)
-    told = f"{where} {_VERBS[_side_of(shown)]} ({figures}){_again_words(shown)}"
+    told = f"{where} {_VERBS[_side_of(shown)]} ({figures}){_again_words(event.series, shown)}"
     told += _cause_words(shown)
     if (near := shown.get("near")) is not None:
         told += f"; {near_words(near['version'], near['time_ms'])}"
@@ -71,7 +72,7 @@ def _cause_words(shown: Mapping[str, Any]) -> str:
     return f": {mix_words(traffic['by'], moved)}"
 
 
-def _again_words(shown: Mapping[str, Any]) -> str:
+def _again_words(series: str, shown: Mapping[str, Any]) -> str:
     """What the figures are against beside the baseline, where they are of a further change."""
     again = shown.get("again")
     if again is None:
@@ -80,7 +81,7 @@ def _again_words(shown: Mapping[str, Any]) -> str:
     name, level = next((name, level) for level, name in before if level is not None)
     # Sized by its own words: a rate's share is of the level before.
     size = _effect_words({**shown, "effect": again["effect"], "value": None}).removesuffix(" against the baseline")
-    return f", changed again by {size} from {name} {level:.6g}"
+    return f", changed again by {size} from {name} {level_words(series, level) if name == 'median' else f'{level:.6g}'}"
 
 
 def _effect_words(shown: Mapping[str, Any]) -> str:

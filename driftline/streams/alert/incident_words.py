@@ -9,8 +9,9 @@ from msgspec import structs
 
 from driftline.schemas.contracts import near_words, rfc3339_ms
 from driftline.schemas.events import Blamed, Incident
+from driftline.schemas.units import percent, span
 from driftline.streams.alert.blame import size_in_sd
-from driftline.streams.alert.stream_words import JOIN_RATE, VOLUME, percent, span
+from driftline.streams.alert.stream_words import JOIN_RATE, VOLUME
 
 _NAMED_MAX: Final = 3
 """So many features are named, more are counted."""

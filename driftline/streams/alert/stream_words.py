@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from driftline.schemas.units import LABEL_DELAY, bin_words, level_words, percent, span
+
 FRESHNESS: Final = "stream:freshness"
 VOLUME: Final = "stream:volume"
 JOIN_RATE: Final = "stream:join_rate"
-LABEL_DELAY: Final = "stream:label_delay"
 _SHARES: Final = {"stream:labelled": "of the predictions have a label at their age", "stream:invalid": "of the rows have an invalid value"}
-_UNITS: Final = (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000))
 
 
 def stream_words(series: str, shown: Mapping[str, Any]) -> str:
@@ -18,7 +18,9 @@ def stream_words(series: str, shown: Mapping[str, Any]) -> str:
     value, base, limit, n = (shown.get(name) for name in ("value", "baseline_value", "threshold", "n"))
     if series == LABEL_DELAY:
         now, before = shown.get("median"), shown.get("baseline_median")
-        return "" if now is None or before is None else f"labels come {_late(now)} their predictions, baseline {_late(before, short=True)}"
+        if now is None or before is None:
+            return _by_bin(shown)
+        return f"labels come {_late(now)} their predictions, baseline {level_words(series, before)}"
     if value is None:
         return ""
     if series == FRESHNESS:
@@ -38,19 +40,14 @@ def said_whole(series: str) -> bool:
     return series in (FRESHNESS, VOLUME, JOIN_RATE)
 
 
-def _late(ms: float, *, short: bool = False) -> str:
+def _late(ms: float) -> str:
     """How long after its prediction a label comes; some clocks say before."""
-    when = "" if short else " before" if ms < 0 else " after"
-    return f"{'-' if short and ms < 0 else ''}{span(abs(ms))}{when}"
+    return f"{span(abs(ms))} {'before' if ms < 0 else 'after'}"
 
 
-def percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
-
-
-def span(ms: float) -> str:
-    """A duration in its largest unit."""
-    for unit, size in _UNITS:
-        if ms >= size:
-            return f"{ms / size:.2g} {unit}" if ms < 10 * size else f"{ms / size:.0f} {unit}"
-    return f"{ms:.0f} ms"
+def _by_bin(shown: Mapping[str, Any]) -> str:
+    """The delays that are commoner or rarer than they were, where half of them are longer than any before and there is no median."""
+    for found in shown["bins"][:1]:
+        name, now, base = bin_words(LABEL_DELAY, found["bin"]), percent(found["observed"]), percent(found["expected"])
+        return f"delay {name} in {now} of rows, baseline {base}"
+    return ""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from driftline.detectors.compare import Difference
+from driftline.schemas.units import level_words
 from driftline.streams.detect.plan import ModelPlan
 
 NAMED_MAX: Final = 5
@@ -38,7 +39,8 @@ def differing(found: Sequence[Difference]) -> str:
 
 def _size(one: Difference) -> str:
     if one.median is not None and one.baseline_median is not None and one.effect_kind == "mean":
-        return f"{one.effect:+.2g} sd, median {one.median:.6g} against {one.baseline_median:.6g}"
+        now, before = (level_words(one.series, median) for median in (one.median, one.baseline_median))
+        return f"{one.effect:+.2g} sd, median {now} against {before}"
     if one.effect_kind == "rate":
         return f"{one.value:.3g} against {one.baseline_value:.3g}"
     return f"PSI {one.effect:.2g}" if one.effect_kind == "psi" else f"{one.effect:+.2g} sd"
