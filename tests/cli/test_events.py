@@ -55,7 +55,7 @@ def test_a_line_of_a_drift_event_has_levels_in_the_unit_of_the_series(capsys: py
         drift(2, effect=Effect("rate", 1.0), value=0.04, baseline_value=0.02),
         drift(3),
         drift(4, effect=Effect("mean", 0.48), value=0.48, baseline_value=0.0, pair_correlation=0.512, baseline_correlation=-0.02),
-        drift(5, effect=Effect("mean", 1.3), value=1.3, baseline_value=0.0, series="stream:label_delay", median=7.2e6, baseline_median=4.5e5),
+        drift(5, effect=Effect("mean", 1.3), value=1.3, series="stream:label_delay", median=7.2e6, baseline_median=4.5e5),
     ]
     events = [msgspec.to_builtins(event) for event in shown]
     levels = [line[:22].strip() for line in lines("drift", events, capsys)]
