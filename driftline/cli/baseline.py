@@ -84,7 +84,10 @@ def build(
         source, batches = os.path.basename(from_file), _file_batches(config, from_file, replace(columns, model=column or columns.model))
     else:
         source, batches = f"topic {config.predictions[0].topic} {begin} to {end or 'end'}", _topic_batches(config, begin, end)
-    baselines = _learn(config, model, batches, source)
+    from driftline.detectors.kernels.compiling import compiling_told
+
+    with compiling_told(note):
+        baselines = _learn(config, model, batches, source)
     from driftline.streams.detect.reference import save_baselines, unit_of
 
     save_baselines(path, model=model, source=source, baselines=baselines, unit=unit_of(config.models[model]))
