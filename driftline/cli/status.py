@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from driftline.schemas.topics import Topic
 
 _CALL_SECONDS = 10.0
-_MARKERS_MAX = 16
-"""A lag up to this may be markers of transactions alone: it is counted by reading."""
 _DEAD_LETTERS_READ = 2_000
 """Newest dead letters whose reasons are counted."""
 _IDLE_SECONDS = 30
@@ -37,6 +35,7 @@ _RANK = {"info": 0, "warning": 1, "critical": 2}
 def command(config_path: str, exit_code: bool, severity: str, output: str) -> None:
     """Open incidents, lag of every consumer group, what each model has learned, suspended guarantees, dead letters, open alerts."""
     from driftline.cli.kafka import admin
+    from driftline.cli.lags import group_lags
     from driftline.cli.unnamed import unnamed_models, unnamed_words
     from driftline.schemas.loading import load_config
 
@@ -76,7 +75,8 @@ def _show(sources: list[dict[str, Any]], groups: list[dict[str, Any]], models: l
     rows = [{**source, "last record": iso(source["last_ms"]), "idle": _idle_words(source)} for source in sources]
     write_rows(rows, ["topic", "last record", "idle"], "table")
     click.echo()
-    write_rows(groups, ["processor", "group", "state", "members", "lag", "note"], "table")
+    rows = [{**group, "next record": _next_words(group)} for group in groups]
+    write_rows(rows, ["processor", "group", "state", "members", "lag", "next record", "note"], "table")
     click.echo()
     rows = [
         {**model, "progress": _progress(model), "event time": iso(model["time_ms"]), "suspended": len(model.get("suspended", ()))}
@@ -156,6 +156,13 @@ def _idle_words(source: dict[str, Any]) -> str:
     return "no record" if seconds is None else "-" if seconds < _IDLE_SECONDS else f"for {_about(seconds)}"
 
 
+def _next_words(group: dict[str, Any]) -> str | None:
+    """How long what the group reads next has been there: how far behind it is, by the broker's clock or by its producer's date."""
+    if group["next_ms"] is None:
+        return None
+    return f"{'dated' if group['next_dated'] else 'written'} {_about(max(0.0, time.time() - group['next_ms'] / 1_000))} ago"
+
+
 def _explain(groups: list[dict[str, Any]], sources: list[dict[str, Any]], config: Config) -> None:
     """What a lag that is no backlog is: a join trails by its age, behind it stand rows that wait, and ticks where nothing comes."""
     from driftline.streams.join.age import join_ages, join_name
@@ -169,71 +176,6 @@ def _explain(groups: list[dict[str, Any]], sources: list[dict[str, Any]], config
             row["note"] = "trails by its label age, " + ("as measured" if age == "auto" else _about(age / 1_000))
             if idle >= _IDLE_SECONDS:
                 row["note"] += f"; topics idle for {_about(idle)}: only ticks are added"
-
-
-def group_lags(client: AdminClient, config: Config) -> list[dict[str, Any]]:
-    """State, members and records behind of every consumer group of the installation; a group that never ran has no lag."""
-    from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
-
-    from driftline.streams.kafka import needs_a_person
-    from driftline.streams.wiring import groups_of
-
-    groups = groups_of(config)
-    offsets = {name: f.result for name in groups for f in client.list_consumer_group_offsets([ConsumerGroupTopicPartitions(name)]).values()}
-    described = client.describe_consumer_groups(list(groups), request_timeout=_CALL_SECONDS)
-    rows = []
-    for name, processor in groups.items():
-        row: dict[str, Any] = {"processor": processor, "group": name, "state": "never ran", "members": 0, "lag": None}
-        try:
-            group = described[name].result(_CALL_SECONDS)
-            committed = [p for p in offsets[name](_CALL_SECONDS).topic_partitions or [] if p.error is None and p.offset >= 0]
-        except KafkaException as error:
-            if needs_a_person(error.args[0]):
-                raise  # who may not look at a group knows nothing of it
-            rows.append(row)
-            continue
-        if committed:
-            row |= {"state": group.state.name.lower(), "members": len(group.members), "lag": _lag(client, config, committed)}
-        rows.append(row)
-    return rows
-
-
-def _lag(client: AdminClient, config: Config, committed: list[Any]) -> int:
-    from confluent_kafka import TopicPartition
-    from confluent_kafka.admin import OffsetSpec
-
-    wanted = {TopicPartition(p.topic, p.partition): OffsetSpec.latest() for p in committed}  # type: ignore[no-untyped-call]
-    found = client.list_offsets(wanted, request_timeout=_CALL_SECONDS)
-    ends = {(p.topic, p.partition): future.result(_CALL_SECONDS).offset for p, future in found.items()}
-    behind = {(p.topic, p.partition): (p.offset, ends[p.topic, p.partition] - p.offset) for p in committed}
-    near = {key: offset for key, (offset, lag) in behind.items() if 0 < lag <= _MARKERS_MAX}
-    far = sum(max(0, int(lag)) for key, (_, lag) in behind.items() if key not in near)
-    return far + _records_left(config, near)
-
-
-def _records_left(config: Config, positions: dict[tuple[str, int], int]) -> int:
-    """Records from these positions to the end: an offset is not always one, transactions leave markers in the log."""
-    from confluent_kafka import KafkaError, TopicPartition
-
-    from driftline.cli.kafka import consumer
-
-    if not positions:
-        return 0
-    client = consumer(config.kafka)
-    try:
-        client.assign([TopicPartition(topic, partition, offset) for (topic, partition), offset in positions.items()])
-        left, ended = 0, 0
-        deadline = time.monotonic() + _CALL_SECONDS
-        while ended < len(positions) and time.monotonic() < deadline:
-            message = client.poll(0.2)
-            if message is None:
-                continue
-            error = message.error()
-            left += error is None
-            ended += error is not None and error.code() == KafkaError._PARTITION_EOF
-        return left
-    finally:
-        client.close()
 
 
 def _models(config: Config) -> list[dict[str, Any]]:

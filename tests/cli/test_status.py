@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import time
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 from click.testing import CliRunner
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from driftline.cli.main import cli
@@ -52,6 +54,38 @@ def test_a_topic_says_when_it_had_its_last_record(kafka: Kafka, redis_url: str, 
     top = next(i for i, line in enumerate(lines) if line.split() == ["topic", "last", "record", "idle"])
     assert "2023-11-14 22:14:20  for " in lines[top + 1]
     assert lines[top + 2].endswith("no record")
+
+
+@pytest.mark.parametrize("rows", [3, 40])
+def test_beside_a_lag_stands_the_time_of_the_next_record(
+    kafka: Kafka, redis_url: str, topic_prefix: str, tmp_path: Path, rows: int
+) -> None:
+    """Of a few records, which are counted by reading, and of many; of a producer's time and of the broker's."""
+    config = tmp_path / "c.yml"
+    config.write_text(config_text(labels=True, bootstrap=kafka.bootstrap, redis=redis_url, prefix=topic_prefix))
+    assert CliRunner().invoke(cli, ["topics", "create", str(config), "--sources"]).exit_code == 0
+    producer = Producer({"bootstrap.servers": kafka.bootstrap})
+    began_ms = int(time.time() * 1_000) - 3_600_000
+    for i in range(rows + 2):
+        producer.produce(f"{topic_prefix}-in.predictions", b"{}", partition=0, timestamp=began_ms + 60_000 * i)
+        producer.produce(f"{topic_prefix}.observations", b"{}", partition=0, timestamp=began_ms)
+    assert producer.flush(30) == 0
+    for group, topic, taken in (("ingest", "-in.predictions", 2), ("detect", ".observations", 2), ("alert", ".drift", 0)):
+        client = Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": f"{topic_prefix}.{group}"})
+        client.commit(offsets=[TopicPartition(f"{topic_prefix}{topic}", 0, taken)], asynchronous=False)
+        client.close()
+    told = orjson.loads(CliRunner().invoke(cli, ["status", str(config), "-o", "json"]).stdout)["groups"]
+    found = {row["processor"]: row for row in told}
+    assert [found[name]["lag"] for name in ("ingest", "detect", "alert", "join-1800000ms")] == [rows, rows, 0, None]
+    assert (found["ingest"]["next_ms"], found["ingest"]["next_dated"]) == (began_ms + 120_000, True)
+    assert abs(found["detect"]["next_ms"] / 1_000 - time.time()) < 60
+    assert not found["detect"]["next_dated"]
+    assert found["alert"]["next_ms"] is found["join-1800000ms"]["next_ms"] is None
+    shown = CliRunner().invoke(cli, ["status", str(config)]).stdout
+    lines = {line.split()[0]: line for line in shown.splitlines() if f"{topic_prefix}." in line}
+    assert re.search(rf" {rows}  dated 5[89] min ago", lines["ingest"]), shown
+    assert re.search(rf" {rows}  written \d+ s ago", lines["detect"]), shown
+    assert re.search(r" 0  -", lines["alert"]), shown
 
 
 def test_without_a_right_to_dead_letters_the_rest_is_told(kafka: Kafka, redis_url: str, topic_prefix: str, tmp_path: Path) -> None:
