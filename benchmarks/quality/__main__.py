@@ -3,7 +3,7 @@
     python -m benchmarks.quality [--seed N] [--long] [--docs docs/quality.md] [--json FILE] [--only NAME ...]
     python -m benchmarks.quality --long --docs docs/quality.md --from PART.json ...
 
-The short form takes about six minutes on one core, the long one about twenty-five. `--from` makes the page from the figures of
+The short form takes some ten minutes of one core, the long one two hours. `--from` makes the page from the figures of
 runs of one seed that had a part of the tables each. The exit code is 1 where a gate fails.
 """
 
@@ -26,6 +26,7 @@ from benchmarks.quality import (
     incidents,
     memory,
     pairs,
+    public_nulls,
     relearned,
     season,
     single,
@@ -56,6 +57,7 @@ SECTIONS: dict[str, Callable[[Size], Section]] = {
     "categories": categories.categories,
     "category_delays": categories.category_delays,
     "category_memory": category_memory.category_memory,
+    "public": public_nulls.public_nulls,
     "units": units.units,
     "incidents": incidents.incidents,
     "again": again.again,
