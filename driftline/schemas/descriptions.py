@@ -110,8 +110,8 @@ FIELDS: Final[Mapping[str, str]] = {
     "correlation_before": "the same as `pair_correlation`, before this change",
     "changes": "how often the series has changed in this episode",
     "changed_at_ms": "when the last of its further changes began as far as known, else when detected, Unix milliseconds; null = none",
-    "since_change": "where the figures are of a whole window: those of the values since the change, as they were when it was found; "
-    "null = the figures are of these",
+    "since_change": "where the figures are of a whole window: those of the values since the change, as they were when it was found, "
+    "at `time_ms`, and not as they went on; null = the figures are of these",
     "suspended": "why the budget of false alarms does not cover the series at this row, as its values depend on each other or on the hour; "
     "null = it does, or the series is not under a budget",
     "lag": "values so many apart depend on each other",
