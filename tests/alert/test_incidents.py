@@ -152,6 +152,13 @@ def test_date_after_the_change_was_first_seen_is_none_of_its_start(life: Life) -
     assert (life.incident["alerts"], life.incident["starts_at_ms"], life.incident["uncertain_ms"]) == (2, 11 * MINUTE, 30_000)
 
 
+def test_evidence_that_dates_an_alert_back_leaves_the_incident_with_the_sharper_date(life: Life) -> None:
+    life.say("feature:amount", 12 * MINUTE + 2_000, since_ms=12 * MINUTE)
+    life.say("feature:amount", 20 * MINUTE, since_ms=11 * MINUTE, kind="evidence")
+    (line,) = life.incident["blamed"]
+    assert (line["starts_at_ms"], life.incident["starts_at_ms"], life.incident["uncertain_ms"]) == (11 * MINUTE, 12 * MINUTE, 1_000)
+
+
 def test_models_have_incidents_of_their_own(life: Life) -> None:
     life.say("feature:amount", 1_000, since_ms=900)
     life.say("feature:amount", 1_000, since_ms=900, model="ads")
