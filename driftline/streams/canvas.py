@@ -22,6 +22,8 @@ TICKS: Final = 4
 """Parts of the time axis: with more, the last two labels touch."""
 POINTS_DRAWN: Final = 600
 """Per line; more than a pixel column each cannot be seen."""
+POINTS_MARKED: Final = 12
+"""A line of so few has a dot at each: of one there is nothing else to see, and of two that stand close little."""
 
 # Okabe and Ito's palette: told apart with any colour vision.
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -88,6 +90,8 @@ class Canvas:
             step = max(1, len(line) // POINTS_DRAWN)
             path = " ".join(f"{self.x(t):.1f},{scale(v):.1f}" for t, v in line[::step])
             self._parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.4"/>')
+            if len(line) <= POINTS_MARKED:
+                self._parts += [f'<circle cx="{self.x(t):.1f}" cy="{scale(v):.1f}" r="2.5" fill="{colour}"/>' for t, v in line]
             self._parts.append(f'<text x="14" y="{top + 30 + 15 * number}" fill="{colour}">{html.escape(short(label))}</text>')
         if not lines:
             self._parts.append(f'<text x="{LEFT + 10}" y="{(top + bottom) / 2}" fill="#777">no data</text>')

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from driftline.streams.canvas import Band
+import pytest
+
+from driftline.streams.canvas import POINTS_MARKED, Band
 from driftline.streams.picture import episodes, render_html, render_svg
 
 
@@ -38,6 +40,22 @@ def test_the_drawing_is_well_formed_and_text_from_topics_is_escaped() -> None:
     page = render_html("t", snapshots, [event("drift", 4)])
     assert "<BR>" not in page
     assert "&lt;BR&gt;" in page
+
+
+@pytest.mark.parametrize(("points", "dots"), [(1, 1), (2, 2), (POINTS_MARKED, POINTS_MARKED), (POINTS_MARKED + 1, 0)])
+def test_a_line_of_few_points_has_a_dot_at_each_of_them(points: int, dots: int) -> None:
+    """A polyline of one point draws nothing: a model watched for two snapshots had an empty axis."""
+    root = ET.fromstring(render_svg("few", [snapshot(t, t / 10) for t in range(points)], [event("drift", POINTS_MARKED)]))
+    named = "{http://www.w3.org/2000/svg}"
+    lane = root.find(f"{named}rect[@fill='none']")
+    assert lane is not None
+    (line,) = root.findall(f"{named}polyline")
+    at = [(one.get("cx"), one.get("cy")) for one in root.findall(f"{named}circle")]
+    assert len(at) == dots
+    drawn = [tuple(place.split(",")) for place in (line.get("points") or "").split()]
+    assert at == drawn[:dots]
+    top, high = (float(lane.get(name) or "nan") for name in ("y", "height"))
+    assert all(top <= float(y or "nan") <= top + high for _, y in at)
 
 
 def test_an_empty_run_is_drawn_and_not_an_error() -> None:
