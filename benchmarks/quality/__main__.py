@@ -33,6 +33,7 @@ from benchmarks.quality import (
     units,
     window_dates,
 )
+from benchmarks.quality.pictures import draw
 from benchmarks.quality.report import Section, Size, figures, page, runs_of
 
 SECTIONS: dict[str, Callable[[Size], Section]] = {
@@ -90,6 +91,7 @@ def main() -> int:
     today = dt.datetime.now(dt.UTC).date().isoformat()
     if options.docs:
         options.docs.write_text(page(found, size, command, today, seconds), encoding="utf-8")
+        draw(options.docs)
     if options.json:
         options.json.write_text(json.dumps(figures(found, size, seconds), indent=2) + "\n", encoding="utf-8")
     gates = [gate for section in found for gate in section.gates]

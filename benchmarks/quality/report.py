@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -65,9 +66,15 @@ class Section:
     rows: list[list[str]]
     gates: list[Gate] = field(default_factory=list)
 
+    @property
+    def slug(self) -> str:
+        """The title as the name of a file."""
+        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")[:60].rstrip("-")
+
     def markdown(self) -> str:
         lines = [f"## {self.title}", "", self.text, "", f"| {' | '.join(self.header)} |", f"|{'---|' * len(self.header)}"]
         lines += [f"| {' | '.join(row)} |" for row in self.rows]
+        lines += ["", f"![{self.title}](img/quality/{self.slug}.svg)"] if self.rows else []
         return "\n".join(lines) + "\n"
 
 
