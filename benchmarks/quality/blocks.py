@@ -23,6 +23,7 @@ VALUES = 16
 REFERENCE = 5_000
 BEFORE, AFTER = 2_000, 5_000
 PEER_WINDOW = 500
+STREAMS = 20
 TOLERANCE = 0.02
 FREQUENCIES = 64
 _RUN_LENGTHS = tuple(10.0 ** (k / 3) for k in range(21, 5, -1))
@@ -109,7 +110,9 @@ def windowed(limit: float, reference: Values, values: Values) -> list[int]:
     return found
 
 
-def _streams(draw: Draw, name: str, size: Size, streams: int) -> list[Values]:
+def _streams(draw: Draw, name: str, size: Size) -> list[Values]:
+    """At most `STREAMS`: each has as many columns as `VALUES` of the other tables' streams."""
+    streams = min(size.null_streams, STREAMS)
     return [draw(generator(size.seed, "blocks", name, stream), REFERENCE + size.null_rows) for stream in range(streams)]
 
 
@@ -143,16 +146,16 @@ def _ours(run_length: float, joint: bool, reference: Values, values: Values) -> 
 def blocks(size: Size) -> Section:
     """False alarms and delays."""
     wanted = 1e6 / RUN_LENGTH
-    independent = _streams(normal, "tuning", size, size.tuning_streams)
+    independent = _streams(normal, "tuning", size)
     limit, peer_rate = nearest_setting(_LIMITS, lambda at: _peer_null(independent, at), wanted)
     tuned, own_rate = nearest_setting(_RUN_LENGTHS, lambda run_length: _null(independent, run_length), wanted)
     rows, gates = [], []
     for name, draw in LAWS.items():
-        values = _streams(draw, name, size, size.null_streams)
+        values = _streams(draw, name, size)
         found = _null(values, RUN_LENGTH)
         rows.append([f"{name}: false alarms per million", str(found), str(_null(values, tuned)), "", str(_peer_null(values, limit))])
         gates.append(Gate(f"blocks, {name}", wanted, found.per_million, found.interval[0]))
-    streams = max(size.change_streams // 3, 3)
+    streams = max(min(size.change_streams // 3, STREAMS), 3)
     for what, draw in CHANGES.items():
         own = [functools.partial(_ours, RUN_LENGTH, True), functools.partial(_ours, tuned, True)]
         promised, fast = (_delay(what, draw, detect, size, streams) for detect in own)
@@ -164,10 +167,11 @@ def blocks(size: Size) -> Section:
     return Section(
         "Blocks: features that change together",
         f"Blocks of {VALUES} features as `blocks` makes them, reference {REFERENCE:,}, tolerance {TOLERANCE:g}, 1 false alarm in 100,000 "
-        f"rows promised. {size.null_streams} streams of {size.null_rows:,} rows a law without a change, {streams} streams a change, mean "
-        f"delay with 95 % interval. Then the same at 1 in {tuned:.0e}; the {VALUES} features' own series under the same budget without the "
-        f"block; and the squared maximum mean discrepancy of the last {PEER_WINDOW} rows' random Fourier features at {limit:.1f} of its "
-        f"standard deviations. The second and the last have the most false alarms up to 10 per million on independent normal values "
+        f"rows promised. {min(size.null_streams, STREAMS)} streams of {size.null_rows:,} rows a law without a change, {streams} streams a "
+        f"change, mean delay with 95 % interval. Then the same at 1 in {tuned:.0e}; the {VALUES} features' own series under the same "
+        f"budget without the block; and the squared maximum mean discrepancy of the last {PEER_WINDOW} rows' random Fourier features at "
+        f"{limit:.1f} of its standard deviations. The second and the last have the most false alarms up to 10 per million on independent "
+        f"normal values "
         f"({own_rate}; {peer_rate}).",
         ["block", "as promised", "tuned", "the features alone", "windowed discrepancy, tuned"],
         rows,
