@@ -35,6 +35,12 @@ def drawn(code: int, before: int, share: Float64Array, u: float) -> int:
     return before if u < share[before] else code
 
 
+@inlined
+def _row(code: int, scope: int, rows: Int64Array) -> int:
+    """The row of a value's scope; -1 = it is no category, or the scope is not asked for."""
+    return -1 if code >= MISSING else rows[scope]
+
+
 @kernel
 def count_changes(codes: UInt8Array, c: int, scopes: Int32Array, rows: Int64Array, last: Int64Array, changes: Int64Array) -> None:
     """Add rows of one column to the numbers of values by the one before, of values that differ from it.
@@ -46,10 +52,8 @@ def count_changes(codes: UInt8Array, c: int, scopes: Int32Array, rows: Int64Arra
     """
     for i in range(codes.shape[0]):
         code = codes[i, c]
-        if code >= MISSING:
-            continue
         for j in range(scopes.shape[1]):
-            r = rows[scopes[i, j]]
+            r = _row(code, scopes[i, j], rows)
             if r < 0:
                 continue
             if last[r] >= 0 and last[r] != code:
@@ -65,10 +69,8 @@ def check_draws(
     """Look whether the draws of one column depend on each other: a sequence for each row of `share` and `score`, (R, MISSING) by code."""
     for i in range(codes.shape[0]):
         code = codes[i, c]
-        if code >= MISSING:
-            continue
         for j in range(scopes.shape[1]):
-            r = rows[scopes[i, j]]
+            r = _row(code, scopes[i, j], rows)
             if r < 0:
                 continue
             # Of its number among the draws so far: any fixed number does, and this one is the same however rows are cut.
