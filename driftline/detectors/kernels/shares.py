@@ -230,6 +230,15 @@ def _look(k: int, drawn: bool, sh: Shares) -> None:
 
 
 @inlined
+def _staked(k: int, w: int, factor: float, inflow: float, sh: Shares) -> float:
+    """What a witness has at stake after a value of this factor; one without a bet lets what it has wait, and fade."""
+    stake: float = sh.stakes[k, w]
+    stake = (stake + inflow) * factor if sh.active[k, w] else max(stake, min(stake + inflow, sh.waits[k])) * FADES
+    sh.stakes[k, w] = stake
+    return stake
+
+
+@inlined
 def share_push(k: int, z: float, inflow: float, sh: Shares) -> float:
     """One score; the evidence of the bets on its bin."""
     b = 0
@@ -237,13 +246,8 @@ def share_push(k: int, z: float, inflow: float, sh: Shares) -> float:
         b += step * int(sh.edges[k, b + step - 1] <= z)
     evidence = 0.0
     for w in range(WITNESSES):
-        stake = sh.stakes[k, w]
-        if sh.active[k, w]:
-            stake = (stake + inflow) * sh.factors[k, w, b]
-        else:
-            stake = max(stake, min(stake + inflow, sh.waits[k])) * FADES
-        sh.stakes[k, w] = stake
-        evidence += stake
+        factor = sh.factors[k, w, b] if sh.active[k, w] else 1.0
+        evidence += _staked(k, w, factor, inflow, sh)
     _take(k, b, False, sh)
     return evidence / WITNESSES
 
@@ -262,14 +266,11 @@ def draw_push(k: int, change: int, inflow: float, sh: Shares) -> float:
     a, b = sh.bin_of[k, change // MISSING], sh.bin_of[k, change % MISSING]
     evidence = 0.0
     for w in range(WITNESSES):
-        stake = sh.stakes[k, w]
-        if sh.active[k, w]:
-            # Within a bin nobody bets.
-            stake = (stake + inflow) * (draw_factor(sh.factors[k, w], sh.root[k], sh.bins[k], a, b, sh.cosine[k]) if a != b else 1.0)
-        else:
-            stake = max(stake, min(stake + inflow, sh.waits[k])) * FADES
-        sh.stakes[k, w] = stake
-        evidence += stake
+        factor = 1.0
+        # Within a bin nobody bets.
+        if sh.active[k, w] and a != b:
+            factor = draw_factor(sh.factors[k, w], sh.root[k], sh.bins[k], a, b, sh.cosine[k])
+        evidence += _staked(k, w, factor, inflow, sh)
     if a != b:
         _take(k, b, True, sh)
     return evidence / WITNESSES
