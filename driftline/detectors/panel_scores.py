@@ -26,12 +26,11 @@ from driftline.detectors.autoregression import EDGES_KEPT, ORDER_MOST, STRIDES, 
 from driftline.detectors.baseline import scope_names
 from driftline.detectors.conformal import series_key
 from driftline.detectors.kernels.autoregression import bin_of, padded_edges, remember, residual
-from driftline.detectors.kernels.bank import pack, unpack, version_of
+from driftline.detectors.kernels.bank import Int16Array, pack, unpack, version_of
 from driftline.detectors.kernels.conformal import SCORE_MOST, UInt64Array
 from driftline.detectors.kernels.dependence import Checks, check_push, new_checks, stride_of, unsound
 from driftline.detectors.kernels.jit import inlined, kernel
 from driftline.detectors.kernels.portable import normal_quantile, position_keys, uniform
-from driftline.detectors.kernels.post_change import Int16Array
 from driftline.detectors.kernels.runs import DRAW_SALT, drawn
 from driftline.detectors.kernels.season import Hours, begin_hour, count_value, new_hours, unsound_hours, value_due
 from driftline.detectors.layout import SKIP, Layout, ranks_room, room

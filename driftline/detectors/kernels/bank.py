@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from driftline.detectors.kernels.jit import inlined
 
 Float64Array = NDArray[np.float64]
+Int16Array = NDArray[np.int16]
 Int32Array = NDArray[np.int32]
 Int64Array = NDArray[np.int64]
 UInt8Array = NDArray[np.uint8]

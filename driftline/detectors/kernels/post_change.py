@@ -12,10 +12,9 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from driftline.detectors.kernels.autoregression import bin_of
-from driftline.detectors.kernels.bank import Float64Array, Int32Array, Int64Array, UInt8Array
+from driftline.detectors.kernels.bank import Float64Array, Int16Array, Int32Array, Int64Array, UInt8Array
 from driftline.detectors.kernels.bets import Bets, write_rate_bets
 from driftline.detectors.kernels.conformal import BINS, SCORE_MOST, UInt64Array, conformal_rank
 from driftline.detectors.kernels.jit import inlined, kernel
@@ -39,9 +38,6 @@ categories; or zeros and ones."""
 
 _SALT: Final = np.uint64(0xD1B54A32D192ED03)
 """Ties among scores are broken by other numbers than those that are in the scores."""
-
-
-Int16Array = NDArray[np.int16]
 
 
 class Followed(NamedTuple):
@@ -98,7 +94,7 @@ def new_followed(n_monitors: int, places: int) -> Followed:
 
 def no_rows() -> Rows:
     """For monitors of which none is followed."""
-    codes: NDArray[np.uint8] = np.zeros((0, 1, 0), np.uint8)
+    codes: UInt8Array = np.zeros((0, 1, 0), np.uint8)
     return Rows(codes, np.zeros((0, 0)), np.zeros(0, np.uint64), np.zeros((0, 0), np.int16))
 
 
