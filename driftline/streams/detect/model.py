@@ -203,12 +203,20 @@ class WatchedModel:
         self.writer.rebuilt = self.rebuilt or ledger.rebuilt
 
     def _ledger(self, name: str) -> Ledger:
-        return self.ledgers.setdefault(name, Ledger())
+        if name not in self.ledgers:
+            self.ledgers[name] = Ledger()
+        return self.ledgers[name]
+
+    def _standstill(self, ledger: str) -> Standstill:
+        if ledger not in self._standstills:
+            self._standstills[ledger] = Standstill(self.plan.name, ledger, self.sources, self.counters)
+        return self._standstills[ledger]
 
     def _watched_rows(self, ledger: str, batch: Observations) -> np.ndarray[Any, Any] | None:
         """The rows that panels see; None = all."""
-        units = None if self.plan.model.unit is None else self.units.setdefault(ledger, Units(self.plan.model))
-        rows = watched_rows(self.plan.model, units, batch)
+        if self.plan.model.unit is not None and ledger not in self.units:
+            self.units[ledger] = Units(self.plan.model)
+        rows = watched_rows(self.plan.model, self.units.get(ledger), batch)
         if rows is not None:
             self.counters.increment("rows_unwatched", {"model": self.plan.name}, len(batch) - len(rows))
         return rows
@@ -218,7 +226,7 @@ class WatchedModel:
         placed: list[Placed] = []
         ledger = self._ledger(name)
         clock = ledger.rows(batch.record_ms, batch.source)
-        self._standstills.setdefault(name, Standstill(self.plan.name, name, self.sources, self.counters)).look(batch, clock)
+        self._standstill(name).look(batch, clock)
         self._arrived = [*([] if ledger.arrived is None else [Arrival(*ledger.arrived)]), *arrivals(feeds, self._parts)]
         for start, stop in pieces(clock, self.plan.model.stale, lambda: self._due_ms(name)):
             if start == stop:

@@ -54,8 +54,10 @@ class ReferenceLearner:
         batch.source = np.array(numbers, np.uint16)[batch.source]
         model = self._plan.model
         self._with_unit |= batch.unit is not None and bool((batch.unit != NO_UNIT).any())
-        units = None if model.unit is None else self._units.setdefault((batch.kind, batch.age_ms), Units(model))
-        watched = watched_rows(model, units, batch)
+        ledger = (batch.kind, batch.age_ms)
+        if model.unit is not None and ledger not in self._units:
+            self._units[ledger] = Units(model)
+        watched = watched_rows(model, self._units.get(ledger), batch)
         if batch.kind == "predictions":
             self._take("features", feature_rows(batch, self._segments, self._plan.lengths), watched)
             self._take("scores", score_rows(batch, model, self._segments), watched)
