@@ -63,7 +63,9 @@ def unnamed_words(found: dict[str, Any], fate: str) -> str:
     ----------
     fate : `unknown_models` of the configuration.
     """
+    from driftline.streams.ingest.unknown import NAME_SHOWN, fate_words
+
     others = f" and {len(found['models']) - 1:,} more" if len(found["models"]) > 1 else ""
     rows = f"{found['rows']:,} of the newest {found['of']:,} records of {found['topic']}"
-    what = "skipped" if fate == "skip" else "dead-lettered"
-    return f"unknown models: {rows} are of {found['models'][0][:80]!r}{others}, which the configuration does not name: they are {what}"
+    name = found["models"][0][:NAME_SHOWN]
+    return f"unknown models: {rows} are of {name!r}{others}, which the configuration does not name: they are {fate_words(fate)}"

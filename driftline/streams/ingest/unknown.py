@@ -14,6 +14,12 @@ _log = logging.getLogger(__name__)
 NAMES_MOST: Final = 1_000
 """Names that are told apart: a wrong mapping takes every id for one."""
 NAME_SHOWN: Final = 80
+"""Characters of a name that are told."""
+
+
+def fate_words(fate: str) -> str:
+    """What became of such rows, for the value of `unknown_models`."""
+    return "skipped" if fate == "skip" else "dead-lettered"
 
 
 class UnknownModels:
@@ -29,7 +35,7 @@ class UnknownModels:
     """
 
     def __init__(self, fate: str) -> None:
-        self._fate = "skipped" if fate == "skip" else "dead-lettered"
+        self._fate = fate_words(fate)
         self._names: dict[str, int] = {}
         self.rows = 0
 
