@@ -12,6 +12,7 @@ from driftline.detectors.openers import E_DETECTOR
 from driftline.schemas.budget import parse_false_alarms
 from driftline.schemas.config import Model
 from driftline.schemas.events import Position
+from driftline.schemas.stream_series import LABEL_SERIES
 from driftline.streams.detect.model import WatchedModel
 
 WEEK_MS: Final = 604_800_000
@@ -48,7 +49,7 @@ class Alarm:
     @property
     def moment(self) -> tuple[Any, ...]:
         """A budget's one alarm may name several series at once: they share it."""
-        ledger = self.series.startswith("outcome:") or self.series.startswith("stream:label")
+        ledger = self.series.startswith("outcome:") or self.series in LABEL_SERIES
         return (self.version, self.age_ms, ledger, self.row)
 
 

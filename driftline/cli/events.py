@@ -165,7 +165,8 @@ def _step(alert: dict[str, Any]) -> str:
 
 def _level(event: dict[str, Any]) -> str:
     """Now and in the baseline, in the unit of the series; `-` where what was judged has none."""
-    from driftline.schemas.units import LABEL_DELAY, level_words
+    from driftline.schemas.stream_series import LABEL_DELAY
+    from driftline.schemas.units import level_words
 
     now, base = event.get("median"), event.get("baseline_median")
     if event.get("series") == LABEL_DELAY and now is not None:

@@ -19,6 +19,7 @@ from driftline.schemas.mapping_checks import check_mapping
 from driftline.schemas.problems import Flaw, did_you_mean, secret_itself
 from driftline.schemas.sensitive import check_sensitive
 from driftline.schemas.series import Series, matches, model_series
+from driftline.schemas.stream_series import JOIN_RATE
 
 _OURS: Final = {
     "bootstrap.servers": 'set "kafka.bootstrap"',
@@ -256,7 +257,7 @@ def _glob_hint(config: Config, series: Sequence[Series], glob: str) -> str:
         return 'they are watched of the pairs that the file names: "correlations: [[FEATURE, FEATURE]]"'
     if glob.startswith("block:"):
         return 'they are watched of the groups that the file names: "blocks: {NAME: [FEATURE, FEATURE]}"'
-    if glob == "stream:join_rate":
+    if glob == JOIN_RATE:
         return "with labels.absent it is watched when labels.min_join is given, and never with min_join 0"
     if glob.startswith(("class_share:", "outcome:class:")):
         return 'shares are watched of the classes that the file names: "task: multiclass" and "classes: [...]"'

@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 from driftline.schemas.config import Config, FeatureKind, Model
 from driftline.schemas.series import Group, Series, longest_window, model_series, monitors_of, owners, pair_of
+from driftline.schemas.stream_series import INVALID_ROWS, LABEL_SERIES
 from driftline.schemas.topics import DRIFT, LABELS, OBSERVATIONS, SNAPSHOTS, WAITING, retention_ms
 
 PanelName = Literal["features", "scores", "outcomes"]
@@ -231,9 +232,9 @@ class _Part:
         owner = owners(series, monitors_of(model))
         watched = [one for one in series if one.name in owner and owner[one.name].enabled]
         panels: dict[PanelName, tuple[Series, ...]] = {
-            "features": tuple(s for s in watched if s.group in ("features", "quality") or s.name == "stream:invalid"),
+            "features": tuple(s for s in watched if s.group in ("features", "quality") or s.name == INVALID_ROWS),
             "scores": tuple(s for s in watched if s.group in ("scores", "service")),
-            "outcomes": tuple(s for s in watched if s.group == "outcomes" or s.name.startswith("stream:label")),
+            "outcomes": tuple(s for s in watched if s.group == "outcomes" or s.name in LABEL_SERIES),
         }
         return cls(name, model, features, known is not None or model.features is not None, scopes, panels)
 

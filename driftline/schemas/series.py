@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from driftline.schemas.config import DEFAULT_MONITORS, Config, FeatureKind, Model, Monitor
+from driftline.schemas.stream_series import FRESHNESS, INVALID_ROWS, JOIN_RATE, LABEL_DELAY, LABELLED_ROWS, VOLUME
 
 Group = Literal["features", "quality", "scores", "service", "outcomes", "stream"]
 
@@ -153,11 +154,11 @@ def _outcomes(config: Config, model: Model) -> list[Series]:
 
 
 def _stream(config: Config, model: Model) -> list[Series]:
-    out = [Series("stream:volume", "stream", "volume"), Series("stream:invalid", "stream", "invalid", rate=True)]
+    out = [Series(VOLUME, "stream", "volume"), Series(INVALID_ROWS, "stream", "invalid", rate=True)]
     if model.freshness is not None:
-        out.append(Series("stream:freshness", "stream", "freshness"))
+        out.append(Series(FRESHNESS, "stream", "freshness"))
     if config.labels:
-        out += [Series("stream:label_delay", "stream", "label_delay"), Series("stream:labelled", "stream", "labelled", rate=True)]
+        out += [Series(LABEL_DELAY, "stream", "label_delay"), Series(LABELLED_ROWS, "stream", "labelled", rate=True)]
         if model.labels.join_watched:
-            out.append(Series("stream:join_rate", "stream", "join_rate"))
+            out.append(Series(JOIN_RATE, "stream", "join_rate"))
     return out

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-LABEL_DELAY: Final = "stream:label_delay"
+from driftline.schemas.stream_series import LABEL_DELAY
+
 _UNITS: Final = (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000))
 _NUMBER: Final = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 

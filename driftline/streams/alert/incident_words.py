@@ -9,18 +9,16 @@ from msgspec import structs
 
 from driftline.schemas.contracts import near_words, rfc3339_ms
 from driftline.schemas.events import Blamed, Incident
+from driftline.schemas.stream_series import INVALID_ROWS, JOIN_RATE, VOLUME
 from driftline.schemas.units import percent, span
 from driftline.streams.alert.blame import size_in_sd
-from driftline.streams.alert.stream_words import JOIN_RATE, VOLUME
+from driftline.streams.alert.stream_words import SHARES
 
 _NAMED_MAX: Final = 3
 """So many features are named, more are counted."""
 _FEATURE: Final = frozenset({"feature", "quality"})
 _SHORT: Final = frozenset({"outcome", "stream"})
 """Groups whose series are known by their last name: log_loss, freshness."""
-_INVALID_ROWS: Final = "stream:invalid"
-_OF_ROWS: Final = frozenset({_INVALID_ROWS, "stream:labelled"})
-"""Shares of rows or predictions."""
 
 
 def summary_of_incident(incident: Incident) -> str:
@@ -89,7 +87,7 @@ def _group(series: str) -> str:
 
 def _name(series: str) -> str:
     group, _, rest = series.partition(":")
-    if series == _INVALID_ROWS:
+    if series == INVALID_ROWS:
         return "invalid rows"
     if group == "quality":
         return rest.rpartition(":")[0] or rest
@@ -108,7 +106,7 @@ def _sized(one: Blamed) -> str:
     found, told = one.since_change, _sized_by(one)
     if found is None or not told:
         return told
-    share = bool(_fault(one.series)) or one.series in _OF_ROWS
+    share = bool(_fault(one.series)) or one.series in SHARES
     level = found.value if found.effect is not None and found.effect.kind == "rate" else None
     size = _size(structs.replace(one, effect=found.effect, value=None)) if level is None else percent(level) if share else f"{level:.3g}"
     return f"{told} over its window, {size} since the change" if size else told
@@ -118,7 +116,7 @@ def _sized_by(one: Blamed) -> str:
     now, base = one.value, one.baseline_value
     fault, name = _fault(one.series), _name(one.series)
     if one.effect is not None and one.effect.kind == "rate" and now is not None and base is not None:
-        if one.series in _OF_ROWS:
+        if one.series in SHARES:
             return f"{name} {percent(now)} instead of {percent(base)}"
         if fault:
             return f"{percent(now)} of {name} {fault} instead of {percent(base)}"

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from driftline.schemas.units import LABEL_DELAY, bin_words, level_words, percent, span
+from driftline.schemas.stream_series import FRESHNESS, INVALID_ROWS, JOIN_RATE, LABEL_DELAY, LABELLED_ROWS, VOLUME
+from driftline.schemas.units import bin_words, level_words, percent, span
 
-FRESHNESS: Final = "stream:freshness"
-VOLUME: Final = "stream:volume"
-JOIN_RATE: Final = "stream:join_rate"
-_SHARES: Final = {"stream:labelled": "of the predictions have a label at their age", "stream:invalid": "of the rows have an invalid value"}
+SHARES: Final = {LABELLED_ROWS: "of the predictions have a label at their age", INVALID_ROWS: "of the rows have an invalid value"}
+"""The series that are shares of rows or predictions, and what their shares are."""
 
 
 def stream_words(series: str, shown: Mapping[str, Any]) -> str:
@@ -30,8 +29,8 @@ def stream_words(series: str, shown: Mapping[str, Any]) -> str:
         return told if base is None else f"{told}, {n:,} in ten minutes instead of {base:,.0f}"
     if series == JOIN_RATE:
         return f"{percent(value)} of {n:,} predictions had a label at their age" + ("" if limit is None else f", limit {percent(limit)}")
-    if series in _SHARES:
-        return f"{percent(value)} {_SHARES[series]}" + ("" if base is None else f", baseline {percent(base)}")
+    if series in SHARES:
+        return f"{percent(value)} {SHARES[series]}" + ("" if base is None else f", baseline {percent(base)}")
     return ""
 
 

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from driftline.schemas.stream_series import FRESHNESS, VOLUME
 from driftline.streams.bounded import Count, Signed64
 from driftline.streams.detect.sources import present
 
@@ -121,7 +122,7 @@ class StreamHealth:
     def _freshness(self, *, opened: bool, now_ms: int) -> HealthSignal:
         limit = (self.freshness_ms or 0) / 1000
         silence = (now_ms - self.last_ms) / 1000
-        return HealthSignal("stream:freshness", opened, silence if opened else 0.0, limit, 0.0, "up", 0, now_ms)
+        return HealthSignal(FRESHNESS, opened, silence if opened else 0.0, limit, 0.0, "up", 0, now_ms)
 
     def _advance(self, bucket: int) -> Iterator[HealthSignal]:
         """Close the minutes before `bucket`; a minute without rows counts as zero."""
@@ -150,4 +151,4 @@ class StreamHealth:
             low = ratio < 1
             threshold = VOLUME_LOW if low else VOLUME_HIGH
             now_ms = self.bucket * BUCKET_MS
-            yield HealthSignal("stream:volume", self.volume_open, ratio, threshold, expected, "down" if low else "up", recent, now_ms)
+            yield HealthSignal(VOLUME, self.volume_open, ratio, threshold, expected, "down" if low else "up", recent, now_ms)

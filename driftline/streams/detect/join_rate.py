@@ -17,7 +17,6 @@ import numpy.typing as npt
 from driftline.schemas.config import Labels
 from driftline.streams.bounded import Count, Signed64
 
-SERIES: Final = "stream:join_rate"
 BLOCKS: Final = 10
 """The window moves by a tenth of itself: state is ten counts, and a label more or less decides nothing."""
 

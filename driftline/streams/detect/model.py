@@ -17,11 +17,11 @@ from driftline.detectors.baseline import Baseline
 from driftline.detectors.panel import Panel
 from driftline.detectors.spec import Signal
 from driftline.schemas.events import Position
+from driftline.schemas.stream_series import FRESHNESS, JOIN_RATE, VOLUME
 from driftline.streams.counters import Counters
 from driftline.streams.detect.comparing import Mismatched, compare_versions, next_cut, open_panel, settle
 from driftline.streams.detect.gather import Placed, in_order, placing
 from driftline.streams.detect.health import HealthSignal, StreamHealth
-from driftline.streams.detect.join_rate import SERIES as JOIN_RATE
 from driftline.streams.detect.join_rate import JoinRate, judged
 from driftline.streams.detect.ledger import Feed, Ledger, Times, pieces
 from driftline.streams.detect.parts import begins
@@ -40,7 +40,7 @@ from driftline.streams.task import Output
 
 _log = logging.getLogger(__name__)
 
-STREAM_SERIES: Final = ("stream:freshness", "stream:volume", JOIN_RATE)
+STREAM_SERIES: Final = (FRESHNESS, VOLUME, JOIN_RATE)
 """Series that no panel has."""
 
 
@@ -349,7 +349,7 @@ class WatchedModel:
         before = self._ledger(PREDICTIONS).last
         for index, signal in self.health.rows(batch.record_ms, batch.source):
             row = self._row(batch, index)
-            for output in self._health_output(signal, row if signal.series == "stream:volume" or before is None else before):
+            for output in self._health_output(signal, row if signal.series == VOLUME or before is None else before):
                 yield index, output
 
     def _health_output(self, signal: HealthSignal, row: RowContext) -> Iterator[Output]:

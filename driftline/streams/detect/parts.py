@@ -14,6 +14,7 @@ from driftline.detectors.openers import E_DETECTOR
 from driftline.detectors.spec import Column, PanelSpec
 from driftline.detectors.tolerances import WHOLE_SHARE
 from driftline.schemas.effects import edited
+from driftline.schemas.stream_series import INVALID_ROWS
 from driftline.streams.observation import Observations
 
 
@@ -124,7 +125,7 @@ def begins(spec: PanelSpec, kind: str, batch: Observations) -> bool:
     if kind != "features" or spec.columns is None:
         return True
     # Of a pair, both: what is learned from rows with one of them alone is nothing.
-    own = [(column.factors or (column.name,), column.width) for column in spec.columns if column.name != "stream:invalid"]
+    own = [(column.factors or (column.name,), column.width) for column in spec.columns if column.name != INVALID_ROWS]
     there = {*batch.numeric_names, *batch.categorical, *batch.vectors}
     widths = {name: vector.shape[1] for name, vector in batch.vectors.items()}
     return not own or any(there.issuperset(names) and width in (0, widths.get(names[0])) for names, width in own)

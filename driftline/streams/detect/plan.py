@@ -18,6 +18,7 @@ from driftline.schemas.config import DEFAULT_MONITORS, Config, Fields, Model, Mo
 from driftline.schemas.effects import Setting, settings
 from driftline.schemas.places import keys_of_feature
 from driftline.schemas.series import block_series, correlation_series, longest_window
+from driftline.schemas.stream_series import INVALID_ROWS, LABEL_DELAY, LABELLED_ROWS
 
 PanelKind = Literal["features", "scores", "outcomes"]
 
@@ -29,10 +30,10 @@ _UP_SERIES: Final = (
     "outcome:miss",
     "outcome:false_alarm",
     "outcome:wrong",
-    "stream:label_delay",
-    "stream:invalid",
+    LABEL_DELAY,
+    INVALID_ROWS,
 )
-_DOWN_SERIES: Final = ("stream:labelled",)
+_DOWN_SERIES: Final = (LABELLED_ROWS,)
 LATENCY_TAILS: Final = (0.95, 0.99)
 RIVER_BINARY: Final = frozenset({"river.DDM", "river.EDDM", "river.FHDDM", "river.HDDM_A", "river.HDDM_W", "river.HDDMA", "river.HDDMW"})
 CLASSES_WATCHED: Final = 20
@@ -146,7 +147,7 @@ class ModelPlan:
 
     def learned(self, name: str, kind: Kind) -> Column:
         """The column of a feature that the configuration does not name."""
-        return self._invalid_rows() if name == "stream:invalid" else self.feature(name, kind)
+        return self._invalid_rows() if name == INVALID_ROWS else self.feature(name, kind)
 
     def feature(self, name: str, kind: Kind | Literal["vector"]) -> Column:
         """One feature's distribution and mean, and the rates of what is wrong with it; of a vector those rates alone."""
@@ -202,7 +203,7 @@ class ModelPlan:
         )
 
     def _invalid_rows(self) -> Column:
-        return Column(name="stream:invalid", kind="binary", series=_watched([self.series("stream:invalid", "one")]))
+        return Column(name=INVALID_ROWS, kind="binary", series=_watched([self.series(INVALID_ROWS, "one")]))
 
     def _score_columns(self) -> list[Column]:
         numeric = ["score"] if self.model.task != "multiclass" else ["confidence", "entropy"]
@@ -226,8 +227,8 @@ class ModelPlan:
             "regression": ["outcome:error", "outcome:absolute_error"],
         }[task]
         binary = {"binary": ["outcome:miss", "outcome:false_alarm"], "multiclass": ["outcome:wrong"], "regression": []}[task]
-        columns = [Column(name=n, kind="numeric", series=_watched([self.series(n, None)])) for n in [*numeric, "stream:label_delay"]]
-        columns += [self._binary(n) for n in [*binary, "stream:labelled"]]
+        columns = [Column(name=n, kind="numeric", series=_watched([self.series(n, None)])) for n in [*numeric, LABEL_DELAY]]
+        columns += [self._binary(n) for n in [*binary, LABELLED_ROWS]]
         if task == "multiclass":
             shares = [self.series(f"outcome:class:{c}", f"value:{c}") for c in self._classes()]
             columns.append(Column(name="outcome:class", kind="categorical", series=_watched([self.series("outcome:class", None), *shares])))

@@ -24,6 +24,7 @@ from driftline.schemas.events import (
     Snapshot,
     VersionSeen,
 )
+from driftline.schemas.stream_series import FRESHNESS, JOIN_RATE
 from driftline.schemas.topics import DRIFT, SNAPSHOTS
 from driftline.streams.cluster import Cluster
 from driftline.streams.counters import Counters
@@ -31,7 +32,6 @@ from driftline.streams.detect.compared_words import mismatch_reason, shift_reaso
 from driftline.streams.detect.contract_values import again_of, difference_of, finite, level_of, statistics_of, suspended_of, traffic_of
 from driftline.streams.detect.health import HealthSignal
 from driftline.streams.detect.join_rate import CAUSES, JoinRateSignal
-from driftline.streams.detect.join_rate import SERIES as JOIN_RATE
 from driftline.streams.detect.plan import ModelPlan, PanelKind
 from driftline.streams.detect.sources import SourceTable
 from driftline.streams.identity import event_id
@@ -229,7 +229,7 @@ class EventWriter:
             episode=event_id(self._config.environment, self._cluster, opened, *about, "episode"), detector=signal.series.split(":")[1],
             statistic=finite(signal.value), threshold=finite(signal.threshold), value=finite(signal.value),
             baseline_value=finite(signal.reference),
-            effect=Effect("silence" if signal.series == "stream:freshness" else "rate", signal.value),
+            effect=Effect("silence" if signal.series == FRESHNESS else "rate", signal.value),
             direction=signal.direction, severity="critical" if signal.opened else "info", n=signal.n, window=STREAM_WINDOW,  # type: ignore[arg-type]
             baseline=None, position=row.position, since=Since(row.position, row.time_ms) if signal.opened else None,
             time_ms=signal.time_ms, record_time_ms=signal.time_ms, bins=[],

@@ -18,10 +18,10 @@ from driftline.detectors.panel_carry import TAKEN_OVER, UNWATCHED
 from driftline.detectors.spec import Anchor, Ended, PanelSpec, RingState, Severity
 from driftline.schemas.effects import edited, reset_by
 from driftline.schemas.events import Position
+from driftline.schemas.stream_series import FRESHNESS, JOIN_RATE, VOLUME
 from driftline.streams.detect.comparing import fits, open_panel, resume
 from driftline.streams.detect.health import StreamHealth
 from driftline.streams.detect.held import HeldModel, HeldPanel
-from driftline.streams.detect.join_rate import SERIES as JOIN_RATE
 from driftline.streams.detect.join_rate import JoinRate
 from driftline.streams.detect.ledger import Ledger
 from driftline.streams.detect.model import WatchedModel
@@ -193,11 +193,11 @@ def removed(
 def _stream_series(model: WatchedModel, owners: Mapping[str, str]) -> list[Output]:
     """End what is open of freshness and volume where nobody watches it any more, or somebody else does."""
     health, out = model.health, []
-    for series, open_ in (("stream:freshness", health.silent), ("stream:volume", health.volume_open)):
-        off = series == "stream:freshness" and health.freshness_ms is None
+    for series, open_ in ((FRESHNESS, health.silent), (VOLUME, health.volume_open)):
+        off = series == FRESHNESS and health.freshness_ms is None
         if not open_ or (why := _gone(model, series, owners, off=off)) is None:
             continue
-        if series == "stream:freshness":
+        if series == FRESHNESS:
             health.silent = False
         else:
             health.volume_open = False

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from driftline.detectors.spec import PanelRows
 from driftline.schemas.config import Model
+from driftline.schemas.stream_series import INVALID_ROWS, LABEL_DELAY, LABELLED_ROWS
 from driftline.streams.observation import UNLABELLED, Coded, Observations
 
 Float64 = npt.NDArray[np.float64]
@@ -57,7 +58,7 @@ def feature_rows(batch: Observations, segments: list[str], lengths: Mapping[str,
         batch,
         segments,
         numeric=numeric,
-        names=[*batch.numeric_names, *batch.vectors, "stream:invalid"],
+        names=[*batch.numeric_names, *batch.vectors, INVALID_ROWS],
         categorical={name: (text.codes, text.values) for name, text in batch.categorical.items()},
         invalid=pairs,
         vectors=vectors,
@@ -134,9 +135,9 @@ def outcome_rows(batch: Observations, model: Model, segments: list[str]) -> Pane
         skipped["outcome:wrong"] = unlabelled | (truth[0] < 0) | (answer[0] < 0)
         categorical["outcome:class"] = truth
         skipped["outcome:class"] = unlabelled | (truth[0] < 0)
-    columns["stream:label_delay"] = delay = _column(batch.delay_ms, n)
-    skipped["stream:label_delay"] = np.isnan(delay)
-    columns["stream:labelled"] = (state == 0).astype(np.float64)
+    columns[LABEL_DELAY] = delay = _column(batch.delay_ms, n)
+    skipped[LABEL_DELAY] = np.isnan(delay)
+    columns[LABELLED_ROWS] = (state == 0).astype(np.float64)
     return _matrix(batch, segments, columns, categorical, skipped)
 
 
