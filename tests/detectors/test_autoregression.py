@@ -23,7 +23,7 @@ from driftline.detectors.kernels.portable import position_keys
 from driftline.detectors.panel import Panel
 from driftline.detectors.spec import BaselineError, Column, PanelBudget, PanelRows, PanelSpec, Signal, StateError
 from tests.detectors.panel_cases import plain_rows, series
-from tests.detectors.test_panel_state import Store
+from tests.detectors.test_panel_state import Store, restarted
 from tests.detectors.test_portable import fill_uniform
 
 Values = np.ndarray
@@ -179,11 +179,7 @@ def test_cuts_and_restarts_never_show(cuts: list[int]) -> None:
     assert whole.baseline is not None
     assert len(whole.baseline.memory) > 3
     assert any(s.detector == "e_detector" for _, s in expected)
-    store, found = Store(), []
-    for a, b in zip([0, *sorted(cuts)], [*sorted(cuts), STREAM.n], strict=True):
-        panel = store.load(CLOSE)
-        found += [(a + row, s) for row, s in feed(panel, STREAM.slice(a, b), [])]
-        store.take(panel)
+    found, store = restarted(CLOSE, STREAM, cuts)
     assert found == expected
     assert store.blobs["scope/0"] == whole.export()[0]["scope/0"]
 

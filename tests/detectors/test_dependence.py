@@ -15,7 +15,7 @@ from driftline.detectors.panel import Panel
 from driftline.detectors.spec import BaselineError, Column, PanelBudget, PanelRows, PanelSpec, Signal, StateError, Suspended
 from tests.detectors.panel_cases import plain_rows, series
 from tests.detectors.test_autoregression import autoregressive
-from tests.detectors.test_panel_state import Store
+from tests.detectors.test_panel_state import Store, restarted
 
 Values = np.ndarray
 
@@ -193,11 +193,7 @@ def test_cuts_and_restarts_never_show(cuts: list[int]) -> None:
     whole, expected = Panel(plan), []
     expected = [(s.row, replace(s, row=0)) for s in whole.update(rows)]
     assert any(s.suspended is not None for _, s in expected)
-    store, found = Store(), []
-    for a, b in zip([0, *cuts], [*cuts, rows.n], strict=True):
-        panel = store.load(plan)
-        found += [(a + s.row, replace(s, row=0)) for s in panel.update(rows.slice(a, b))]
-        store.take(panel)
+    found, store = restarted(plan, rows, cuts)
     assert found == expected
     assert store.blobs["scope/0"] == whole.export()[0]["scope/0"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import replace
 from itertools import pairwise
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from driftline.detectors.panel import Panel
 from driftline.detectors.panel_spec import describe
-from driftline.detectors.spec import PanelSpec, RingState, Signal, StateError
+from driftline.detectors.spec import PanelRows, PanelSpec, RingState, Signal, StateError
 from tests.detectors.panel_cases import changing_stream, run, small_spec
 
 STREAM = changing_stream()
@@ -48,16 +49,21 @@ def placed(found: list[tuple[int, Signal]], start: int = 0) -> list[tuple[int, S
     return [(start + row, replace(signal, row=0)) for row, signal in found]
 
 
+def restarted(spec: PanelSpec, rows: PanelRows, cuts: Collection[int]) -> tuple[list[tuple[int, Signal]], Store]:
+    """The signals of a panel that is read before each piece of the rows and written after it, and what is then stored."""
+    store, found = Store(), []
+    for a, b in pairwise([0, *sorted(cuts), rows.n]):
+        panel = store.load(spec)
+        found += placed(run(panel, rows.slice(a, b)), a)
+        store.take(panel)
+    return found, store
+
+
 @settings(deadline=None, max_examples=12)
 @given(st.lists(st.integers(1, STREAM.n - 1), min_size=1, max_size=8, unique=True))
 def test_restoring_at_every_commit_equals_never_stopping(cuts: list[int]) -> None:
     expected = placed(run(Panel(SPEC), STREAM))
-    store, found = Store(), []
-    edges = [0, *sorted(cuts), STREAM.n]
-    for a, b in pairwise(edges):
-        panel = store.load()
-        found += placed(run(panel, STREAM.slice(a, b)), a)
-        store.take(panel)
+    found, store = restarted(SPEC, STREAM, cuts)
     assert found == expected
     once, whole = Panel(SPEC), Store()
     run(once, STREAM)

@@ -24,7 +24,7 @@ from driftline.detectors.panel import Panel
 from driftline.detectors.runs import SHARE_MOST, draw_shares
 from driftline.detectors.runs_fit import draws_of
 from driftline.detectors.spec import BaselineError, PanelRows, StateError
-from tests.detectors.test_panel_state import Store
+from tests.detectors.test_panel_state import Store, restarted
 from tests.detectors.test_portable import fill_uniform
 from tests.detectors.test_shares import SHARES, moved, rows_of, run, spec
 
@@ -275,12 +275,7 @@ def test_cuts_and_restarts_do_not_show(cuts: list[int]) -> None:
     assert whole.baseline is not None
     assert sum(bool(memory.runs) for memory in whole.baseline.memory.values()) > 1
     assert any(s.detector == "e_detector" for _, s in expected)
-    store, found = Store(), []
-    panel = Panel(OWN)
-    for a, b in zip([0, *sorted(cuts)], [*sorted(cuts), ROWS.n], strict=True):
-        found += [(a + s.row, replace(s, row=0)) for s in panel.update(ROWS.slice(a, b))]
-        store.take(panel)
-        panel = store.load(OWN)
+    found, store = restarted(OWN, ROWS, cuts)
     assert found == expected
     assert store.blobs["scope/0"] == whole.export()[0]["scope/0"]
 

@@ -38,7 +38,7 @@ from driftline.detectors.spec import (
 )
 from tests.detectors.panel_cases import plain_rows, series
 from tests.detectors.test_autoregression import autoregressive
-from tests.detectors.test_panel_state import Store
+from tests.detectors.test_panel_state import Store, restarted
 from tests.detectors.test_portable import fill_uniform
 
 Values = np.ndarray
@@ -567,11 +567,7 @@ def test_cuts_and_restarts_never_show(cuts: list[int]) -> None:
     assert whole.baseline is not None
     assert len(whole.baseline.season) == 3
     assert any(s.suspended is not None and s.suspended.cause == "hour_effect" for _, s in expected) or whole.subjects()[2]
-    store, found = Store(), []
-    for a, b in zip([0, *cuts], [*cuts, rows.n], strict=True):
-        panel = store.load(plan)
-        found += [(a + s.row, replace(s, row=0)) for s in panel.update(rows.slice(a, b))]
-        store.take(panel)
+    found, store = restarted(plan, rows, cuts)
     assert found == expected
     assert store.blobs["scope/0"] == whole.export()[0]["scope/0"]
 

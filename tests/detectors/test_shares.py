@@ -33,7 +33,7 @@ from driftline.detectors.panel_state import scope_blob
 from driftline.detectors.shares import category_bins
 from driftline.detectors.spec import Column, PanelBudget, PanelRows, PanelSpec, Signal
 from tests.detectors.panel_cases import plain_rows, series
-from tests.detectors.test_panel_state import Store
+from tests.detectors.test_panel_state import Store, restarted
 
 LEARN, WINDOW = 4_000, 2_000
 SHARES = np.array([0.3, 0.2, 0.12, 0.1, 0.08, 0.07, 0.06, 0.04, 0.02, 0.01])
@@ -328,16 +328,11 @@ def test_cuts_and_restarts_do_not_show(cuts: list[int]) -> None:
     own, rows = spec(1e-4, window=500), rows_of(CHANGING)
     whole = Panel(own)
     expected = [(s.row, replace(s, row=0)) for s in whole.update(rows)]
-    store, found = Store(), []
-    panel = Panel(own)
-    for a, b in zip([0, *sorted(cuts)], [*sorted(cuts), rows.n], strict=True):
-        found += [(a + s.row, replace(s, row=0)) for s in panel.update(rows.slice(a, b))]
-        store.take(panel)
-        panel = store.load(own)
+    found, store = restarted(own, rows, cuts)
     assert found == expected
     assert any(s.again is not None for _, s in expected)
     whole.export()
-    assert panel.levels(0) == whole.levels(0)
+    assert store.load(own).levels(0) == whole.levels(0)
 
 
 def test_a_scope_of_before_the_bets_on_bins_is_read() -> None:
