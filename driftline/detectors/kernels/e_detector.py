@@ -61,12 +61,23 @@ _LESS_TOLERANCE = 1
 """The version whose corners were of sums less the tolerance of each value."""
 
 @inlined
+def _staked(m: int, k: int, factor: float, inflow: float, bets: Bets, st: State) -> float:
+    """Let a bet take its factor; what it adds to the evidence."""
+    weight: float = bets.weights[m, k]
+    # A bet without weight is not made: on a change to the side that is not watched its stake would grow to infinity,
+    # and nothing times that is no number.
+    stake: float = (st.stakes[m, k] + inflow) * factor if weight > 0.0 else 0.0
+    st.stakes[m, k] = stake
+    return weight * stake
+
+
+@inlined
 def _push_evidence(m: int, x: float, change: int, inflow: float, form: int, bets: Bets, st: State, factors: Float64Array) -> float:
     """One value of one monitor, a draw where `change` is not negative; its evidence."""
     place = st.shares.place[m]
     if place >= 0:
         return share_push(place, x, inflow, st.shares) if change < 0 else draw_push(place, change, inflow, st.shares)
-    bets_used = BETS
+    evidence = 0.0
     if form == SCORES:
         score_factors(x, bets.shift[m], bets.spread[m], factors)
         for k in range(SPREAD_BETS):
@@ -75,17 +86,11 @@ def _push_evidence(m: int, x: float, change: int, inflow: float, form: int, bets
                 peak = 1.0
                 st.starts[m, k] = st.seen[m] - 1
             st.peaks[m, k] = min(peak * factors[FIRST_SPREAD + k], _PEAK_MOST)
+        for k in range(BETS):
+            evidence += _staked(m, k, factors[k], inflow, bets, st)
     else:
-        bets_used = BOUNDED_BETS
-        for k in range(bets_used):
-            factors[k] = bets.line[m, 0, k] + bets.line[m, 1, k] * x
-    evidence = 0.0
-    for k in range(bets_used):
-        # A bet without weight is not made: on a change to the side that is not watched its stake would grow to infinity,
-        # and nothing times that is no number.
-        stake = (st.stakes[m, k] + inflow) * factors[k] if bets.weights[m, k] > 0.0 else 0.0
-        st.stakes[m, k] = stake
-        evidence += bets.weights[m, k] * stake
+        for k in range(BOUNDED_BETS):
+            evidence += _staked(m, k, bets.line[m, 0, k] + bets.line[m, 1, k] * x, inflow, bets, st)
     return evidence
 
 
