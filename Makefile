@@ -57,7 +57,7 @@ chaos-alerts: $(VENV)/.ready-test  ## the same for the alert processor (CHAOS_AR
 	@.ci/system-packages
 	@$(BIN)/python -m tests.chaos.alerts $(CHAOS_ARGS)
 
-quality: $(VENV)/.ready-test  ## false alarms and delays against promises and peers, some ten minutes (QUALITY_ARGS="--seed 7")
+quality: $(VENV)/.ready-test  ## false alarms and delays against promises and peers, some ten minutes (QUALITY_ARGS="--seed 7 --with-peers")
 	@$(BIN)/python -m benchmarks.quality $(QUALITY_ARGS)
 
 bench-recovery: $(VENV)/.ready-dev  ## what a fault costs, and exactly once without one (BENCH_ARGS="--rounds 5")

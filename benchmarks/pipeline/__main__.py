@@ -19,6 +19,7 @@ from typing import Any
 import orjson
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from benchmarks.environments import environment
 from benchmarks.pipeline import ours
 from benchmarks.pipeline.stream import Shape, pairs, publish
 from driftline.streams.local.kafka import LocalKafka
@@ -27,6 +28,8 @@ from driftline.streams.local.redis import LocalRedis
 FAUST_ROWS = 8_000
 QUIX_ROWS = 40_000
 QUIX_ENVIRONMENT = Path(".services/bench-quix")
+QUIX_PACKAGES = ("quixstreams==3.28.1", "river", "orjson")
+"""It pins another confluent-kafka than ours."""
 REFERENCE_MS = 1_700_000_000_000
 """Slow contenders read fewer rows: their figure per row is steady long before."""
 
@@ -60,15 +63,6 @@ def contenders(services: Services, rows: int, quix_python: str | None) -> dict[s
         found[name] = json.loads(lines[-1]) if lines else {"error": (done.stderr or done.stdout)[-400:]}
         print(name, found[name], flush=True)
     return found
-
-
-def quix_environment(directory: Path) -> str:
-    """The Python of an environment with Quix Streams, made once: it pins another confluent-kafka than ours."""
-    python = directory.absolute() / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(directory)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "-q", "quixstreams==3.28.1", "river", "orjson"], check=True)
-    return str(python)
 
 
 def baseline_file(directory: Path, *, segments: bool) -> str:
@@ -159,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, default=Path("benchmarks/pipeline.json"))
     options = parser.parse_args(arguments)
     if options.with_quix and options.quix_python is None:
-        options.quix_python = quix_environment(QUIX_ENVIRONMENT)
+        options.quix_python = environment(QUIX_ENVIRONMENT, QUIX_PACKAGES)
     before = json.loads(options.json.read_text()) if options.json.exists() else None
     with tempfile.TemporaryDirectory() as name, LocalKafka(heap="1g") as kafka, LocalRedis() as redis:
         directory, services = Path(name), Services(kafka, redis)

@@ -195,7 +195,7 @@ def compared(trials: Sequence[Trial], *, slow: bool) -> Iterator[list[str]]:
     for contender in (*PEERS, *([KSWIN] if slow else [])):
         if contender.binary:
             continue
-        settings = [("default", contender.default)] if contender.name.startswith("river") else []
+        settings = [("default", contender.default)] if contender.stock else []
         settings += [("tuned", tuned(contender, trials))] if contender.settings else []
         for how, setting in settings:
             after = lambda trial, contender=contender, setting=setting: peer(  # noqa: E731

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
+from benchmarks.quality.apart import DEFAULTS, LEFT_OUT, TUNED
 from benchmarks.quality.contenders import KSWIN, PEERS, Contender, ours
 from benchmarks.quality.measure import Dates, Delay, FalseAlarms, delay, false_alarms, generator, nearest_setting
 from benchmarks.quality.report import Gate, Section, Size
@@ -111,8 +114,8 @@ def delays(size: Size) -> Section:
     )
 
 
-def rivals(size: Size) -> Section:
-    """Delay of the peers, each tuned on the very law to the false alarms that are promised here."""
+def rivals(size: Size, apart: Sequence[Contender] = ()) -> Section:
+    """Delay of the peers, each tuned on the very law to the false alarms that are promised here; `apart`: more of them."""
     wanted, run_length = size.rivalry_rate, 1e6 / size.rivalry_rate
     rows, faster = [], []
     for change in RIVALRY:
@@ -120,47 +123,48 @@ def rivals(size: Size) -> Section:
         found = _ours_at(change.law, run_length, size)
         mine = _delay(change, _detect(run_length), size)
         rows.append([change.name, "EDetector, as promised", f"1 in {run_length:,.0f}", str(found), _cell(mine)])
-        for peer in PEERS:
-            if peer.binary and not law.binary:
+        for peer in (*PEERS, *apart):
+            if not peer.suits(law) or not peer.settings:
                 continue
-            setting, rate = _tuned(peer, change.law, size, wanted)
-            theirs = _delay(change, _peer(peer, law, setting), size, slow=peer.slow)
+            setting, rate = _tuned(peer, "normal" if peer.distribution_free else change.law, size, wanted)
+            theirs = _their_delay(peer, change, setting, size)
             rows.append([change.name, peer.name, f"{setting:g}", str(rate), _cell(theirs)])
-            if theirs.within(AFTER) < mine.within(AFTER):
-                faster.append(f"{peer.name} on {change.name} ({theirs.within(AFTER):.0f} against {mine.within(AFTER):.0f})")
+            faster += _faster(peer, change, theirs, mine)
     return Section(
         f"Beside the peers, at equal false alarms ({wanted:g} per million)",
         "Each peer is tuned, for each law by itself and with its true mean and standard deviation, to the most false alarms up to the "
         "rate that is promised here; `EDetector` has its promise and a reference, nothing else. river's ADWIN and Page-Hinkley are run "
-        "by our kernels, which raise the same alarms to the last bit. Mean delay with 95 % interval, median in brackets. "
+        "by our kernels, which raise the same alarms to the last bit. "
+        f"{TUNED if apart else LEFT_OUT} Mean delay with 95 % interval, median in brackets. "
         f"Where a peer is faster on average, once it is tuned so, a missed change counted as {AFTER:,}: {'; '.join(faster) or 'nowhere'}.",
         ["change", "detector", "setting", "false alarms per million", "delay"],
         rows,
     )
 
 
-def defaults(size: Size) -> Section:
-    """The peers as they come, and ours at the false alarms that each raises."""
-    rows = []
+def defaults(size: Size, apart: Sequence[Contender] = ()) -> Section:
+    """The peers as they come, and ours at the false alarms that each raises; `apart`: more of them."""
+    rows, faster = [], []
     for name in ("normal", "rate .1"):
         law = COVERED[name]
         change = next(c for c in RIVALRY if c.before.binary == law.binary and c.name in ("normal, mean +0.5 sd", "rate 0.1 to 0.2"))
-        for peer in (*PEERS, KSWIN):
-            if (peer.binary and not law.binary) or not peer.name.startswith("river"):
+        for peer in (*PEERS, KSWIN, *apart):
+            if not peer.suits(law) or not peer.stock:
                 continue
-            count = size.kswin if peer is KSWIN else size.slow if peer.slow else None
-            rate = _null(peer, name, peer.default, size, count)
-            streams = size.kswin_streams if peer is KSWIN else None
-            theirs = _delay(change, _peer(peer, law, peer.default), size, slow=peer.slow, count=streams)
+            rate = _null(peer, name, peer.default, size)
+            theirs = _their_delay(peer, change, peer.default, size)
             run_length = max(1e6 / max(rate.per_million, 0.5), 20.0)
             mine = _delay(change, _detect(run_length), size)
             rows.append([change.name, peer.name, str(rate), _cell(theirs), f"1 in {run_length:,.0f}", _cell(mine)])
+            faster += _faster(peer, change, theirs, mine)
         rows.append([change.name, "alarm on every value", "1000000", "1", "", ""])
         rows.append([change.name, "never an alarm", "0", "none found", "", ""])
     return Section(
         "The peers with their own defaults",
         "False alarms per million, mean delay (median), and the delay of `EDetector` when it is promised the same false alarms "
-        "(or one in 2,000,000 where none was seen). The two dummies bound what a table of delays alone could show.",
+        "(or one in 2,000,000 where none was seen). "
+        f"{DEFAULTS if apart else LEFT_OUT} Where a peer is faster on average, a missed change counted as {AFTER:,}: "
+        f"{'; '.join(faster) or 'nowhere'}. The two dummies bound what a table of delays alone could show.",
         ["change", "detector", "false alarms per million", "delay", "EDetector at", "its delay"],
         rows,
     )
@@ -255,13 +259,26 @@ def dating(size: Size) -> Section:
     )
 
 
-def _peer(peer: Contender, law: Law, setting: float) -> Any:
-    return lambda reference, values, _: peer.run(law, setting, reference, values)
+def _peer(peer: Contender, law: Law, setting: float, **options: Any) -> Any:
+    return lambda reference, values, _: peer.run(law, setting, reference, values, **options)
 
 
-def _delay(change: Change, detect: Any, size: Size, *, slow: bool = False, count: int | None = None) -> Delay:
-    streams = count or (size.slow_streams if slow else size.change_streams)
+def _delay(change: Change, detect: Any, size: Size, streams: int | None = None) -> Delay:
+    streams = streams or size.change_streams
     return delay(change, detect, streams=streams, before=BEFORE, after=AFTER, reference=REFERENCE, seed=size.seed)
+
+
+def _their_delay(peer: Contender, change: Change, setting: float, size: Size) -> Delay:
+    slow = size.kswin_streams if peer is KSWIN else min(math.ceil(peer.delay_times * size.slow_streams), size.change_streams)
+    # A delay is that of the first alarm since the change: no later one is worth its time.
+    options = {"enough": BEFORE} if peer.apart else {}
+    return _delay(change, _peer(peer, change.before, setting, **options), size, slow if peer.slow else None)
+
+
+def _faster(peer: Contender, change: Change, theirs: Delay, mine: Delay) -> list[str]:
+    """For the text, where a peer is faster than `EDetector`."""
+    late, own = theirs.within(AFTER), mine.within(AFTER)
+    return [f"{peer.name} on {change.name} ({late:.0f} against {own:.0f})"] if late < own else []
 
 
 def _cell(found: Delay) -> str:
@@ -276,14 +293,15 @@ def _ours_at(name: str, run_length: float, size: Size) -> FalseAlarms:
 
 @functools.cache
 def _tuned(peer: Contender, name: str, size: Size, wanted: float) -> tuple[float, FalseAlarms]:
-    return nearest_setting(peer.settings, lambda setting: _null(peer, name, setting, size, size.slow if peer.slow else None), wanted)
+    return nearest_setting(peer.settings, lambda setting: _null(peer, name, setting, size), wanted)
 
 
-def _null(peer: Contender, name: str, setting: float, size: Size, count: int | None) -> FalseAlarms:
-    """False alarms of a peer; `count`: values in all, for those that are slow."""
-    law = COVERED[name]
-    rows = size.null_rows if count is None else min(count, size.null_rows)
-    streams = size.tuning_streams if count is None else max(count // rows, 1)
-    return false_alarms(law, name, _peer(peer, law, setting), streams=streams, rows=rows, reference=1, seed=size.seed)
-
-
+def _null(peer: Contender, name: str, setting: float, size: Size) -> FalseAlarms:
+    """False alarms of a peer, on fewer values where it is slow."""
+    law, rows, streams = COVERED[name], size.null_rows, size.tuning_streams
+    if peer.slow:
+        count = size.kswin if peer is KSWIN else int(peer.null_times * size.slow)
+        rows = min(count, rows, peer.null_rows or rows)
+        streams = max(count // rows, 1)
+    detect = _peer(peer, law, setting)
+    return false_alarms(law, name, detect, streams=streams, rows=rows, reference=peer.reference, seed=size.seed)
