@@ -70,11 +70,14 @@ def _replay_file(config: Config, file: str, columns: ColumnOptions, what: str, p
 
     cluster = file_cluster(config)
     counters = MemoryCounters()
-    processors = [make_ingest(config, cluster, counters), *make_joins(config, cluster, counters), make_detect(config, cluster)]
+    processors = [make_ingest(config, cluster, counters), *make_joins(config, cluster, counters), make_detect(config, cluster, counters)]
     replay = Replay(processors, cluster, _sink(config, what, printer))
     feed_file(config, file, columns, replay.feed, lambda: replay.finish(mature=mature), counters=counters, what="replay")
     if (words := passed_over(processors[0])) is not None:
         note(words)
+    for name in counters.unset("subjects_monitored", "model"):
+        learn = config.models[name].baseline.learn
+        note(f"nothing of model {name} was watched: its first {learn:,} rows are what it learns from (baseline.learn), and no more came")
 
 
 def _sink(config: Config, what: str, printer: EventPrinter) -> Any:

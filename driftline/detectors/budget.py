@@ -170,7 +170,14 @@ class AlarmBudget:
         return self._bank.spent
 
     def update(self, row: Mapping[str, float] | Sequence[float], clock: int | None = None) -> Alarm | None:
-        """Take one row; a name that is missing has no value on it."""
+        """Take one row; a name that is missing has no value on it.
+
+        Raises
+        ------
+        ValueError : a name that the reference does not have
+        """
+        if isinstance(row, Mapping) and (unknown := [name for name in row if name not in self.names]):
+            raise ValueError(f"expected names of the reference ({', '.join(self.names)}), got {', '.join(map(str, unknown))}")
         values = [row.get(name, math.nan) for name in self.names] if isinstance(row, Mapping) else list(row)
         found = self.update_many([values], None if clock is None else [clock])
         return found[0] if found else None

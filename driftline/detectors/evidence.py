@@ -105,7 +105,8 @@ def _cell_statistics(window: Float64, reference: Float64, dependence: float, lef
         value = float(values[place])
         chance = freedom * dependence if place == CHI else float(empty[place]) + freedom / (scale * worth)
         p = None
-        if n >= VALUES_LEAST:
+        # Where every cell is sparse they are one, and what is in it is all there is: that says nothing.
+        if n >= VALUES_LEAST and dense_cells:
             p = _cell_p(left * scale * float(dense[place]) / dependence, left * max(dense_cells - 1.0, 0.0), rare)
         size = value - chance
         if place == CHI:

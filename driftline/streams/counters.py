@@ -68,6 +68,14 @@ class MemoryCounters:
     def since(self, name: str, labels: Labels, time_ms: int) -> None:  # noqa: ARG002 - without a clock
         self.observed[_key(name, labels)] += 1
 
+    def unset(self, name: str, label: str) -> list[str]:
+        """The values of a label whose gauges are all 0."""
+        held: dict[str, float] = {}
+        for (gauge, labels), value in self.gauges.items():
+            if gauge == name and (own := dict(labels).get(label)) is not None:
+                held[own] = held.get(own, 0.0) + abs(value)
+        return sorted(own for own, total in held.items() if not total)
+
     def value(self, name: str, **labels: str) -> int:
         """The sum of a counter over all label sets that hold `labels`."""
         wanted = set(labels.items())

@@ -122,6 +122,14 @@ def test_rows_of_models_without_configuration_are_told_with_a_name(config: Path,
     assert done.stderr.count("unknown_model name='bank'") == 1
 
 
+def test_a_stream_that_was_only_learned_from_does_not_look_like_a_quiet_one(stream: Path, config: Path) -> None:
+    result = invoke("replay", str(stream), "-c", str(config), *COLUMN_OPTIONS, "--rows", "300")
+    assert result.exit_code == 0
+    assert "nothing of model fraud was watched: its first" in result.stderr
+    whole = invoke("replay", str(stream), "-c", str(config), *COLUMN_OPTIONS)
+    assert "was watched" not in whole.stderr
+
+
 def test_a_file_or_a_topic_is_needed_but_not_both(stream: Path, config: Path) -> None:
     assert invoke("replay", "-c", str(config)).exit_code == 2
     assert invoke("replay", str(stream), "--topic", "-c", str(config)).exit_code == 2

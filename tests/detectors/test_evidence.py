@@ -178,10 +178,24 @@ def test_few_values_have_no_chance_and_none_have_no_statistics() -> None:
     few = compared(panel, numeric_rows(values[:19]))
     assert few["ks"].p is None
     assert few["chi_squared"].p is None
-    assert compared(panel, numeric_rows(values[:21]))["chi_squared"].p is not None
+    enough = compared(panel, numeric_rows(values[:21]))
+    assert enough["ks"].p is not None
+    # No bin of forty values holds enough: all of them together are no evidence of anything, and 1 would say that there is none.
+    assert enough["chi_squared"].p is None
     empty = watching(baseline(numeric_rows(reference), columns), columns, 40)
     watch_of(empty).windows.episodes[0, 0, E_OPEN] = OPEN
     assert empty.levels(0)[0].statistics == ()
+
+
+def test_the_chance_of_bins_comes_with_the_first_that_holds_enough() -> None:
+    generator = np.random.default_rng(9)
+    columns = column("numeric", 5_000)
+    reference = baseline(numeric_rows(generator.normal(size=5_000)), columns)
+    for n, known in ((32, False), (150, True)):
+        moved = compared(watching(reference, columns, 5_000), numeric_rows(generator.normal(size=n) + 2.0))
+        cells = [moved[name].p for name in ("psi", "chi_squared", "kl", "jensen_shannon", "hellinger")]
+        assert [p is not None for p in cells] == [known] * 5
+        assert all(p < 1e-6 for p in [*cells, moved["ks"].p] if p is not None)
 
 
 @pytest.mark.parametrize("kind", ["constant", "huge", "outside"])

@@ -33,6 +33,13 @@ def test_what_is_older_than_the_holes_kept_is_counted_as_full(monkeypatch: pytes
     assert here.place(3, 9) == 0
 
 
+def test_a_name_that_the_reference_does_not_have_is_refused() -> None:
+    budget = AlarmBudget({"often": np.arange(500.0), "rare": np.arange(500.0)})
+    assert budget.update({"rare": 3.0}) is None
+    with pytest.raises(ValueError, match=r"names of the reference \(often, rare\), got rrae"):
+        budget.update({"often": 3.0, "rrae": 3.0})
+
+
 @pytest.mark.parametrize("cut", [1, 7, 4_000])
 def test_an_alarm_dates_by_rows_a_series_that_has_a_value_on_few(cut: int) -> None:
     generator = np.random.default_rng(5)
