@@ -101,6 +101,9 @@ def _show_cost(config: Config, known: dict[str, KnownBaseline], path: str, rate:
     for name in config.models:
         for words in _relearn_words(config, name):
             click.echo(words)
+    without = [name for name, model in config.models.items() if model.false_alarms is None]
+    if without:
+        click.echo(f"{', '.join(without)}: no false_alarms, so each detector alarms by its own setting; `false_alarms: 1 per week` bounds all")
     if budgets:
         click.echo()
         click.echo("budget of false alarms, all series of a part together:")

@@ -110,3 +110,10 @@ def test_a_reference_is_not_learned_anew_from_less_than_it_takes(tmp_path: Path)
         "write after_change: keep, or after_change: {relearn_after: 20000}",
     ):
         assert words in done.stderr
+
+
+def test_a_model_without_a_budget_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "two.yml"
+    path.write_text("predictions: p\nmodels: {fraud: {}, ads: {false_alarms: 1 per week}}\n")
+    told = CliRunner().invoke(cli, ["validate", str(path)]).stdout.splitlines()
+    assert [line.split(",")[0] for line in told if "no false_alarms" in line] == ["fraud: no false_alarms"]
