@@ -103,7 +103,8 @@ def _show_cost(config: Config, known: dict[str, KnownBaseline], path: str, rate:
             click.echo(words)
     without = [name for name, model in config.models.items() if model.false_alarms is None]
     if without:
-        click.echo(f"{', '.join(without)}: no false_alarms, so each detector alarms by its own setting; `false_alarms: 1 per week` bounds all")
+        names = ", ".join(without)
+        click.echo(f"{names}: no false_alarms, so each detector alarms by its own setting; `false_alarms: 1 per week` bounds all")
     if budgets:
         click.echo()
         click.echo("budget of false alarms, all series of a part together:")
