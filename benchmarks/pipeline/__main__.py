@@ -183,8 +183,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         save(options.json, results)
     print(table(results))
     if before:
-        for old, new in zip(before["ours"], results["ours"], strict=False):
-            print(f"{new['name']}: {old['cpu_us']:.1f} -> {new['cpu_us']:.1f} us per pair")
+        was = {row["name"]: row["cpu_us"] for row in before["ours"]}
+        for row in results["ours"]:
+            if row["name"] in was:
+                print(f"{row['name']}: {was[row['name']]:.1f} -> {row['cpu_us']:.1f} us per pair")
 
 
 if __name__ == "__main__":
