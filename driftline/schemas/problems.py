@@ -245,6 +245,8 @@ def unknown_key(loc: Path) -> Flaw:
     hint = did_you_mean(key, keys)
     if section is Model and key == "accepted":
         hint = "it stands in features.NAME.accepted for one feature, in baseline.accepted for all series of the model"
+    elif key in ("min_effect", "tolerance"):
+        hint = "what is too small to be an alarm is severity.warning of a monitor"
     elif hint is None and keys:
         hint = f"known keys here: {', '.join(keys)}"
     return Flaw(loc, "a known key", f'"{key}"', hint)

@@ -68,6 +68,11 @@ def test_a_problem_reads_as_the_style_guide_asks() -> None:
     )
 
 
+def test_the_notebooks_word_for_a_tolerance_is_led_to_the_files() -> None:
+    problem = only_problem(with_model("false_alarms: 1 per week\nmin_effect: 0.1"))
+    assert (problem.path, problem.hint) == ("models.fraud.min_effect", "what is too small to be an alarm is severity.warning of a monitor")
+
+
 def test_what_is_sensitive_needs_a_key() -> None:
     problem = only_problem(with_model("segments: {iban: {sensitive: true}}"))
     assert problem.path == "hash_key"
